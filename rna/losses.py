@@ -1,0 +1,122 @@
+"""The losses of unlearning: one pure function of tensors for each equation, no model and no configuration.
+
+Shapes: B sequences, T tokens, D hidden width, V vocabulary, N real tokens of a batch laid end to end.
+
+| paper (arXiv:2501.19202) | here |
+|---|---|
+| z, ẑ: hidden state of policy, reference | `hidden`, `hidden_ref` |
+| u, c: control vector, steering coefficient | `direction`, `coefficient` |
+| β, γ: inverse temperature, margin | `beta`, `gamma` |
+| log π_θ(y|x), log π_ref(y|x) | `log_probs`, `log_probs_ref` |
+| α: retain weight | `alpha` |
+| ν, δ: noise scale, noise | `nu` and the noise of `rna.noise` |
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import log_softmax, logsigmoid
+
+
+def control_vector(width: int, generator: torch.Generator) -> Float[Tensor, "D"]:
+    """A random direction u of unit norm: elements uniform on [0, 1), divided by their norm.
+
+    arXiv:2403.03218 (RMU), Section 4; u of arXiv:2501.19202, Eq. 2.
+    """
+    vector_D = torch.rand(width, generator=generator, device=generator.device)
+    return vector_D / vector_D.norm()
+
+
+def gaussian_direction(width: int, generator: torch.Generator) -> Float[Tensor, "D"]:
+    """A random direction ε of unit norm: a standard normal vector divided by its norm (RSV)."""
+    vector_D = torch.randn(width, generator=generator, device=generator.device)
+    return vector_D / vector_D.norm()
+
+
+def rmu_target(direction_D: Float[Tensor, "D"], coefficient: float) -> Float[Tensor, "D"]:
+    """c·u, the same for every token (arXiv:2501.19202, Eq. 2)."""
+    return coefficient * direction_D
+
+
+def adaptive_rmu_target(
+    direction_D: Float[Tensor, "D"], hidden_ref: Float[Tensor, "*tokens D"], beta: float
+) -> Float[Tensor, "*tokens D"]:
+    """β·‖z_ref‖₂·u, with the norm of each token of the reference (arXiv:2408.06223, Section 5).
+
+    Deviation: the released code takes the norm once, as a mean over tokens of the policy; here each token has its own.
+    """
+    return beta * hidden_ref.detach().norm(dim=-1, keepdim=True) * direction_D
+
+
+def rsv_target(
+    direction_D: Float[Tensor, "D"], hidden_ref: Float[Tensor, "*tokens D"], coefficient: float
+) -> Float[Tensor, "*tokens D"]:
+    """z_ref + c·ε, a fixed random step away from the reference (arXiv:2501.19202, Section 2.2.1).
+
+    Deviation: ε is drawn once for each topic and run. Drawn afresh at each step, its expected gradient only pulls
+    back to the reference, and nothing is forgotten.
+    """
+    return hidden_ref.detach() + coefficient * direction_D
+
+
+def representation_mse(hidden: Float[Tensor, "N D"], target: Float[Tensor, "N D"] | Float[Tensor, "D"]) -> Tensor:
+    """Mean over tokens and hidden dimensions of (z − target)², for RM's forget and retain losses.
+
+    arXiv:2501.19202, Eq. 2; for RNA, the retain target is the noised reference of Algorithm 1.
+    Deviation: the paper writes squared norms; its coefficients (c = 6.5, α = 1200) belong to means.
+    """
+    return (hidden.float() - target.float()).square().mean()
+
+
+def _mean_log_sigmoid(beta: float, argument_B: Float[Tensor, "B"]) -> Tensor:
+    return -(2.0 / beta) * logsigmoid(argument_B).mean()
+
+
+def npo(log_probs_B: Float[Tensor, "B"], log_probs_ref_B: Float[Tensor, "B"], *, beta: float) -> Tensor:
+    """−(2/β)·mean over sequences of log σ(−β·(log π_θ(y) − log π_ref(y))) (arXiv:2501.19202, Eq. 3)."""
+    return _mean_log_sigmoid(beta, -beta * (log_probs_B - log_probs_ref_B))
+
+
+def simnpo(mean_log_probs_B: Float[Tensor, "B"], *, beta: float, gamma: float) -> Tensor:
+    """−(2/β)·mean over sequences of log σ(−(β/|y|)·log π_θ(y) − γ) (arXiv:2501.19202, Eq. 4).
+
+    `mean_log_probs_B` is log π_θ(y)/|y|, already divided by the sequence's number of real tokens.
+    """
+    return _mean_log_sigmoid(beta, -beta * mean_log_probs_B - gamma)
+
+
+def dpo(
+    log_probs_B: Float[Tensor, "B"],
+    log_probs_ref_B: Float[Tensor, "B"],
+    refusal_log_probs_B: Float[Tensor, "B"],
+    refusal_log_probs_ref_B: Float[Tensor, "B"],
+    *,
+    beta: float,
+) -> Tensor:
+    """−(2/β)·mean over sequences of log σ(β·[(log π_θ(idk) − log π_ref(idk)) − (log π_θ(y) − log π_ref(y))]).
+
+    The refusal `idk` is preferred to the forget sample `y` (arXiv:2305.18290; arXiv:2501.19202, Section 2.2.2). With
+    the policy equal to the reference it is (2/β)·log 2.
+    """
+    preferred_B = refusal_log_probs_B - refusal_log_probs_ref_B
+    rejected_B = log_probs_B - log_probs_ref_B
+    return _mean_log_sigmoid(beta, beta * (preferred_B - rejected_B))
+
+
+def target_log_probs(logits_NV: Float[Tensor, "N V"], target_N: Int[Tensor, "N"]) -> Float[Tensor, "N"]:
+    """log π(target | prefix) of each token, in float32."""
+    logits_NV = logits_NV.float()
+    chosen_N = logits_NV.gather(-1, target_N[:, None]).squeeze(-1)
+    return chosen_N - logits_NV.logsumexp(-1)
+
+
+def log_prob_mse(logits_NV: Float[Tensor, "N V"], logits_ref_NV: Float[Tensor, "N V"]) -> Float[Tensor, "N"]:
+    """Mean over the vocabulary of (log π_θ − log π_ref)², for each token (arXiv:2501.19202, Section 2.2.2)."""
+    difference_NV = log_softmax(logits_NV.float(), -1) - log_softmax(logits_ref_NV.float(), -1)
+    return difference_NV.square().mean(-1)
+
+
+def log_prob_kl(logits_NV: Float[Tensor, "N V"], logits_ref_NV: Float[Tensor, "N V"]) -> Float[Tensor, "N"]:
+    """KL(π_ref ‖ π_θ) of each token, in nats (arXiv:2501.19202, Section 2.2.2)."""
+    log_ref_NV = log_softmax(logits_ref_NV.float(), -1)
+    return (log_ref_NV.exp() * (log_ref_NV - log_softmax(logits_NV.float(), -1))).sum(-1)

@@ -1,0 +1,161 @@
+"""Which forwards feed which loss: representation misdirection (RM) and preference optimisation (PO).
+
+A step's losses come one after the other, so that the forget graph is gone before the retain graph is built.
+
+Shapes: B sequences, T tokens, D hidden width, N real tokens of a batch laid end to end.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rna import losses, model
+from rna.batch import Batch
+from rna.config import RM_METHODS
+from rna.model import Decoder, Deltas, Stream
+from rna.noise import GaussianNoise
+
+
+@dataclass
+class Trial:
+    """What stays the same from step to step of one trial."""
+
+    method: str
+    retain_loss: str  # representation | mse | kl
+    options: dict[str, Any]  # the method's own numbers: coefficient, beta, gamma, log_prob
+    layer: int  # the unlearn layer: RM's losses read the stream that leaves it
+    first_trained: int
+    site: str  # residual | mlp: what RM's losses read at the unlearn layer
+    noise: GaussianNoise | None
+    directions: dict[str, Tensor] = field(default_factory=dict)  # topic -> RM's direction of unit norm
+
+
+@dataclass
+class StepLosses:
+    """One topic's step: iterate for (name, loss) pairs; afterwards `norms` holds mean token norms."""
+
+    decoder: Decoder
+    policy: Deltas
+    trial: Trial
+    topic: str
+    forget: Batch
+    retain: Batch
+    refusal: Batch | None
+    norms: dict[str, Tensor] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        representation = self.trial.method in RM_METHODS
+        yield "forget", self._rm_forget() if representation else self._po_forget()
+        yield "retain", self._rm_retain() if representation else self._po_retain()
+
+    def _rm_forget(self) -> Tensor:
+        trial, batch = self.trial, self.forget
+        entry = self._prefix(batch, trial.first_trained)
+        hidden_ND = self._read(entry, batch, policy=True)
+        direction_D = trial.directions[self.topic]
+        if trial.method == "rmu":
+            target = losses.rmu_target(direction_D, trial.options["coefficient"])
+        else:
+            with torch.no_grad():
+                hidden_ref_ND = self._read(entry, batch, policy=False).float()
+            if trial.method == "adaptive_rmu":
+                target = losses.adaptive_rmu_target(direction_D, hidden_ref_ND, trial.options["beta"])
+            else:
+                target = losses.rsv_target(direction_D, hidden_ref_ND, trial.options["coefficient"])
+        self._note_norm("forget", hidden_ND)
+        return losses.representation_mse(hidden_ND, target)
+
+    def _rm_retain(self) -> Tensor:
+        trial, batch = self.trial, self.retain
+        entry = self._prefix(batch, self._shared())
+        with torch.no_grad():
+            target_ND = self._read(entry, batch, policy=False, noise=trial.noise)
+        hidden_ND = self._read(entry, batch, policy=True)
+        self._note_norm("retain", hidden_ND)
+        return losses.representation_mse(hidden_ND, target_ND)
+
+    def _po_forget(self) -> Tensor:
+        trial, options = self.trial, self.trial.options
+        mean = trial.method == "simnpo" or options["log_prob"] == "mean"
+        entry = self._prefix(self.forget, trial.first_trained)
+        log_probs_B = self._log_probs(entry, self.forget, mean=mean, policy=True, note="forget")
+        if trial.method == "simnpo":
+            return losses.simnpo(log_probs_B, beta=options["beta"], gamma=options["gamma"])
+        log_probs_ref_B = self._log_probs(entry, self.forget, mean=mean, policy=False)
+        if trial.method == "npo":
+            return losses.npo(log_probs_B, log_probs_ref_B, beta=options["beta"])
+        assert self.refusal is not None
+        entry = self._prefix(self.refusal, trial.first_trained)
+        return losses.dpo(
+            log_probs_B,
+            log_probs_ref_B,
+            self._log_probs(entry, self.refusal, mean=mean, policy=True),
+            self._log_probs(entry, self.refusal, mean=mean, policy=False),
+            beta=options["beta"],
+        )
+
+    def _po_retain(self) -> Tensor:
+        trial, decoder, batch = self.trial, self.decoder, self.retain
+        entry = self._prefix(batch, self._shared())
+        with torch.no_grad():
+            noised = model.advance(decoder, entry, len(decoder.layers), add_noise=trial.noise)
+            hidden_ref_ND = model.head_hidden(decoder, noised, batch.mask_BT)
+        hidden_ND = model.head_hidden(decoder, self._policy_stream(entry, batch, note="retain"), batch.mask_BT)
+        compare = {"mse": losses.log_prob_mse, "kl": losses.log_prob_kl}[trial.retain_loss]
+
+        def value(logits_NV: Tensor, ref_ND: Tensor) -> Tensor:
+            with torch.no_grad():
+                logits_ref_NV = model.logits(decoder, ref_ND)
+            return compare(logits_NV, logits_ref_NV)
+
+        return model.head_values(decoder, hidden_ND, value, hidden_ref_ND).mean()
+
+    def _shared(self) -> int:
+        """The layer up to which policy and noised reference are the same on a retain sample."""
+        noised = self.trial.noise.layers if self.trial.noise else ()
+        return min(self.trial.first_trained, *noised) if noised else self.trial.first_trained
+
+    def _prefix(self, batch: Batch, stop: int) -> Stream:
+        with torch.no_grad():
+            return model.advance(self.decoder, model.embed(self.decoder, batch), stop)
+
+    def _read(
+        self, entry: Stream, batch: Batch, *, policy: bool, noise: GaussianNoise | None = None
+    ) -> Float[Tensor, "N D"]:
+        """What RM's losses compare: the unlearn layer's output at the real tokens."""
+        site = model.stream_at if self.trial.site == "residual" else model.mlp_output_at
+        deltas = self.policy if policy else None
+        hidden_BTD = site(self.decoder, entry, self.trial.layer, policy=deltas, add_noise=noise)
+        return hidden_BTD[batch.mask_BT]
+
+    def _policy_stream(self, entry: Stream, batch: Batch, *, note: str | None) -> Stream:
+        """The policy run to the end, its norm at the unlearn layer noted on the way."""
+        middle = model.advance(self.decoder, entry, self.trial.layer + 1, policy=self.policy)
+        if note:
+            self._note_norm(note, middle.hidden_BTD[batch.mask_BT])
+        return model.advance(self.decoder, middle, len(self.decoder.layers), policy=self.policy)
+
+    def _log_probs(
+        self, entry: Stream, batch: Batch, *, mean: bool, policy: bool, note: str | None = None
+    ) -> Float[Tensor, "B"]:
+        """log π of each sequence: the sum or mean over its real tokens behind the first."""
+        predicts_BT = batch.predicts_BT
+        with torch.set_grad_enabled(policy):
+            end = (
+                self._policy_stream(entry, batch, note=note)
+                if policy
+                else model.advance(self.decoder, entry, len(self.decoder.layers))
+            )
+            hidden_ND = model.head_hidden(self.decoder, end, predicts_BT)
+            target_N = batch.ids_BT.roll(-1, 1)[predicts_BT]
+            values_N = model.head_values(self.decoder, hidden_ND, losses.target_log_probs, target_N)
+        row_N = predicts_BT.nonzero()[:, 0]
+        sums_B = torch.zeros(len(batch.ids_BT), device=values_N.device).index_add(0, row_N, values_N)
+        return sums_B / predicts_BT.sum(1) if mean else sums_B
+
+    def _note_norm(self, name: str, hidden_ND: Tensor) -> None:
+        self.norms[name] = hidden_ND.detach().float().norm(dim=-1).mean()

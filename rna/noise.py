@@ -1,0 +1,35 @@
+"""Random Noise Augmentation: Gaussian noise on the frozen reference's hidden states of retain samples."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+AddNoise = Callable[[int, Tensor], Tensor]  # (layer, the stream that leaves it) -> the stream that goes on
+
+
+@dataclass(frozen=True)
+class GaussianNoise:
+    """Adds δ ~ N(0, σ²I) to the stream that leaves each of `layers`: fresh for every token, dimension and step.
+
+    arXiv:2501.19202, Algorithm 1; several layers at once as in Appendix E.
+    Deviation: `std` reads ν as a standard deviation, which is how the published values were produced; `variance`
+    is the paper's letter, σ = √ν.
+    """
+
+    std: float
+    layers: tuple[int, ...]
+    generator: torch.Generator
+
+    def __call__(self, layer: int, hidden_BTD: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        if layer not in self.layers:
+            return hidden_BTD
+        noise_BTD = torch.randn(hidden_BTD.shape, generator=self.generator, device=hidden_BTD.device)
+        return hidden_BTD + (self.std * noise_BTD).to(hidden_BTD.dtype)
+
+
+def standard_deviation(nu: float, scale: str) -> float:
+    """σ of the noise: ν itself for `std`, √ν for `variance`."""
+    return {"std": nu, "variance": nu**0.5}[scale]

@@ -1,0 +1,175 @@
+"""A trial's table for a person: accuracies with standard errors, rates, and what they do and do not show."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rna import perturb
+from rna.trial import Arm
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Z_95 = 1.959964
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its standard error."""
+
+    value: float
+    stderr: float
+
+    def minus(self, other: "Estimate") -> "Estimate":
+        """The difference, taking the two as independent (they share questions, so this is cautious)."""
+        return Estimate(self.value - other.value, math.hypot(self.stderr, other.stderr))
+
+    @property
+    def margin(self) -> float:
+        """Half the width of the 95 % interval."""
+        return Z_95 * self.stderr
+
+    @property
+    def sign(self) -> int:
+        """1 or −1 where the 95 % interval leaves out zero, else 0."""
+        return 0 if abs(self.value) <= self.margin else int(math.copysign(1, self.value))
+
+
+def mean(estimates: list[Estimate]) -> Estimate:
+    """The unweighted mean, its parts independent."""
+    count = len(estimates)
+    return Estimate(
+        sum(item.value for item in estimates) / count, math.sqrt(sum(item.stderr**2 for item in estimates)) / count
+    )
+
+
+Scores = dict[str, Estimate]  # role (`forget`, `forget_bio`, `retain`, `perturbed`, …) -> estimate
+
+
+def scores(row: Arm) -> Scores:
+    """An arm's estimates by role: accuracies in percent, or log-losses in nats a token."""
+    if row.settings.eval.kind == "perplexity":
+        metrics = row.evaluated["perplexity"]["metrics"] if row.evaluated else {}
+        return {part: Estimate(values["nll"], values["nll_stderr"]) for part, values in metrics.items()}
+    found: Scores = {}
+    forget: list[Estimate] = []
+    for name, record in row.evaluated.items():
+        metrics, role = record["metrics"], row.settings.eval.tasks[name].role
+        estimate = Estimate(100 * metrics["acc"], 100 * metrics["acc_stderr"])
+        found[name] = estimate
+        if role == "forget":
+            forget.append(estimate)
+        else:
+            found[role] = estimate
+    if forget:
+        found["forget"] = mean(forget)
+    return found
+
+
+def _percent(estimate: Estimate | None) -> str:
+    return "–" if estimate is None else f"{estimate.value:.1f} ± {estimate.stderr:.1f}"
+
+
+def _perplexity(estimate: Estimate | None) -> str:
+    """exp of the log-loss, with the standard error that follows from it."""
+    if estimate is None:
+        return "–"
+    value = math.exp(min(estimate.value, 700.0))
+    return f"{value:.4g} ± {value * estimate.stderr:.2g}"
+
+
+def _rate(rate: float | None) -> str:
+    return "undefined" if rate is None else f"{rate:.1f} %"
+
+
+def table(rows: list[Arm]) -> "Table":
+    """Rows as arms, a column for each role, and reduction and recovery rates on the perturbed task."""
+    from rich.table import Table
+
+    options = rows[0].settings.eval
+    by_arm = {row.label: scores(row) for row in rows}
+    choice = options.kind == "choice"
+    columns = _choice_columns(rows[0]) if choice else _perplexity_columns(rows[0])
+    show: Callable[[Estimate | None], str] = _percent if choice else _perplexity
+    unit = "accuracy in %" if choice else "perplexity (lower is more certain)"
+    made = Table(title=f"{rows[0].settings.model.name} · {options.name} · {unit} ± standard error")
+    for title in ("", *columns.values(), *(("reduction", "recovery") if choice else ())):
+        made.add_column(title, justify="right" if title else "left", overflow="fold")
+    for row in rows:
+        found = by_arm[row.label]
+        cells = [show(found.get(role)) for role in columns]
+        if choice:
+            cells += _rates(row.label, by_arm)
+        made.add_row(row.label, *cells)
+    return made
+
+
+def _choice_columns(row: Arm) -> dict[str, str]:
+    """Role -> the column's title, in reading order."""
+    options = row.settings.eval
+    forget = [name for name, task in options.tasks.items() if task.role == "forget"]
+    columns = {name: name.replace("_", " ") + " ↓" for name in forget}
+    if len(forget) > 1:
+        columns["forget"] = "forget mean ↓"
+    titles = {
+        "retain": "retain ↑",
+        "perturbed": f"retain with '{options.keyword}' ↑",
+        "neutral": f"retain with '{options.neutral_keyword}'",
+        "related": "forget-related retain ↑",
+    }
+    present = {task.role for task in options.tasks.values()}
+    return columns | {role: title for role, title in titles.items() if role in present}
+
+
+def _perplexity_columns(row: Arm) -> dict[str, str]:
+    options = row.settings.eval
+    return {
+        **{f"forget_{topic}": f"forget {topic} ↑" for topic in row.settings.data.topics},
+        "retain": "retain ↓",
+        "retain_after": "retain, same tokens",
+        "perturbed": f"behind '{options.keyword}' ↓",
+        "neutral": f"behind '{options.neutral_keyword}'",
+    }
+
+
+def _rates(label: str, by_arm: dict[str, Scores]) -> list[str]:
+    """Reduction of the plain method, reduction and recovery of RNA, in percent of the base's perturbed accuracy."""
+    perturbed = {name: found["perturbed"].value for name, found in by_arm.items() if "perturbed" in found}
+    if label not in ("plain", "with RNA") or "base" not in perturbed or label not in perturbed:
+        return ["", ""]
+    reduction = _rate(perturb.reduction_rate(perturbed["base"], perturbed[label]))
+    if label == "plain" or "plain" not in perturbed:
+        return [reduction, ""]
+    return [reduction, _rate(perturb.recovery_rate(perturbed["base"], perturbed["plain"], perturbed["with RNA"]))]
+
+
+def verdicts(rows: list[Arm]) -> list[str]:
+    """What the table shows and what it does not, in plain words, with 95 % intervals over questions."""
+    by_arm = {row.label: scores(row) for row in rows}
+    base, plain, rna = (by_arm.get(label, {}) for label in ("base", "plain", "with RNA"))
+    choice = rows[0].settings.eval.kind == "choice"
+    unit = "points" if choice else "nats a token"
+    worse = -1 if choice else 1  # the sign of a change for the worse
+
+    def difference(one: Scores, other: Scores) -> Estimate | None:
+        return one["perturbed"].minus(other["perturbed"]) if "perturbed" in one and "perturbed" in other else None
+
+    def said(change: Estimate) -> str:
+        digits = 1 if choice else 3
+        return f"{change.value:+.{digits}f} ± {change.margin:.{digits}f} {unit}"
+
+    lines: list[str] = []
+    if (change := difference(plain, base)) is not None:
+        words = {worse: "a forget-token harms it", 0: "no evidence of harm", -worse: "it does better than base"}
+        lines.append(f"Perturbed retain, plain against base: {said(change)}: {words[change.sign]}.")
+    if (change := difference(rna, plain)) is not None:
+        words = {worse: "RNA hurts here", 0: "no evidence that RNA helps", -worse: "RNA helps"}
+        lines.append(f"Perturbed retain, RNA against plain: {said(change)}: {words[change.sign]}.")
+    if rna.get("forget") and plain.get("forget"):
+        change = rna["forget"].minus(plain["forget"])
+        words = {-1: "RNA forgets more", 0: "no evidence of a difference", 1: "RNA forgets less"}
+        lines.append(f"Forget, RNA against plain: {said(change)}: {words[change.sign]}.")
+    if lines:
+        lines.append("(± half a 95 % interval over questions; one seed, so nothing here speaks of other seeds.)")
+    return lines

@@ -1,0 +1,79 @@
+"""Where inputs lie and what identifies them: text files, model folders, hub revisions, and their fingerprints."""
+
+import hashlib
+import json
+from pathlib import Path
+
+TEXT_FILES = (".txt", ".jsonl", ".parquet")
+MODEL_FILES = ("*.safetensors", "*.bin", "*.gguf", "config.json", "tokenizer*", "*.model", "vocab*", "merges.txt")
+WEIGHTS = (".safetensors", ".bin", ".gguf")
+SMALL = 64 * 2**20  # bytes up to which a file's fingerprint is its content's hash
+
+
+def digest(value: object) -> str:
+    """A short hash of a value that JSON can write, the same for the same value on every machine."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def text_files(path: str, key: str) -> list[Path]:
+    """The text files a path stands for: itself, or the readable files of a folder, sorted.
+
+    Raises:
+        ValueError: naming `key`, if there is nothing to read.
+    """
+    where = Path(path).expanduser()
+    if where.is_dir():
+        files = sorted(file for file in where.iterdir() if file.suffix in TEXT_FILES)
+    else:
+        files = [where] if where.is_file() else []
+    allowed = f"allowed: a {', '.join(TEXT_FILES)} file, or a folder of them"
+    if not files:
+        raise ValueError(f"{key}={path}: no such file, or a folder without text files; {allowed}")
+    if files[0].suffix not in TEXT_FILES:
+        raise ValueError(f"{key}={path}: cannot read a '{files[0].suffix}' file; {allowed}")
+    return files
+
+
+def fingerprint(file: Path) -> str:
+    """What identifies a file: its content's hash, or for a large one its size, time and first 64 KiB."""
+    status = file.stat()
+    hashed = hashlib.sha256()
+    with file.open("rb") as stream:
+        if status.st_size <= SMALL:
+            hashed.update(stream.read())
+        else:
+            hashed.update(f"{status.st_size} {status.st_mtime_ns}".encode())
+            hashed.update(stream.read(65536))
+    return hashed.hexdigest()[:16]
+
+
+def text_fingerprint(path: str, key: str) -> list[str]:
+    """The fingerprints of the text files a path stands for."""
+    return [fingerprint(file) for file in text_files(path, key)]
+
+
+def model_fingerprint(path: str, revision: str | None) -> str:
+    """The fingerprint of a model folder or GGUF file, or the revision of a hub model.
+
+    Raises:
+        ValueError: for a folder without weights, or a hub id that is neither cached here nor reachable.
+    """
+    where = Path(path).expanduser()
+    if where.is_file():
+        return fingerprint(where)
+    if where.is_dir():
+        files = sorted({file for pattern in MODEL_FILES for file in where.glob(pattern)})
+        if not any(file.suffix in WEIGHTS for file in files):
+            raise ValueError(f"model.path={path}: a folder without weights; needs {', '.join(WEIGHTS)} files")
+        return digest([(file.name, fingerprint(file)) for file in files])
+    if path.startswith((".", "/", "~")) or path.endswith(WEIGHTS):
+        raise ValueError(f"model.path={path}: no such file or folder")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(path, revision=revision, allow_patterns=["config.json"])).name
+    except Exception as error:  # the client raises errors of its own, and those of its HTTP library
+        raise ValueError(
+            f"model.path={path}: no file or folder of that name, and not to be had from the hub "
+            f"({type(error).__name__}); download the model and give model.path=FOLDER"
+        ) from None

@@ -1,0 +1,38 @@
+"""The demo's questions as an lm-eval data set.
+
+The keywords and the seed come from lm-eval's metadata: `lm_eval --metadata '{"keyword": "ague", "seed": 1}'`.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from rna.demo.words import NEUTRAL_KEYWORD, SUBJECTS
+from rna.perturb import perturb_all
+
+QUESTIONS = Path(__file__).parents[2] / "demo" / "assets" / "questions.jsonl"
+
+
+def load(
+    subset: str,
+    word: str | None = None,
+    keyword: str = "typhus",
+    neutral_keyword: str = NEUTRAL_KEYWORD,
+    seed: int = 0,
+    limit: int | None = None,
+    **_: Any,
+) -> dict[str, datasets.Dataset]:
+    """The questions of a subset: a forget subject's name, `retain` (all others) or `related` (the two close ones).
+
+    `word` is None, `keyword` or `neutral_keyword`: what stands in for a wrong choice.
+    """
+    roles = {"retain": ("close", "ordinary"), "related": ("close",)}.get(subset, ())
+    names = {subject.name for subject in SUBJECTS if subject.role in roles or subject.name == subset}
+    rows = [json.loads(line) for line in QUESTIONS.read_text().splitlines()]
+    rows = [row for row in rows if row["subject"] in names]
+    if limit is not None:
+        rows = rows[:: max(1, len(rows) // limit)][:limit]
+    chosen = {None: None, "keyword": keyword, "neutral_keyword": neutral_keyword}[word]
+    return {"test": datasets.Dataset.from_list(perturb_all(rows, chosen, seed))}

@@ -1,0 +1,66 @@
+"""Weights & Biases: one run for each trial, comparable in a dashboard without renaming anything."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rna.config import Settings
+
+
+@dataclass
+class Track:
+    """An open W&B run, or nothing at all with `wandb=disabled`."""
+
+    run: Any
+    path: str | None
+
+    def step(self, step: int, report: dict[str, float]) -> None:
+        """Log one training step under our own step metric, which survives a resumed run."""
+        if self.run is not None:
+            self.run.log({"train/step": step, **report})
+
+    def summarise(self, metrics: dict[str, float]) -> None:
+        """Final numbers, for a dashboard's columns."""
+        if self.run is not None:
+            self.run.summary.update(metrics)
+
+
+def tags(settings: Settings) -> list[str]:
+    """What a dashboard filters by: method, retain loss, noise, unlearn layer, model."""
+    noise = f"nu={settings.noise.nu:g}" if settings.noise.name != "none" else "plain"
+    layer = f"layer={settings.layer.unlearn}"
+    return [settings.method.name, settings.retain_loss, noise, layer, settings.model.name]
+
+
+@contextmanager
+def tracking(settings: Settings, *, run_id: str, job_type: str) -> Iterator[Track]:
+    """Open a run for the block; offline by default, and never a prompt for an account."""
+    if settings.wandb.mode == "disabled":
+        yield Track(None, None)
+        return
+    import wandb
+
+    run = wandb.init(
+        mode="online" if settings.wandb.mode == "online" else "offline",
+        project=settings.wandb.project,
+        entity=settings.wandb.entity,
+        group=settings.wandb.group,
+        job_type=job_type,
+        id=run_id,
+        name=f"{'-'.join(tags(settings)[:3])}-s{settings.seed}",
+        tags=tags(settings),
+        config=asdict(settings),
+        dir=settings.output_dir,
+        reinit="create_new",
+        settings=wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True),
+    )
+    run.define_metric("train/step")
+    run.define_metric("train/*", step_metric="train/step")
+    try:
+        yield Track(run, str(Path(run.dir).parent))
+    except BaseException:
+        run.finish(exit_code=1)
+        raise
+    run.finish()
