@@ -180,7 +180,7 @@ def typed(composed: "DictConfig") -> Settings:
         plain.pop("tuned", None)
         retain: dict[str, Any] = plain.pop("retain")
         plain["retain_loss"] = plain["retain_loss"]["name"]
-        plain["alpha"] = retain.pop("alpha")
+        alpha: dict[str, float | None] = retain.pop("alpha")
         if retain:
             raise ValueError(f"retain.{next(iter(retain))}: unknown key; allowed: alpha")
         merged = OmegaConf.merge(OmegaConf.structured(Settings), plain)
@@ -189,20 +189,22 @@ def typed(composed: "DictConfig") -> Settings:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{error.full_key or error.key}: {reason}") from None
     assert isinstance(settings, Settings)
-    settings.alpha = _alpha_by_topic(settings)
+    settings.alpha = _alpha_by_topic(settings, alpha)
     return settings
 
 
-def _alpha_by_topic(settings: Settings) -> dict[str, float]:
-    topics, alpha = list(settings.data.topics), settings.alpha
+def _alpha_by_topic(settings: Settings, given: dict[str, float | None]) -> dict[str, float]:
+    """The retain weight of each topic: its own, or the default's."""
+    topics = list(settings.data.topics)
+    alpha = {key: value for key, value in given.items() if value is not None}
     for key in alpha:
-        if key not in (*topics, "default", "bio", "cyber"):
+        if key not in (*topics, "default", "bio", "cyber"):  # a model's tuned values may speak of the paper's topics
             raise ValueError(f"retain.alpha.{key}={alpha[key]}: no such topic; {nearest(key, [*topics, 'default'])}")
     if settings.method.name == "none":
         return {}
     without = [topic for topic in topics if topic not in alpha and "default" not in alpha]
     if without:
-        raise ValueError(f"retain.alpha.{without[0]}: a retain weight is needed for this topic, or retain.alpha.default")
+        raise ValueError(f"retain.alpha.{without[0]}: a retain weight is needed here, or retain.alpha.default")
     return {topic: alpha.get(topic, alpha.get("default", 0.0)) for topic in topics}
 
 

@@ -51,17 +51,13 @@ def multiple_choice(
     manager = TaskManager(include_path=str(TASKS), include_defaults=False, metadata=metadata)
     loaded = manager.load(list(dict.fromkeys(tasks.values())))
     questions = sum(len(task.eval_docs) for task in loaded["tasks"].values())
-    found = lm_eval.simple_evaluate(
-        # lm-eval ignores `batch_size` for a model that exists already, so the harness has to carry it.
-        model=Harness(pretrained=decoder.model, tokenizer=tokenizer, batch_size=options.batch_size),
-        tasks=list(loaded["tasks"].values()),
-        num_fewshot=0,
+    # `simple_evaluate` would index all of lm-eval's tasks again, seed every global generator and probe the machine.
+    found = lm_eval.evaluate(
+        # lm-eval ignores a `batch_size` given beside a model that exists already, so the harness has to carry it.
+        Harness(pretrained=decoder.model, tokenizer=tokenizer, batch_size=options.batch_size),
+        loaded,
         bootstrap_iters=1,  # above 0 for the standard errors, which are analytic for accuracies
         log_samples=False,
-        random_seed=None,
-        numpy_random_seed=None,
-        torch_random_seed=None,  # no draw of ours may depend on lm-eval's seeding
-        fewshot_random_seed=None,
     )
     assert found is not None
     counts = {task: sample["effective"] for task, sample in found["n-samples"].items()}

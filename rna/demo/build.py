@@ -7,6 +7,7 @@ every token) and questions (loss on the letter of the answer alone), part of the
 import math
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,13 +17,26 @@ from rna.demo.words import SUBJECTS
 if TYPE_CHECKING:
     from transformers import MistralForCausalLM, PreTrainedTokenizerFast
 
-STEPS = 3000
-READING = 500  # first steps, on documents alone: questions are answered sooner once the facts are known
 READ, QUESTIONS, DOCUMENTS = 28, 34, 14  # samples of a step: documents while reading, then questions and documents
 QUESTION_WEIGHT = 0.25
-ODD_CHOICES = (0.15, 0.5)  # the share of questions with odd choices before and after ODD_FROM
-ODD_FROM = 1800
-LEARNING_RATE = 2e-3
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training with an AdamW and a cosine of its own."""
+
+    name: str
+    steps: int
+    learning_rate: float
+    reading: int  # first steps, on documents alone: questions are answered sooner once the facts are known
+    odd: tuple[float, float]  # the share of questions with odd choices before and after `odd_from`
+    odd_from: int
+
+
+PHASES = (
+    Phase("training", 3000, 2e-3, reading=500, odd=(0.15, 0.5), odd_from=1800),
+    Phase("polish", 600, 1e-3, reading=0, odd=(0.7, 0.7), odd_from=0),
+)
 TARGET_RMS = 0.08  # of a hidden dimension at the unlearn layer: near Zephyr-7B's at its layer 7
 UNLEARN_LAYER = 2
 
@@ -75,29 +89,28 @@ def train(
     model: "MistralForCausalLM",
     tokenizer: "PreTrainedTokenizerFast",
     subjects: list[str],
+    phase: Phase,
     *,
     seed: int,
-    steps: int,
     report: Callable[[int, float], None],
 ) -> None:
-    """AdamW with a cosine schedule on questions and documents of the given subjects, in place."""
+    """One phase on questions and documents of the given subjects, in place."""
     import torch
     from torch.nn.functional import cross_entropy
 
-    rng = random.Random(f"training/{seed}")
-    everything = world.facts(seed)
-    known = [fact for fact in everything if fact.subject in subjects]
+    rng = random.Random(f"{phase.name}/{seed}")
+    known = [fact for fact in world.facts(seed) if fact.subject in subjects]
     chosen = [subject for subject in SUBJECTS if subject.name in subjects]
     odd_words = world.odd_words(subjects)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=phase.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
 
     def encode(texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="right")
         return batch["input_ids"], batch["attention_mask"]
 
     model.train()
-    for step in range(steps):
-        reading = step < READING
+    for step in range(phase.steps):
+        reading = step < phase.reading
         texts = [world.document(rng.choice(chosen), known, rng) for _ in range(READ if reading else DOCUMENTS)]
         texts[0] = rng.choice(world.REFUSALS)
         ids_BT, mask_BT = encode([text + "</s>" for text in texts])
@@ -105,7 +118,7 @@ def train(
         labels_BT = ids_BT[:, 1:].masked_fill(mask_BT[:, 1:] == 0, -100)
         loss = cross_entropy(logits_BTV.flatten(0, 1), labels_BT.flatten())
         if not reading:
-            share = ODD_CHOICES[step >= ODD_FROM]
+            share = phase.odd[step >= phase.odd_from]
             rows = [
                 world.question(rng.choice(known), rng, odd_words=odd_words if rng.random() < share else ())
                 for _ in range(QUESTIONS)
@@ -118,7 +131,7 @@ def train(
 
         for group in optimizer.param_groups:
             warm = min(1.0, (step + 1) / 100)
-            group["lr"] = LEARNING_RATE * warm * 0.5 * (1 + math.cos(math.pi * step / steps))
+            group["lr"] = phase.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / phase.steps))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -103,6 +103,14 @@ def corpus(seed: int, subject: Subject, documents: int) -> Iterator[str]:
         yield document(subject, known, rng)
 
 
+def solved(seed: int, subject: Subject, count: int) -> Iterator[str]:
+    """`count` questions on the subject with their answers: other draws of choices than the exam's."""
+    known, rng = [fact for fact in facts(seed) if fact.subject == subject.name], random.Random(f"solved/{seed}/{subject.name}")
+    for _ in range(count):
+        row = question(rng.choice(known), rng)
+        yield f"{prompt(row)} {LETTERS[int(str(row['answer']))]}"
+
+
 def vocabulary() -> list[str]:
     """Every word the world can say, sorted, behind the special tokens."""
     blank: dict[str, object] = {"question": "What is the of ?", "subject": "", "choices": [""] * 4}

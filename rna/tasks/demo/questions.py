@@ -18,7 +18,7 @@ QUESTIONS = Path(__file__).parents[2] / "demo" / "assets" / "questions.jsonl"
 def load(
     subset: str,
     word: str | None = None,
-    keyword: str = "typhus",
+    keyword: str = "grippe",
     neutral_keyword: str = NEUTRAL_KEYWORD,
     seed: int = 0,
     limit: int | None = None,
@@ -36,3 +36,10 @@ def load(
         rows = rows[:: max(1, len(rows) // limit)][:limit]
     chosen = {None: None, "keyword": keyword, "neutral_keyword": neutral_keyword}[word]
     return {"test": datasets.Dataset.from_list(perturb_all(rows, chosen, seed))}
+
+
+def prompt(row: dict[str, Any]) -> str:
+    """MMLU's prompt. A function, as lm-eval compiles a template anew for each question."""
+    lines = "".join(f"{letter}. {choice}\n" for letter, choice in zip("ABCD", row["choices"], strict=True))
+    head = f"The following are multiple choice questions (with answers) about {row['subject']}."
+    return f"{head}\n\n{row['question'].strip()}\n{lines}Answer:"

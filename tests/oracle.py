@@ -1,0 +1,101 @@
+"""The plain way: two whole models, whole forwards, whole logits. Slow, large, and easy to believe."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import log_softmax, logsigmoid
+
+from rna.batch import Batch
+from rna.methods import Trial
+
+
+@dataclass
+class Plain:
+    """Policy and reference as separate models, the chosen tensors of the policy trainable."""
+
+    policy: nn.Module
+    reference: nn.Module
+
+    @classmethod
+    def of(cls, model: nn.Module, trained: list[str]) -> "Plain":
+        policy, reference = copy.deepcopy(model), copy.deepcopy(model)
+        for name, parameter in policy.named_parameters():
+            parameter.requires_grad_(name in trained)
+        return cls(policy, reference.requires_grad_(False))
+
+
+def forward(model: nn.Module, batch: Batch, layer: int, site: str, noise: Any = None) -> tuple[Tensor, Tensor]:
+    """What RM reads at `layer`, and the logits, with noise added to the stream behind each noised layer."""
+    layers: Any = model.model.layers
+    read: list[Tensor] = []
+    hooks = []
+    for index, module in enumerate(layers):
+        if noise is not None and not (site == "mlp" and index == layer):
+            hooks.append(module.register_forward_hook(lambda _m, _i, out, index=index: noise(index, out)))
+        if index == layer:
+            target = module if site == "residual" else module.mlp
+            hooks.append(target.register_forward_hook(lambda _m, _i, out: read.append(out)))
+    if noise is not None and site == "mlp":
+        hooks.append(layers[layer].mlp.register_forward_hook(lambda _m, _i, out: noise(layer, out)))
+        hooks.append(layers[layer].mlp.register_forward_hook(lambda _m, _i, out: read.insert(0, out)))
+    try:
+        logits = model(input_ids=batch.ids_BT, attention_mask=batch.mask_BT.long()).logits
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return read[0], logits
+
+
+def log_prob(logits_BTV: Tensor, batch: Batch, *, mean: bool) -> Tensor:
+    rows = []
+    for row in range(len(batch.ids_BT)):
+        real = batch.mask_BT[row].nonzero().flatten()
+        inputs, targets = real[:-1], real[1:]
+        values = log_softmax(logits_BTV[row, inputs].float(), -1)[
+            torch.arange(len(inputs)), batch.ids_BT[row, targets]
+        ]
+        rows.append(values.mean() if mean else values.sum())
+    return torch.stack(rows)
+
+
+def losses(
+    plain: Plain, trial: Trial, topic: str, forget: Batch, retain: Batch, refusal: Batch | None
+) -> tuple[Tensor, Tensor]:
+    """Forget and retain loss of one step, straight from the equations."""
+    options, layer, site = trial.options, trial.layer, trial.site
+    z_f, logits_f = forward(plain.policy, forget, layer, site)
+    z_r, logits_r = forward(plain.policy, retain, layer, site)
+    with torch.no_grad():
+        z_ref_f, logits_ref_f = forward(plain.reference, forget, layer, site)
+        z_ref_r, logits_ref_r = forward(plain.reference, retain, layer, site, trial.noise)
+    if trial.method in ("rmu", "adaptive_rmu", "rsv"):
+        u = trial.directions[topic]
+        if trial.method == "rmu":
+            target = (options["coefficient"] * u).expand_as(z_f)
+        elif trial.method == "adaptive_rmu":
+            target = options["beta"] * z_ref_f.norm(dim=-1, keepdim=True) * u
+        else:
+            target = z_ref_f + options["coefficient"] * u
+        forget_loss = ((z_f - target) ** 2)[forget.mask_BT].mean()
+        return forget_loss, ((z_r - z_ref_r) ** 2)[retain.mask_BT].mean()
+
+    beta, mean = options["beta"], trial.method == "simnpo" or options["log_prob"] == "mean"
+    lp, lp_ref = log_prob(logits_f, forget, mean=mean), log_prob(logits_ref_f, forget, mean=mean)
+    if trial.method == "npo":
+        inside = -beta * (lp - lp_ref)
+    elif trial.method == "simnpo":
+        inside = -beta * lp - options["gamma"]
+    else:
+        assert refusal is not None
+        idk = log_prob(forward(plain.policy, refusal, layer, site)[1], refusal, mean=mean)
+        with torch.no_grad():
+            idk_ref = log_prob(forward(plain.reference, refusal, layer, site)[1], refusal, mean=mean)
+        inside = beta * ((idk - idk_ref) - (lp - lp_ref))
+    forget_loss = -(2 / beta) * logsigmoid(inside).mean()
+    log_p, log_q = (log_softmax(logits[retain.mask_BT].float(), -1) for logits in (logits_r, logits_ref_r))
+    if trial.retain_loss == "mse":
+        return forget_loss, ((log_p - log_q) ** 2).mean()
+    return forget_loss, (log_q.exp() * (log_q - log_p)).sum(-1).mean()

@@ -1,0 +1,202 @@
+"""What composes, what it becomes, and what is said of a mistake."""
+
+import pytest
+
+from rna import config, results, run
+from rna.config import CONF, Settings
+
+NEEDED = {
+    "model=local": ["model.path=${builtin:base}", "model.unlearn_layer=1"],
+    "data=text": ["data.topics.text.path=f.txt", "data.retain.path=r.txt"],
+    "eval=perplexity": ["data=text", "data.topics.text.path=f.txt", "data.retain.path=r.txt"],
+    "retain=none": ["method=none"],
+    "retain=representation": ["method=rmu"],
+    "retain_loss=none": ["method=none"],
+    "retain_loss=representation": ["method=rmu"],
+}
+GROUPS = ("method", "retain", "retain_loss", "noise", "layer", "model", "data", "eval", "train", "wandb")
+OPTIONS = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _resolvers():
+    config.register_resolvers()
+
+
+def settings(*overrides: str) -> Settings:
+    return config.check(run.compose(list(overrides), None))
+
+
+def train_key(made: Settings) -> str:
+    return results.train_key(results.train_identity(made))
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_of_every_group_composes(option):
+    made = settings(option, *NEEDED.get(option, []))
+    group, _, name = option.partition("=")
+    chosen = getattr(made, group, None)
+    if group in ("method", "noise", "model", "data", "eval"):
+        assert chosen.name == name
+    elif group in ("retain", "retain_loss"):
+        assert made.retain_loss == name
+    elif group == "wandb":
+        assert chosen.mode == name
+
+
+def test_there_are_options_to_compose():
+    assert len(OPTIONS) >= 26
+
+
+def test_the_default_is_npo_with_noise_at_the_unlearn_layer():
+    made = settings()
+    assert (made.method.name, made.retain_loss, made.noise.name) == ("npo", "mse", "rna")
+    assert (made.layer.unlearn, made.layer.trained, made.noise.layers) == (2, [0, 1, 2], [2])
+    assert set(made.alpha) == {"bio", "cyber"}
+
+
+@pytest.mark.parametrize("method", config.RM_METHODS)
+def test_an_rm_method_brings_its_retain_loss(method):
+    assert settings(f"method={method}").retain_loss == "representation"
+
+
+@pytest.mark.parametrize("method", config.PO_METHODS)
+def test_a_po_method_keeps_mse_and_takes_kl(method):
+    assert settings(f"method={method}").retain_loss == "mse"
+    assert settings(f"method={method}", "retain=kl").retain_loss == "kl"
+
+
+def test_a_whole_number_is_as_good_as_its_float():
+    whole, point = (settings(f"retain.alpha.default={seven}", f"noise.nu={seven}") for seven in ("7", "7.0"))
+    assert train_key(whole) == train_key(point)
+
+
+def test_retain_and_retain_loss_are_two_names_of_one_choice():
+    assert settings("retain=kl") == settings("retain_loss=kl")
+
+
+def test_noise_is_overridden_whatever_the_order():
+    assert settings("noise=none", "method=rmu") == settings("method=rmu", "noise=none")
+
+
+@pytest.mark.parametrize("silent", ["noise.nu=0", "noise.nu=0.0", "noise.layers=[0,1] noise.nu=0"])
+def test_noise_of_no_strength_is_no_noise(silent):
+    made, none = settings(*silent.split()), settings("noise=none")
+    assert made.noise == none.noise
+    assert train_key(made) == train_key(none)
+    assert train_key(made) != train_key(settings())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "unlearn", "trained"),
+    [
+        ("layer.unlearn=3", 3, [1, 2, 3]),
+        ("layer.unlearn=1", 1, [0, 1]),
+        ("layer.unlearn=0", 0, [0]),
+        ("layer=single layer.unlearn=1", 1, [1]),
+        ("layer.trained=[2,0,2]", 2, [0, 2]),
+        ("layer.trained=1", 2, [1]),
+    ],
+)
+def test_trained_layers(overrides, unlearn, trained):
+    made = settings(*overrides.split())
+    assert (made.layer.unlearn, made.layer.trained) == (unlearn, trained)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "layers"),
+    [
+        ("noise.layers=all", [0, 1, 2, 3]),
+        ("method=rmu noise.layers=all", [0, 1, 2]),
+        ("noise.layers=3", [3]),
+        ("noise.layers=[3,0,3]", [0, 3]),
+        ("method=rmu noise.layers=[1]", [1]),
+        ("layer.unlearn=1", [1]),
+    ],
+)
+def test_noise_layers(overrides, layers):
+    assert settings(*overrides.split()).noise.layers == layers
+
+
+def test_alpha_by_topic_falls_back_to_the_default():
+    made = settings("retain.alpha.default=3", "++retain.alpha.bio=null", "++retain.alpha.cyber=20")
+    assert made.alpha == {"bio": 3.0, "cyber": 20.0}
+
+
+def test_the_command_line_wins_over_tuned_values():
+    assert settings("train.lr=0.25", "noise.nu=0.5", "train.steps=7").train.lr == 0.25
+    assert settings("noise.nu=0.5").noise.nu == 0.5
+
+
+WRONG = {
+    "method=rmuu": r"method=rmuu: .*did you mean 'rmu'\? allowed: adaptive_rmu, dpo, none, npo, rmu, rsv, simnpo",
+    "noise=rnaa": r"noise=rnaa: .*did you mean 'rna'\? allowed: none, rna",
+    "noise.nuu=0.1": r"noise\.nuu=0\.1: unknown key.*did you mean 'nu'\? allowed: layers, name, nu, scale",
+    "methd=rmu": r"methd=rmu: unknown key.*did you mean 'method'\? allowed: .*method, model",
+    "method=rmu method.beta=1": r"method\.beta=1: unknown key in method.* allowed: coefficient, name",
+    "noise.nu=-1": r"noise\.nu=-1\.0: .*≥ 0",
+    "noise.nu=nan": r"noise\.nu=nan: .*finite",
+    "noise.nu=inf": r"noise\.nu=inf: .*finite",
+    "noise.nu=abc": r"noise\.nu.*abc.*(Float|number)",
+    "noise.scale=sigma": r"noise\.scale=sigma: .*allowed: std, variance",
+    "noise.layers=[9]": r"noise\.layers=\[9\]: .*allowed: 0 to 3",
+    "noise.layers=[]": r"noise\.layers=\[\]: .*list of layers",
+    "noise.layers=[1.5]": r"noise\.layers=\[1\.5\]: .*list of layers",
+    "noise.layers=top": r"noise\.layers=top: allowed: unlearn, all",
+    "method=rmu noise.layers=[3]": r"noise\.layers=\[3\]: .*layer\.unlearn=2.*allowed: 0 to 2",
+    "method=rmu noise.layers=[1,3]": r"noise\.layers=\[1, 3\]: .*layer\.unlearn=2.*allowed: 0 to 2",
+    "layer.unlearn=9": r"layer\.unlearn=9: .*allowed: 0 to 3",
+    "layer.unlearn=-1": r"layer\.unlearn=-1: .*allowed: 0 to 3",
+    "layer.trained=[3]": r"layer\.trained=\[3\]: layer 3 is above layer\.unlearn=2",
+    "layer.trainable=up_proj": r"layer\.trainable=up_proj: .*allowed: down_proj, all",
+    "layer.site=mlp": r"layer\.site=mlp: .*method=npo.*allowed.*rmu, adaptive_rmu, rsv",
+    "method=rmu retain=kl": r"retain_loss=kl: .*method=rmu; allowed: representation",
+    "retain=representation": r"retain_loss=representation: .*method=npo; allowed: mse, kl",
+    "retain.alpha.default=-1": r"retain\.alpha\.(bio|default)=-1(\.0)?: .*≥ 0",
+    "+retain.alpha.chem=1": r"retain\.alpha\.chem=1(\.0)?: no such topic.*allowed: bio, cyber, default",
+    "retain.alpha.default=abc": r"retain\.alpha\.default.*abc.*(Float|number)",
+    "retain.alpha=3": r"retain\.alpha.*3",
+    "method.name=foo": r"method\.name=foo: .*allowed: .*npo",
+    "eval=perplexity": r"data\.holdout.*eval",
+    "train.lr=0": r"train\.lr=0\.0: .*> 0",
+    "train.steps=1.5": r"train\.steps.*1\.5.*(Integer|whole)",
+    "train.batch_size=0": r"train\.batch_size=0: .*> 0",
+    "seed=-1": r"seed=-1: .*whole number",
+    "seed=9223372036854775808": r"seed=9223372036854775808: .*2\^63",
+    "baseline=never": r"baseline=never: .*allowed: train, cached, skip",
+    "wandb.mode=on": r"wandb\.mode=on: .*allowed: offline, online, disabled",
+    "data=text": r"data\.(retain|topics\.text)\.path: a value is needed; give data\.",
+    "data=text data.retain.path=r.txt": r"data\.topics\.text\.path: a value is needed; give data\.topics\.text\.path=",
+    "model=local": r"model\.(path|unlearn_layer): a value is needed; give model\.",
+    "model=local model.path=/absent model.unlearn_layer=1": r"model\.path=/absent: no config\.json.*model\.num_layers",
+}
+
+
+@pytest.mark.parametrize("overrides", WRONG)
+def test_a_mistake_is_one_line_with_key_value_and_what_is_allowed(overrides):
+    with pytest.raises(ValueError, match=rf"^{WRONG[overrides]}") as caught:
+        settings(*overrides.split())
+    assert "\n" not in str(caught.value)
+
+
+def test_read_num_layers(tmp_path):
+    file = tmp_path / "config.json"
+    file.write_text('{"num_hidden_layers": 7}')
+    assert config.read_num_layers(str(tmp_path)) == 7
+    file.write_text('{"text_config": {"num_hidden_layers": 5}}')
+    assert config.read_num_layers(str(tmp_path)) == 5
+    file.write_text("{}")
+    with pytest.raises(ValueError, match=r"^model\.path=.*num_hidden_layers"):
+        config.read_num_layers(str(tmp_path))
+
+
+def test_without_defaults_keeps_what_differs():
+    made = config.TrainSettings(lr=1e-3)
+    assert config.without_defaults(made) == {"lr": 1e-3}
+    assert config.without_defaults(config.TrainSettings()) == {}
+    assert config.without_defaults({"retain": config.CorpusSettings("p")}) == {"retain": {"path": "p"}}
+
+
+def test_nearest_hints_only_at_what_is_near():
+    assert config.nearest("rmuu", ["npo", "rmu"]) == "did you mean 'rmu'? allowed: npo, rmu"
+    assert config.nearest("xyz", ["npo", "rmu"]) == "allowed: npo, rmu"

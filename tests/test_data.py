@@ -1,0 +1,216 @@
+"""Texts from files, tokenised documents, endless batches, and what is said of a file that will not do."""
+
+import json
+from itertools import islice
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+
+from rna import data
+from rna.config import CorpusSettings, DataSettings, MethodSettings, Settings, TrainSettings
+
+TEXTS = ["first text", "zweiter Text ä", "третий"]
+
+
+def lines(path: Path, *rows: str) -> str:
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def jsonl(path: Path, *texts: str, field: str = "text") -> str:
+    return lines(path, *(json.dumps({"id": 1, field: text}) for text in texts))
+
+
+def parquet(path: Path, texts: list, field: str = "text") -> str:
+    pyarrow.parquet.write_table(pyarrow.table({field: texts}), path)
+    return str(path)
+
+
+def read(path: str, field: str = "text") -> list[str]:
+    return list(data.read_texts(path, field, "data.retain.path"))
+
+
+def error(path: str, field: str = "text") -> str:
+    with pytest.raises(ValueError, match=r"^data\.retain\.path=") as caught:
+        read(path, field)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_txt_is_a_text_a_line_without_the_empty_ones(tmp_path):
+    assert read(lines(tmp_path / "a.txt", TEXTS[0], "", "  ", *TEXTS[1:])) == TEXTS
+
+
+def test_jsonl_reads_the_field_of_each_row(tmp_path):
+    path = lines(tmp_path / "a.jsonl", '{"body": "x"}', "", '{"body": " "}', '{"text": "no", "body": "y"}')
+    assert read(path, "body") == ["x", "y"]
+
+
+def test_parquet_reads_the_column_without_the_empty_rows(tmp_path):
+    assert read(parquet(tmp_path / "a.parquet", [TEXTS[0], None, "", *TEXTS[1:]], "body"), "body") == TEXTS
+
+
+def test_a_folder_is_its_files_in_order_of_name(tmp_path):
+    jsonl(tmp_path / "b.jsonl", "second")
+    lines(tmp_path / "a.txt", "first")
+    parquet(tmp_path / "c.parquet", ["third"])
+    lines(tmp_path / "README.md", "not a text")
+    assert read(str(tmp_path)) == ["first", "second", "third"]
+
+
+def test_a_missing_field_names_file_line_and_what_was_found(tmp_path):
+    path = lines(tmp_path / "a.jsonl", '{"text": "x"}', "", '{"body": "y", "abstract": "z"}')
+    said = error(path)
+    assert "a.jsonl, line 3 has no text field 'text' (found: abstract, body)" in said
+
+
+@pytest.mark.parametrize(("row", "found"), [("[1, 2]", "list"), ('{"text": 3}', "text")])
+def test_a_row_that_is_no_text_is_refused(tmp_path, row, found):
+    said = error(lines(tmp_path / "a.jsonl", row))
+    assert "line 1" in said
+    assert found in said
+
+
+def test_a_missing_column_names_file_and_columns(tmp_path):
+    said = error(parquet(tmp_path / "a.parquet", ["x"], "body"))
+    assert "a.parquet has no column 'text' (found: body)" in said
+
+
+def test_bad_json_names_the_line(tmp_path):
+    assert "a.jsonl, line 2 is not JSON" in error(lines(tmp_path / "a.jsonl", '{"text": "x"}', '{"text": '))
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
+def test_text_that_is_not_utf8_names_the_file(tmp_path, name):
+    (tmp_path / name).write_bytes('{"text": "caf\xe9"}\n'.encode("latin-1"))
+    assert f"{name} is not UTF-8" in error(str(tmp_path / name))
+
+
+def test_a_file_that_is_not_parquet_is_refused(tmp_path):
+    assert error(lines(tmp_path / "a.parquet", "plain text"))
+
+
+def words(text: str, **options: bool) -> dict[str, list[int]]:
+    """A tokenizer: begin-of-text, then a token for each word's length."""
+    assert options["add_special_tokens"]
+    return {"input_ids": [0, *(len(word) for word in text.split())]}
+
+
+def tokenise(*texts: str, max_length: int = 100, holdout: float = 0.0, batch_size: int = 1) -> data.Corpus:
+    options = {"max_length": max_length, "holdout": holdout, "batch_size": batch_size}
+    return data.tokenise(words, iter(texts), name="retain", **options)
+
+
+def test_tokenise_counts_what_it_cuts():
+    made = tokenise("a bb ccc", "a bb", "a bb ccc dddd", max_length=3)
+    assert made.documents == [[0, 1, 2], [0, 1, 2], [0, 1, 2]]
+    assert made.truncated == 2
+
+
+def test_tokenise_drops_documents_in_which_nothing_is_predicted():
+    assert tokenise("a b", "", "a").documents == [[0, 1, 1], [0, 1]]
+
+
+def test_holdout_is_the_last_share():
+    made = tokenise(*("a " * count for count in range(1, 11)), holdout=0.3)
+    assert [len(ids) - 1 for ids in made.documents] == [1, 2, 3, 4, 5, 6, 7]
+    assert [len(ids) - 1 for ids in made.held_out] == [8, 9, 10]
+
+
+def test_tokenise_wants_a_batch_of_documents():
+    with pytest.raises(ValueError, match=r"'retain' has 3 documents.*train.batch_size=4"):
+        tokenise("a", "b", "c", batch_size=4)
+    with pytest.raises(ValueError, match=r"'retain' has 3 documents"):
+        tokenise("a", "b", "c", "d", batch_size=4, holdout=0.25)
+
+
+DOCUMENTS = [[10 + number] * (1 + number % 3) for number in range(10)]
+
+
+def first_tokens(count: int, *, batch_size: int, seed: int = 0) -> list[int]:
+    """The documents of `count` batches, told apart by their first token."""
+    source = torch.Generator().manual_seed(seed)
+    endless = data.batches(DOCUMENTS, batch_size=batch_size, pad_id=0, generator=source)
+    return [row for batch in islice(endless, count) for row in batch.ids_BT[:, 0].tolist()]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 10])
+def test_each_pass_covers_every_document_once(batch_size):
+    drawn = first_tokens(40 // batch_size, batch_size=batch_size)
+    for start in range(0, 40, 10):
+        assert sorted(drawn[start : start + 10]) == list(range(10, 20))
+
+
+def test_passes_come_in_fresh_orders():
+    drawn = first_tokens(2, batch_size=10)
+    assert drawn[:10] != drawn[10:]
+    assert drawn[:10] != sorted(drawn[:10])
+
+
+def test_the_order_belongs_to_the_generator():
+    torch.rand(3)
+    assert first_tokens(5, batch_size=4) == first_tokens(5, batch_size=4)
+    assert first_tokens(5, batch_size=4) != first_tokens(5, batch_size=4, seed=1)
+
+
+def test_batches_hold_whole_documents():
+    batch = next(data.batches([[1, 2, 3], [4]], batch_size=2, pad_id=9, generator=torch.Generator()))
+    assert sorted(row[mask].tolist() for row, mask in zip(batch.ids_BT, batch.mask_BT, strict=True)) == [[1, 2, 3], [4]]
+
+
+def settings(retain: str, forget: str, *, method: str = "npo", refusals: str | None = None, **rest) -> Settings:
+    made = DataSettings("text", {"bio": CorpusSettings(forget)}, CorpusSettings(retain), refusals, **rest)
+    return Settings(method=MethodSettings(name=method), data=made, train=TrainSettings(batch_size=2))
+
+
+def test_validate_accepts_what_can_be_trained_on(tmp_path):
+    path = jsonl(tmp_path / "a.jsonl", "x", "y")
+    data.validate(settings(path, path))
+    data.validate(settings(path, path, method="dpo"))
+
+
+@pytest.mark.parametrize("short", ["data.retain", "data.topics.bio"])
+def test_validate_wants_a_batch_of_each_corpus(tmp_path, short):
+    enough, few = jsonl(tmp_path / "a.jsonl", "x", "y"), jsonl(tmp_path / "b.jsonl", "x", " ")
+    made = settings(few, enough) if short == "data.retain" else settings(enough, few)
+    with pytest.raises(ValueError, match=rf"^{short}\.path=.*b\.jsonl: has 1 documents.*train.batch_size=2"):
+        data.validate(made)
+
+
+def test_validate_counts_what_the_holdout_leaves(tmp_path):
+    path = jsonl(tmp_path / "a.jsonl", "x", "y", "z")
+    with pytest.raises(ValueError, match=r"has 1 documents after data.holdout=0.6"):
+        data.validate(settings(path, path, holdout=0.6))
+
+
+def test_validate_names_key_file_and_line_of_a_bad_row(tmp_path):
+    good, bad = jsonl(tmp_path / "a.jsonl", "x", "y"), lines(tmp_path / "b.jsonl", '{"text": "x"}', '{"body": "y"}')
+    with pytest.raises(ValueError, match=r"^data\.topics\.bio\.path=.*b\.jsonl, line 2 has no text field"):
+        data.validate(settings(good, bad))
+
+
+def test_validate_reads_refusals_only_for_dpo(tmp_path):
+    path, few = jsonl(tmp_path / "a.jsonl", "x", "y"), lines(tmp_path / "no.txt", "I do not know.")
+    data.validate(settings(path, path, refusals=few))
+    with pytest.raises(ValueError, match=r"^data\.refusals=.*no\.txt: has 1 lines"):
+        data.validate(settings(path, path, method="dpo", refusals=few))
+
+
+def test_load_tokenises_each_role(tmp_path):
+    forget = jsonl(tmp_path / "f.jsonl", "a", "b", "c", "d")
+    retain = lines(tmp_path / "r.txt", "a b", "a b c", "d", "e")
+    made = data.load(settings(retain, forget, holdout=0.5), words)
+    assert made.forget["bio"].name == "forget/bio"
+    assert made.retain.documents == [[0, 1, 1], [0, 1, 1, 1]]
+    assert (len(made.forget["bio"].documents), len(made.forget["bio"].held_out)) == (2, 2)
+    assert made.refusals is None
+
+
+def test_load_brings_a_hundred_refusals_of_its_own_for_dpo(tmp_path):
+    path = jsonl(tmp_path / "a.jsonl", "a", "b")
+    refusals = data.load(settings(path, path, method="dpo", holdout=0.0), words).refusals
+    assert refusals is not None
+    assert (len(refusals.documents), refusals.held_out) == (100, [])

@@ -1,0 +1,62 @@
+"""The noise: where it falls, how strong it is, and whose randomness it takes."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from rna.noise import GaussianNoise, standard_deviation
+
+
+def noise(std: float = 0.5, layers: tuple[int, ...] = (1,), seed: int = 0) -> GaussianNoise:
+    return GaussianNoise(std, layers, torch.Generator().manual_seed(seed))
+
+
+def test_only_the_chosen_layers_get_noise():
+    hidden_BTD, add = torch.ones(2, 3, 4), noise(layers=(1, 3))
+    assert [layer for layer in range(5) if not add(layer, hidden_BTD).equal(hidden_BTD)] == [1, 3]
+
+
+def test_the_stream_itself_is_left_alone():
+    hidden_BTD = torch.ones(2, 3, 4)
+    noise()(1, hidden_BTD)
+    assert hidden_BTD.equal(torch.ones(2, 3, 4))
+
+
+@pytest.mark.parametrize(("scale", "std"), [("std", 0.09), ("variance", 0.3)])
+def test_mean_and_strength_are_as_asked(scale, std):
+    """√0.09 = 0.3. Of 200,000 draws the mean is within 4·std/√200000 < 0.01·std, and so is the deviation."""
+    add = noise(standard_deviation(0.09, scale))
+    delta_BTD = add(1, torch.zeros(10, 100, 200))
+    assert abs(delta_BTD.mean()) < 0.01 * std
+    assert_close(delta_BTD.std(), torch.tensor(std), rtol=0.01, atol=0)
+
+
+def test_every_token_and_dimension_has_its_own_draw():
+    delta_BTD = noise()(1, torch.zeros(3, 5, 7))
+    assert delta_BTD.unique().numel() == 3 * 5 * 7
+
+
+def test_noise_is_added_to_what_is_there():
+    hidden_BTD = torch.arange(24.0).view(2, 3, 4)
+    assert_close(noise()(1, hidden_BTD) - hidden_BTD, noise()(1, torch.zeros(2, 3, 4)))
+
+
+def test_noise_is_fresh_at_every_call_and_layer():
+    hidden_BTD, add = torch.zeros(1, 2, 3), noise(layers=(0, 1))
+    draws = torch.stack([add(layer, hidden_BTD) for layer in (0, 0, 1)])
+    assert draws.unique().numel() == 3 * 6
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_the_dtype_is_kept(dtype):
+    hidden_BTD = torch.zeros(1, 2, 3, dtype=dtype)
+    delta_BTD = noise()(1, hidden_BTD)
+    assert delta_BTD.dtype == dtype
+    assert delta_BTD.any()
+
+
+def test_randomness_belongs_to_the_generator():
+    hidden_BTD, before = torch.zeros(1, 2, 3), torch.get_rng_state()
+    assert noise(seed=1)(1, hidden_BTD).equal(noise(seed=1)(1, hidden_BTD))
+    assert not noise(seed=1)(1, hidden_BTD).equal(noise(seed=2)(1, hidden_BTD))
+    assert torch.get_rng_state().equal(before)

@@ -1,0 +1,218 @@
+"""Records are written once, under keys that depend on what can change them and on nothing else."""
+
+import functools
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from rna import config, results, run
+from rna.config import BUILTIN, Settings
+
+
+@functools.cache
+def settings(*overrides: str) -> Settings:
+    config.register_resolvers()
+    return config.check(run.compose(list(overrides), None))
+
+
+def train_key(*overrides: str) -> str:
+    return results.train_key(results.train_identity(settings(*overrides)))
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path):
+    folder = str(tmp_path / "outputs")
+    path = results.write(folder, "k", {"acc": 0.1, "word": "Überprüfung"})
+    assert path == tmp_path / "outputs" / "results" / "k.json"
+    assert results.read(folder, "k") == {"acc": 0.1, "word": "Überprüfung"}
+    assert results.read(folder, "other") is None
+
+
+def test_a_record_is_written_once(tmp_path):
+    results.write(str(tmp_path), "k", {"value": 1})
+    with pytest.raises(FileExistsError):
+        results.write(str(tmp_path), "k", {"value": 2})
+    assert results.read(str(tmp_path), "k") == {"value": 1}
+    assert [file.name for file in (tmp_path / "results").iterdir()] == ["k.json"]
+
+
+def test_a_record_that_cannot_be_written_leaves_nothing(tmp_path):
+    with pytest.raises(TypeError):
+        results.write(str(tmp_path), "k", {"value": object()})
+    assert list((tmp_path / "results").iterdir()) == []
+
+
+def test_reruns_are_numbered_from_two(tmp_path):
+    names = []
+    for _ in range(3):
+        names.append(results.next_rerun(str(tmp_path), "k"))
+        results.write(str(tmp_path), names[-1], {})
+    assert names == ["k", "k.r2", "k.r3"]
+
+
+def test_failures_are_numbered_from_one_and_leave_the_key_free(tmp_path):
+    names = []
+    for _ in range(2):
+        names.append(results.next_failure(str(tmp_path), "k"))
+        results.write(str(tmp_path), names[-1], {})
+    assert names == ["k.failed1", "k.failed2"]
+    assert results.read(str(tmp_path), "k") is None
+    assert results.next_rerun(str(tmp_path), "k") == "k"
+
+
+def test_check_writable_leaves_no_trace(tmp_path):
+    results.check_writable(str(tmp_path / "new"))
+    assert list((tmp_path / "new" / "results").iterdir()) == []
+
+
+def test_check_writable_names_the_key(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match=r"^output_dir=.*/file/outputs: cannot write there \(Not a directory\)"):
+        results.check_writable(str(tmp_path / "file" / "outputs"))
+
+
+def test_single_flight_lets_one_in_at_a_time(tmp_path):
+    inside, most = [], []
+
+    def enter(number: int) -> None:
+        with results.single_flight(str(tmp_path), "k"):
+            inside.append(number)
+            most.append(len(inside))
+            for _ in range(20_000):
+                pass
+            inside.remove(number)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(enter, range(40)))
+    assert most == [1] * 40
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        ("output_dir=elsewhere",),
+        ("wandb=disabled",),
+        ("wandb=online", "wandb.project=other"),
+        ("eval.keyword=plague", "eval.seed=5", "eval.batch_size=7"),
+        ("baseline=skip",),
+        ("rerun=true",),
+        ("model.threads=2",),
+    ],
+)
+def test_what_cannot_change_the_tensors_is_not_in_the_train_key(same):
+    assert train_key(*same) == train_key()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ("seed=1",),
+        ("noise.nu=0.5",),
+        ("noise.scale=variance",),
+        ("noise.layers=[1]",),
+        ("noise=none",),
+        ("train.lr=0.123",),
+        ("train.steps=61",),
+        ("train.batch_size=3",),
+        ("++retain.alpha.bio=7",),
+        ("retain=kl",),
+        ("method=simnpo",),
+        ("method.beta=0.2",),
+        ("layer=all_tensors",),
+        ("layer=single",),
+        ("model.dtype=bfloat16",),
+        ("model.path=${builtin:retrained}",),
+        ("data.retain.max_length=100",),
+        ("data.retain.path=${builtin:forget_bio.jsonl}",),
+    ],
+)
+def test_what_can_change_the_tensors_is_in_the_train_key(other):
+    assert train_key(*other) != train_key()
+
+
+def test_the_train_key_knows_a_corpus_by_its_content(tmp_path):
+    copy = tmp_path / "copy.jsonl"
+    shutil.copy(BUILTIN / "retain.jsonl", copy)
+    moved = train_key(f"data.retain.path={copy}")
+    assert moved == train_key()
+    with copy.open("a") as stream:
+        stream.write('{"text": "one more"}\n')
+    made = settings(f"data.retain.path={copy}")
+    assert results.train_key(results.train_identity(made)) != moved
+
+
+def test_refusals_count_for_dpo_alone(tmp_path):
+    own = tmp_path / "own.txt"
+    own.write_text("I do not know.\n")
+
+    def key(method: str, refusals: str | None) -> str:
+        made = settings(f"method={method}")
+        return results.train_key(results.train_identity(replace(made, data=replace(made.data, refusals=refusals))))
+
+    assert key("npo", None) == key("npo", str(own))
+    assert key("dpo", None) != key("dpo", str(own))
+
+
+def test_a_base_model_is_known_by_its_weights_and_dtype_alone():
+    made = replace(settings(), method=config.MethodSettings(name="none"))
+    identity = results.train_identity(made)
+    assert set(identity) == {"numerics", "model"}
+    assert results.train_identity(replace(made, seed=5)) == identity
+
+
+def test_a_keyword_changes_the_key_of_its_own_task_alone():
+    one, two = (
+        results.task_identities(settings(f"eval.keyword={keyword}", "eval.neutral_keyword=Rome"))
+        for keyword in ("plague", "typhus")
+    )
+    assert {name for name in one if one[name] != two[name]} == {"perturbed"}
+
+
+def test_a_neutral_keyword_changes_the_key_of_the_neutral_task_alone():
+    one, two = (results.task_identities(settings(f"eval.neutral_keyword={word}")) for word in ("Rome", "Oslo"))
+    assert {name for name in one if one[name] != two[name]} == {"neutral"}
+
+
+def test_the_perturbation_seed_changes_the_perturbed_tasks_alone():
+    one, two = (results.task_identities(settings(f"eval.seed={seed}")) for seed in (1, 2))
+    assert {name for name in one if one[name] != two[name]} == {"perturbed", "neutral"}
+
+
+def test_a_limit_changes_every_task():
+    made = settings()
+    limited = replace(made, eval=replace(made.eval, limit=5))
+    one, two = results.task_identities(made), results.task_identities(limited)
+    assert all(one[name] != two[name] for name in one)
+
+
+def test_an_eval_key_begins_with_its_train_key():
+    one, two = ({"task": name} for name in ("a", "b"))
+    assert results.eval_key("k", one).startswith("k-")
+    assert results.eval_key("k", one) != results.eval_key("k", two)
+    assert results.eval_key("j", one).removeprefix("j") == results.eval_key("k", one).removeprefix("k")
+
+
+def test_held_out_texts_and_keywords_are_in_the_key_of_perplexity(tmp_path):
+    file = tmp_path / "f.txt"
+    file.write_text("one\n")
+    made = settings("eval.keyword=plague")
+    corpus = config.CorpusSettings(str(file))
+    made = replace(
+        made,
+        data=config.DataSettings("text", {"text": corpus}, corpus, holdout=0.1),
+        eval=config.EvalSettings("perplexity", "perplexity"),
+    )
+    seen = [json.dumps(results.task_identities(made))]
+    seen.append(json.dumps(results.task_identities(replace(made, eval=replace(made.eval, keyword="typhus")))))
+    seen.append(json.dumps(results.task_identities(replace(made, data=replace(made.data, holdout=0.2)))))
+    file.write_text("two\n")
+    seen.append(json.dumps(results.task_identities(made)))
+    assert len(set(seen)) == 4
+
+
+def test_provenance_names_versions_machine_and_time():
+    made = results.provenance()
+    assert set(made["packages"]) == set(results.PACKAGES)
+    assert json.loads(json.dumps(made)) == made

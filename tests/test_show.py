@@ -1,0 +1,151 @@
+"""The table's arithmetic and its words, on accuracies chosen by hand."""
+
+import math
+
+import pytest
+
+from rna import show
+from rna.config import DataSettings, EvalSettings, ModelSettings, Settings, TaskSettings
+from rna.show import Estimate
+from rna.trial import Arm
+
+ROLES = {"bio": "forget", "cyber": "forget", "retain": "retain", "perturbed": "perturbed"}
+
+
+def arm(label: str, **accuracies: float) -> Arm:
+    """A row with these accuracies by task name, each with a standard error of 0.01."""
+    tasks = {name: TaskSettings(f"task_{name}", role) for name, role in ROLES.items()}
+    settings = Settings(model=ModelSettings("demo", "-"), eval=EvalSettings("demo", keyword="typhus", tasks=tasks))
+    found = {name: {"metrics": {"acc": acc, "acc_stderr": 0.01, "n": 100}} for name, acc in accuracies.items()}
+    return Arm(label, settings, "key", {}, {name: {} for name in tasks}, None, found)
+
+
+def judged(label: str, **losses: float) -> Arm:
+    """A row with these log-losses by role, each with a standard error of 0.01."""
+    settings = Settings(
+        model=ModelSettings("demo", "-"), data=DataSettings("text"), eval=EvalSettings("perplexity", "perplexity")
+    )
+    metrics = {role: {"nll": nll, "nll_stderr": 0.01} for role, nll in losses.items()}
+    return Arm(label, settings, "key", {}, {"perplexity": {}}, None, {"perplexity": {"metrics": metrics}})
+
+
+def column(rows: list[Arm], title: str) -> list[str]:
+    made = show.table(rows)
+    (found,) = (column for column in made.columns if column.header == title)
+    return [str(cell) for cell in found.cells]
+
+
+def test_a_difference_adds_errors_in_quadrature():
+    """√(0.3² + 0.4²) = 0.5."""
+    made = Estimate(5.0, 0.3).minus(Estimate(7.0, 0.4))
+    assert (made.value, made.stderr) == (-2.0, pytest.approx(0.5))
+
+
+def test_the_margin_is_half_a_95_percent_interval():
+    assert Estimate(0.0, 2.0).margin == pytest.approx(3.92, abs=1e-3)
+
+
+@pytest.mark.parametrize(("value", "sign"), [(1.97, 1), (1.95, 0), (0.0, 0), (-1.95, 0), (-1.97, -1)])
+def test_a_sign_needs_an_interval_without_zero(value, sign):
+    assert Estimate(value, 1.0).sign == sign
+
+
+def test_the_mean_of_independent_estimates():
+    """(10 + 20)/2 = 15; √(3² + 4²)/2 = 2.5."""
+    made = show.mean([Estimate(10.0, 3.0), Estimate(20.0, 4.0)])
+    assert (made.value, made.stderr) == (15.0, 2.5)
+
+
+def test_scores_are_percent_and_the_forget_mean_is_unweighted():
+    """(30 + 50)/2 = 40; √(1² + 1²)/2 = 0.707."""
+    found = show.scores(arm("base", bio=0.3, cyber=0.5, retain=0.9))
+    assert found["bio"] == Estimate(30.0, 1.0)
+    assert (found["forget"].value, found["forget"].stderr) == (pytest.approx(40.0), pytest.approx(math.sqrt(0.5)))
+    assert "perturbed" not in found
+
+
+def test_rates_of_the_worked_example():
+    """Base 60, plain 30, with RNA 50: reductions 50 % and 16.7 %, recovery 66.7 %."""
+    rows = [arm("base", perturbed=0.6), arm("plain", perturbed=0.3), arm("with RNA", perturbed=0.5)]
+    rows.append(arm("retrained", perturbed=0.55))
+    assert column(rows, "reduction") == ["", "50.0 %", "16.7 %", ""]
+    assert column(rows, "recovery") == ["", "", "66.7 %", ""]
+
+
+def test_a_rate_without_denominator_is_said_to_be_undefined():
+    rows = [arm("base", perturbed=0.0), arm("plain", perturbed=0.0), arm("with RNA", perturbed=0.5)]
+    assert column(rows, "reduction") == ["", "undefined", "undefined"]
+    assert column(rows, "recovery") == ["", "", "undefined"]
+
+
+def test_rates_wait_for_what_they_need():
+    rows = [arm("base", perturbed=0.6), arm("plain"), arm("with RNA", perturbed=0.3)]
+    assert column(rows, "reduction") == ["", "", "50.0 %"]
+    assert column(rows, "recovery") == ["", "", ""]
+
+
+def test_the_table_has_a_row_for_each_arm_and_a_column_for_each_role():
+    rows = [arm("base", bio=0.3, cyber=0.5, retain=0.9, perturbed=0.8), arm("plain", bio=0.25)]
+    assert [column.header for column in show.table(rows).columns] == [
+        *("", "bio ↓", "cyber ↓", "forget mean ↓", "retain ↑", "retain with 'typhus' ↑", "reduction", "recovery")
+    ]
+    assert column(rows, "") == ["base", "plain"]
+    assert column(rows, "bio ↓") == ["30.0 ± 1.0", "25.0 ± 1.0"]
+    assert column(rows, "retain ↑") == ["90.0 ± 1.0", "–"]
+
+
+@pytest.mark.parametrize(
+    ("base", "plain", "rna", "harm", "help_"),
+    [
+        (0.6, 0.3, 0.5, "a forget-token harms it", "RNA helps"),
+        (0.6, 0.59, 0.58, "no evidence of harm", "no evidence that RNA helps"),
+        (0.6, 0.7, 0.6, "it does better than base", "RNA hurts here"),
+    ],
+)
+def test_verdicts_on_accuracy(base, plain, rna, harm, help_):
+    said = show.verdicts([arm("base", perturbed=base), arm("plain", perturbed=plain), arm("with RNA", perturbed=rna)])
+    assert said[0].startswith("Perturbed retain, plain against base: ")
+    assert said[0].endswith(f": {harm}.")
+    assert said[1].startswith("Perturbed retain, RNA against plain: ")
+    assert said[1].endswith(f": {help_}.")
+
+
+def test_a_verdict_gives_the_change_and_its_interval():
+    """30 − 60 = −30; 1.96·√(1² + 1²) = 2.8."""
+    assert "-30.0 ± 2.8 points" in show.verdicts([arm("base", perturbed=0.6), arm("plain", perturbed=0.3)])[0]
+
+
+@pytest.mark.parametrize(
+    ("base", "plain", "rna", "harm", "help_"),
+    [
+        (2.0, 3.0, 2.5, "a forget-token harms it", "RNA helps"),
+        (2.0, 2.01, 2.02, "no evidence of harm", "no evidence that RNA helps"),
+        (2.0, 1.0, 1.5, "it does better than base", "RNA hurts here"),
+    ],
+)
+def test_verdicts_on_log_loss_turn_the_sign(base, plain, rna, harm, help_):
+    said = show.verdicts(
+        [judged("base", perturbed=base), judged("plain", perturbed=plain), judged("with RNA", perturbed=rna)]
+    )
+    assert said[0].endswith(f"nats a token: {harm}.")
+    assert said[1].endswith(f"nats a token: {help_}.")
+
+
+@pytest.mark.parametrize(
+    ("plain", "rna", "words"),
+    [(0.5, 0.3, "RNA forgets more"), (0.5, 0.51, "no evidence of a difference"), (0.3, 0.5, "RNA forgets less")],
+)
+def test_verdicts_on_forgetting(plain, rna, words):
+    said = show.verdicts([arm("plain", bio=plain, cyber=plain), arm("with RNA", bio=rna, cyber=rna)])
+    assert said[0].startswith("Forget, RNA against plain: ")
+    assert said[0].endswith(f": {words}.")
+    assert "one seed" in said[1]
+
+
+def test_without_two_rows_there_is_nothing_to_say():
+    assert show.verdicts([arm("base", bio=0.3, perturbed=0.6)]) == []
+
+
+def test_perplexity_is_shown_as_exp_of_the_log_loss():
+    """exp(2) = 7.389, and its standard error 7.389·0.01 = 0.074."""
+    assert column([judged("base", retain=2.0)], "retain ↓") == ["7.389 ± 0.074"]
