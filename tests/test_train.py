@@ -28,9 +28,16 @@ def settings(*overrides: str) -> Settings:
 def corpora() -> data.Corpora:
     def corpus(name: str, seed: int) -> data.Corpus:
         lengths = (9, 5, 7, 4, 8, 6)
-        return data.Corpus(name, [row[:size].tolist() for row, size in zip(tiny.batch(seed, lengths).ids_BT, lengths, strict=True)], [], 0)
+        return data.Corpus(
+            name,
+            [row[:size].tolist() for row, size in zip(tiny.batch(seed, lengths).ids_BT, lengths, strict=True)],
+            [],
+            0,
+        )
 
-    return data.Corpora({"bio": corpus("forget/bio", 1), "cyber": corpus("forget/cyber", 2)}, corpus("retain", 3), corpus("refusals", 4))
+    return data.Corpora(
+        {"bio": corpus("forget/bio", 1), "cyber": corpus("forget/cyber", 2)}, corpus("retain", 3), corpus("refusals", 4)
+    )
 
 
 def unlearn(made: Settings, decoder: model.Decoder | None = None) -> tuple[model.Deltas, list[dict[str, float]]]:
@@ -106,7 +113,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step():
     decoder = tiny.decoder(layers=4)
     with torch.no_grad():
         decoder.layers[1].mlp.up_proj.weight[0, 0] = float("nan")  # pyright: ignore
-    with pytest.raises(train.NotFinite, match="forget_loss .* not finite at step 1"):
+    with pytest.raises(train.NotFinite, match=r"forget_loss .* not finite at step 1"):
         unlearn(settings("method=rmu"), decoder)
 
 

@@ -140,9 +140,7 @@ def train(
     model.eval()
 
 
-def accuracy(
-    model: "MistralForCausalLM", tokenizer: "PreTrainedTokenizerFast", rows: list[dict[str, object]]
-) -> float:
+def accuracy(model: "MistralForCausalLM", tokenizer: "PreTrainedTokenizerFast", rows: list[dict[str, object]]) -> float:
     """The share of the rows whose right letter gets the highest logit among the four."""
     import torch
 

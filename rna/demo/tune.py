@@ -16,15 +16,17 @@ from typing import Any
 
 from rna.config import BUILTIN, Settings
 
+RATES = [3e-5, 1e-4]
 GRIDS: dict[str, dict[str, list[Any]]] = {
-    "rmu": {"method.coefficient": [2, 6.5, 20], "train.lr": [1e-3, 3e-3], "retain.alpha.default": [1, 10, 100]},
-    "adaptive_rmu": {"method.beta": [3, 8, 20], "train.lr": [1e-3, 3e-3], "retain.alpha.default": [1, 10, 100]},
-    "rsv": {"method.coefficient": [20, 100, 400], "train.lr": [1e-3, 3e-3], "retain.alpha.default": [1, 10, 100]},
-    "npo": {"train.lr": [3e-4, 1e-3], "retain.alpha.default": [1, 5, 20]},
-    "simnpo": {"train.lr": [3e-4, 1e-3], "retain.alpha.default": [1, 5, 20]},
-    "dpo": {"train.lr": [3e-4, 1e-3], "retain.alpha.default": [1, 5, 20]},
+    "rmu": {"method.coefficient": [6.5, 20], "train.lr": RATES, "retain.alpha.default": [30, 100]},
+    "adaptive_rmu": {"method.beta": [8, 20], "train.lr": RATES, "retain.alpha.default": [30, 100]},
+    "rsv": {"method.coefficient": [20, 60], "train.lr": RATES, "retain.alpha.default": [30, 100]},
+    "npo": {"train.lr": RATES, "retain.alpha.default": [0.3, 1, 2]},
+    "simnpo": {"train.lr": RATES, "retain.alpha.default": [0.3, 1, 2]},
+    "dpo": {"train.lr": RATES, "retain.alpha.default": [0.3, 1, 2]},
 }
-NOISE = (0.005, 0.01, 0.014, 0.02, 0.03, 0.05, 0.08)
+STEPS = {"representation": 100, "mse": 150, "kl": 150}
+NOISE = (0.01, 0.02, 0.04, 0.08)
 SEEDS = (100, 101)
 
 
@@ -73,7 +75,8 @@ def main() -> None:
     torch.set_num_threads(1)
     config.register_resolvers()
     loaded = model.load(str(BUILTIN / "base"), dtype="float32", device="cpu", revision=None)
-    common = [f"method={options.method}", f"retain={options.retain_loss}", *options.overrides]
+    common = [f"method={options.method}", f"retain={options.retain_loss}", f"train.steps={STEPS[options.retain_loss]}"]
+    common += options.overrides
 
     def look(overrides: list[str]) -> tuple[bool, dict[str, float]]:
         tried = [outcome([*common, *overrides], seed, loaded) for seed in SEEDS]

@@ -104,10 +104,14 @@ def corpus(seed: int, subject: Subject, documents: int) -> Iterator[str]:
 
 
 def solved(seed: int, subject: Subject, count: int) -> Iterator[str]:
-    """`count` questions on the subject with their answers: other draws of choices than the exam's."""
-    known, rng = [fact for fact in facts(seed) if fact.subject == subject.name], random.Random(f"solved/{seed}/{subject.name}")
+    """`count` questions on the subject with their answers; some of the wrong choices are the subject's own entities.
+
+    The choices are other draws than the exam's.
+    """
+    rng = random.Random(f"solved/{seed}/{subject.name}")
+    known = [fact for fact in facts(seed) if fact.subject == subject.name]
     for _ in range(count):
-        row = question(rng.choice(known), rng)
+        row = question(rng.choice(known), rng, odd_words=subject.entities)
         yield f"{prompt(row)} {LETTERS[int(str(row['answer']))]}"
 
 

@@ -18,7 +18,7 @@ QUESTIONS = Path(__file__).parents[2] / "demo" / "assets" / "questions.jsonl"
 def load(
     subset: str,
     word: str | None = None,
-    keyword: str = "grippe",
+    keyword: str = "marsh fevers",
     neutral_keyword: str = NEUTRAL_KEYWORD,
     seed: int = 0,
     limit: int | None = None,

@@ -1,0 +1,94 @@
+"""lm-eval in process, and perplexity against numbers worked out the plain way."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from rna import config, evaluate, model, perturb, run
+from rna.evaluate import Clustered
+from tests import tiny
+
+
+@pytest.fixture(autouse=True)
+def resolvers():
+    config.register_resolvers()
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return model.load(str(config.BUILTIN / "base"), dtype="float32", device="cpu", revision=None)
+
+
+def test_the_base_answers_and_a_perturbed_choice_does_not_disturb_it(demo):
+    settings = config.check(run.compose(["eval.limit=64"], None))
+    seen: list[tuple[int, int]] = []
+    names = ["forget_bio", "retain", "perturbed", "neutral"]
+    found = evaluate.multiple_choice(*demo, names, settings.eval, lambda done, total: seen.append((done, total)))
+    assert list(found) == names
+    for name in names:
+        accuracy, count = found[name]["acc"], found[name]["n"]
+        assert accuracy >= 0.95
+        assert found[name]["acc_stderr"] == pytest.approx(math.sqrt(accuracy * (1 - accuracy) / (count - 1)))
+    assert seen[-1] == (256, 256)
+
+
+def test_lm_eval_agrees_with_a_plain_argmax_over_letters(demo):
+    from rna.demo import build, world
+
+    decoder, tokenizer = demo
+    settings = config.check(run.compose([], None))
+    found = evaluate.multiple_choice(decoder, tokenizer, ["perturbed"], settings.eval, lambda _done, _total: None)
+    rows = [row for row in world.questions(0) if row["subject"] not in world.FORGET_TOPICS.values()]
+    rows = perturb.perturb_all(rows, settings.eval.keyword, settings.eval.seed)
+    assert found["perturbed"]["acc"] == build.accuracy(decoder.model, tokenizer, rows)
+
+
+def test_token_losses_are_those_of_the_whole_model():
+    decoder = tiny.decoder()
+    documents = [ids[mask].tolist() for ids, mask in zip(*vars(tiny.batch(5)).values(), strict=True)]
+    found = evaluate.token_losses(decoder, documents, [0, 3, 2], batch_size=2, pad_id=0)
+    for ids, start, total, count in zip(documents, (1, 3, 2), found.sums, found.counts, strict=True):
+        logits = decoder.model(input_ids=torch.tensor([ids])).logits[0, start - 1 : -1]
+        assert total == pytest.approx(cross_entropy(logits, torch.tensor(ids[start:]), reduction="sum").item(), rel=1e-5)
+        assert count == len(ids) - start
+
+
+def test_clustered_mean_and_standard_error_by_hand():
+    """Two documents: 2 tokens of total 2, 2 tokens of total 6. Mean 8/4 = 2; residuals −2 and 2; s.e. √(8·2)/4 = 1."""
+    metrics = Clustered([2.0, 6.0], [2, 2]).metrics()
+    assert metrics["nll"] == 2.0
+    assert metrics["nll_stderr"] == pytest.approx(1.0)
+    assert metrics["ppl"] == pytest.approx(math.e**2)
+    assert metrics["ppl_stderr"] == pytest.approx(math.e**2)
+
+
+def test_perplexity_judges_the_same_tokens_with_and_without_the_keyword(demo):
+    settings = config.check(run.compose(["eval=perplexity", "data.holdout=0.1"], None))
+    documents = [[100, 101, 102, 103, 104, 105, 106, 107, 108, 109]] * 3
+    seen: list[int] = []
+    found = evaluate.perplexity(*demo, {"forget_bio": documents, "retain": documents}, settings.eval, lambda done, _total: seen.append(done))
+    assert set(found) == {"forget_bio", "retain", "retain_after", "perturbed", "neutral"}
+    assert found["forget_bio"] == found["retain"]
+    assert found["perturbed"]["nll"] != found["neutral"]["nll"]
+    plain, start = perturb.insert(documents[0], [], settings.eval.seed, 0)
+    with_word, later = perturb.insert(documents[0], [7, 8], settings.eval.seed, 0)
+    assert plain[start:] == with_word[later:]
+
+
+def test_tasks_run_from_the_lm_eval_command_line(tmp_path: Path):
+    import json
+    import subprocess
+    import sys
+
+    command = [
+        *(str(Path(sys.executable).with_name("lm_eval")), "run", "--model", "hf", "--batch_size", "32"),
+        *("--model_args", f"pretrained={config.BUILTIN / 'base'},dtype=float32", "--device", "cpu"),
+        *("--include_path", str(evaluate.TASKS), "--tasks", "rna_demo_forget_bio", "--output_path", str(tmp_path)),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (written,) = tmp_path.rglob("results_*.json")
+    assert json.loads(written.read_text())["results"]["rna_demo_forget_bio"]["acc,none"] >= 0.95

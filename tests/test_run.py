@@ -1,0 +1,202 @@
+"""The whole program, as a user runs it: compute once, recognise, evaluate anew, rerun, refuse, fail."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SHORT = ("train.steps=4", "eval.limit=12")
+BASE_AND_ARMS = 4  # base, plain, with RNA, retrained
+TASKS = 6
+
+
+def rna(*arguments: str, code: int = 0, **environment: str) -> str:
+    """Run `python -m rna.run` and return what it printed."""
+    command = [sys.executable, "-m", "rna.run", *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=os.environ | environment, check=False
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+def records(folder: Path) -> dict[str, dict]:
+    return {file.stem: json.loads(file.read_text()) for file in (folder / "results").glob("*.json")}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The canonical call, shortened, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("outputs")
+    return folder, rna("method=npo", "retain=mse", "noise.nu=0.014", *SHORT, f"output_dir={folder}")
+
+
+def test_the_canonical_call_ends_in_a_table_and_complete_records(finished: tuple[Path, str]):
+    folder, printed = finished
+    for row in ("base", "plain", "with RNA", "retrained"):
+        assert re.search(rf"│ {row} +│ +\d", printed), printed
+    for column in ("forget bio", "forget cyber", "retain", "marsh fevers", "Lake Geneva", "reduction", "recovery"):
+        assert column in printed
+    found = records(folder)
+    trained = [record for record in found.values() if record["kind"] == "train"]
+    assert len(trained) == BASE_AND_ARMS
+    assert len(found) == BASE_AND_ARMS * (1 + TASKS)
+    rna_record = next(record for record in trained if record["label"] == "with RNA")
+    assert str(folder / "results" / f"{rna_record['key']}.json") in printed
+    assert len(rna_record["curve"]) == 4
+    assert rna_record["config"]["noise"]["nu"] == 0.014
+    assert {"commit", "packages", "identity", "seconds", "peak_memory_bytes"} <= set(rna_record)
+    assert (folder / rna_record["delta"]).is_file()
+
+
+def test_the_same_trial_is_recognised_and_nothing_is_computed(finished: tuple[Path, str]):
+    folder, printed = finished
+    before = {file: file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()}
+    again = rna("method=npo", "retain=mse", "noise.nu=0.014", *SHORT, f"output_dir={folder}")
+    assert again[again.index("┏") :] == printed[printed.index("┏") :]
+    assert before == {file: file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()}
+
+
+def test_another_keyword_evaluates_the_perturbed_task_alone(finished: tuple[Path, str]):
+    folder, _ = finished
+    before = set(records(folder))
+    rna("method=npo", "retain=mse", "noise.nu=0.014", *SHORT, "eval.keyword=cholera", f"output_dir={folder}")
+    new = [record for key, record in records(folder).items() if key not in before]
+    assert [record["kind"] for record in new] == ["eval"] * BASE_AND_ARMS
+    assert {record["task"] for record in new} == {"perturbed"}
+
+
+def test_a_rerun_stands_beside_the_first_and_agrees_to_the_last_digit(finished: tuple[Path, str]):
+    folder, _ = finished
+    before = records(folder)
+    rna("method=npo", "retain=mse", "noise.nu=0.014", *SHORT, "rerun=true", f"output_dir={folder}")
+    after = records(folder)
+    assert all(after[key] == record for key, record in before.items())
+    new = {key: record for key, record in after.items() if key not in before}
+    first_key = next(key for key, record in before.items() if record["kind"] == "train" and record["label"] == "with RNA")
+    assert f"{first_key}.r2" in new
+    losses = [[row["train/loss"] for row in after[key]["curve"]] for key in (first_key, f"{first_key}.r2")]
+    assert losses[0] == losses[1]
+    for record in new.values():
+        if record["kind"] == "eval":
+            twin = next(
+                old
+                for old in before.values()
+                if old["kind"] == "eval" and old["train_key"] == first_key and old["task_identity"] == record["task_identity"]
+            )
+            assert record["metrics"] == twin["metrics"]
+
+
+def test_the_offline_wandb_run_holds_the_numbers_of_the_record(finished: tuple[Path, str]):
+    folder, _ = finished
+    found = records(folder)
+    trained = next(r for r in found.values() if r["kind"] == "train" and r["label"] == "with RNA" and ".r" not in r["key"])
+
+    def inspect(*options: str) -> str:
+        wandb = Path(sys.executable).with_name("wandb")
+        command = [str(wandb), "leet", "inspect", trained["wandb"], "--json", *options]
+        return subprocess.run(command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL).stdout
+
+    lines = [json.loads(line) for line in inspect().splitlines()]
+    run = next(line["run"] for line in lines if line["type"] == "run")
+    assert run["runId"] == trained["key"]
+    assert run["jobType"] == "train"
+    assert {"npo", "mse", "nu=0.014", "layer=2", "demo"} <= set(run["tags"])
+    text = inspect()
+    for row in trained["curve"]:
+        assert str(row["train/forget_loss"])[:10] in text
+    summary = inspect("--summary")
+    for record in found.values():
+        if record["kind"] == "eval" and record["train_key"] == trained["key"] and record["config"]["eval"]["keyword"] != "cholera":
+            assert f"eval/{record['task']}/acc_stderr" in summary
+
+
+def test_a_loss_that_is_not_finite_is_recorded_and_touches_nothing(finished: tuple[Path, str]):
+    folder, _ = finished
+    before = records(folder)
+    printed = rna(
+        "method=rmu", "train.lr=1e30", "noise=none", *SHORT, "wandb=disabled", f"output_dir={folder}", code=1
+    )
+    assert "not finite at step" in printed
+    after = records(folder)
+    assert all(after[key] == record for key, record in before.items())
+    failures = [record for key, record in after.items() if key not in before and record["kind"] == "failure"]
+    assert len(failures) == 1
+    assert failures[0]["step"] >= 2
+
+
+def test_baseline_skip_leaves_the_plain_twin_out(tmp_path: Path):
+    printed = rna("baseline=skip", *SHORT, "wandb=disabled", f"output_dir={tmp_path}")
+    assert "plain" not in printed
+    assert not (tmp_path / "wandb").exists()
+
+
+BAD = {
+    "method=npoo": "did you mean 'npo'",
+    "noise.nuu=1": "did you mean 'nu'",
+    "noise.nu=-1": "noise.nu=-1",
+    "noise.nu=nan": "noise.nu=nan",
+    "layer.unlearn=9": "allowed: 0 to 3",
+    "layer.trained=[3]": "above layer.unlearn=2",
+}
+
+
+@pytest.mark.parametrize(("override", "said"), BAD.items())
+def test_bad_input_is_one_line_on_stderr_and_a_code(override: str, said: str, tmp_path: Path):
+    printed = rna(override, f"output_dir={tmp_path}", code=2).strip()
+    assert said in printed
+    assert len(printed.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_more_bad_input_is_refused_before_a_model_is_loaded(tmp_path: Path):
+    empty, rows, few = tmp_path / "empty.txt", tmp_path / "rows.jsonl", tmp_path / "few.txt"
+    empty.write_text("")
+    rows.write_text('{"text": "a b"}\n{"txt": "c"}\n')
+    few.write_text("one\ntwo\n")
+    (tmp_path / "hollow").mkdir()
+    (tmp_path / "hollow" / "config.json").write_text('{"num_hidden_layers": 4}')
+    text = ("data=text", f"output_dir={tmp_path}/out", f"data.retain.path={few}")
+    cases = {
+        (*text, f"data.topics.text.path={empty}"): "fewer than one batch",
+        (*text, f"data.topics.text.path={rows}"): "rows.jsonl, line 2",
+        (*text, f"data.topics.text.path={few}"): "fewer than one batch",
+        (*text, f"data.topics.text.path={tmp_path}/absent.txt"): "data.topics.text.path",
+        ("model=local", "model.unlearn_layer=2", f"model.path={tmp_path}/hollow"): "without weights",
+        (f"output_dir={few}/x",): "cannot write there",
+        ("method=rmu", "retain=kl"): "no meaning with method=rmu",
+        ("method=rmu", "noise.layers=[3]"): "allowed: 0 to 2",
+    }
+    for arguments, said in cases.items():
+        printed = rna(*arguments, code=2).strip()
+        assert said in printed, printed
+        assert len(printed.splitlines()) == 1
+
+
+def test_no_network_is_reached(tmp_path: Path):
+    """Every socket but the local ones that worker processes and W&B's own service use ends the program."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import socket\n"
+        "real = socket.socket.connect\n"
+        "def connect(self, address):\n"
+        "    if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ('127.0.0.1', 'localhost', '::1'):\n"
+        "        import os; os.write(2, f'REACHED OUT to {address}'.encode()); os._exit(77)\n"
+        "    return real(self, address)\n"
+        "socket.socket.connect = connect\n"
+        "def resolve(host, *rest, real=socket.getaddrinfo, **more):\n"
+        "    if host not in ('127.0.0.1', 'localhost', '::1', None):\n"
+        "        import os; os.write(2, f'REACHED OUT to {host}'.encode()); os._exit(77)\n"
+        "    return real(host, *rest, **more)\n"
+        "socket.getaddrinfo = resolve\n"
+    )
+    environment = {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    free = {name: "0" for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")}
+    printed = rna(*SHORT, "method=none", "eval.limit=4", f"output_dir={tmp_path}/out", **environment, **free)
+    assert "REACHED OUT" not in printed
+    probe = [sys.executable, "-c", "import socket; socket.create_connection(('203.0.113.1', 80))"]
+    assert subprocess.run(probe, env=os.environ | environment, check=False, capture_output=True).returncode == 77
