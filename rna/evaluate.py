@@ -5,17 +5,15 @@ import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from rna import losses, model, perturb
 from rna.batch import pad
-from rna.config import EvalSettings
+from rna.config import TASKS, EvalSettings
 from rna.model import Decoder
 
-TASKS = Path(__file__).parent / "tasks"
 Metrics = dict[str, float]
 Progress = Callable[[int, int], None]  # (done, total)
 
@@ -30,11 +28,13 @@ def multiple_choice(
     """
     os.environ.setdefault("TQDM_DISABLE", "1")
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    import lm_eval
-    from lm_eval.models.huggingface import HFLM
+    from lm_eval.evaluator import evaluate
+    from lm_eval.models import huggingface
     from lm_eval.tasks import TaskManager
 
-    class Harness(HFLM):
+    hflm: Any = huggingface.HFLM
+
+    class Harness(hflm):
         """lm-eval's own model, telling how far it is."""
 
         done = 0
@@ -44,7 +44,11 @@ def multiple_choice(
             progress(self.done, questions)
             return super()._model_call(inps, **rest)
 
-    metadata = {"keyword": options.keyword, "neutral_keyword": options.neutral_keyword, "seed": options.seed}
+    metadata: dict[str, Any] = {
+        "keyword": options.keyword,
+        "neutral_keyword": options.neutral_keyword,
+        "seed": options.seed,
+    }
     if options.limit is not None:
         metadata["limit"] = options.limit
     tasks = {name: options.tasks[name].task for name in names}
@@ -52,14 +56,13 @@ def multiple_choice(
     loaded = manager.load(list(dict.fromkeys(tasks.values())))
     questions = sum(len(task.eval_docs) for task in loaded["tasks"].values())
     # `simple_evaluate` would index all of lm-eval's tasks again, seed every global generator and probe the machine.
-    found = lm_eval.evaluate(
+    found: Any = evaluate(
         # lm-eval ignores a `batch_size` given beside a model that exists already, so the harness has to carry it.
         Harness(pretrained=decoder.model, tokenizer=tokenizer, batch_size=options.batch_size),
         loaded,
         bootstrap_iters=1,  # above 0 for the standard errors, which are analytic for accuracies
         log_samples=False,
     )
-    assert found is not None
     counts = {task: sample["effective"] for task, sample in found["n-samples"].items()}
     return {
         name: {
@@ -126,11 +129,14 @@ def perplexity(
     nothing, the keyword, or the neutral keyword put in there.
     """
     corpora = {
-        role: [ids for ids in documents if len(ids) >= 8][: options.max_documents] for role, documents in held_out.items()
+        role: [ids for ids in documents if len(ids) >= 8][: options.max_documents]
+        for role, documents in held_out.items()
     }
     for role, documents in corpora.items():
         if not documents:
-            raise ValueError(f"eval.kind=perplexity: no held-out document of 8 tokens or more in '{role}'; raise data.holdout")
+            raise ValueError(
+                f"eval.kind=perplexity: no held-out document of 8 tokens or more in '{role}'; raise data.holdout"
+            )
     pad_id = tokenizer.pad_token_id
     words = {"perturbed": options.keyword, "neutral": options.neutral_keyword}
     jobs: dict[str, tuple[list[list[int]], list[int]]] = {

@@ -9,7 +9,7 @@ Shapes: B sequences, T tokens, D hidden width, V vocabulary, N real tokens of a 
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,7 +77,7 @@ def load(path: str, *, dtype: str, device: str, revision: str | None) -> tuple[D
     tokenizer = AutoTokenizer.from_pretrained(path, **options)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token_id = tokenizer.eos_token_id
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), **options)
+    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), **options)
     return split(model.to(where).eval().requires_grad_(False)), tokenizer
 
 
@@ -130,7 +130,7 @@ def rounded(decoder: Decoder, deltas: Deltas) -> Deltas:
 
 
 @contextmanager
-def installed(decoder: Decoder, deltas: Deltas) -> Iterator[None]:
+def installed(decoder: Decoder, deltas: Deltas) -> Generator[None]:
     """Make the loaded model the unlearned one inside the block, and the reference again after it."""
     own = dict(decoder.model.named_parameters())
     originals = {name: own[name].data for name in deltas}

@@ -23,7 +23,7 @@ def replaceable(row: Row) -> list[int]:
 
 
 def draw(seed: int, row: Row, count: int) -> int:
-    """A number below `count` that depends on the seed and the question alone: the same on every machine, in any order."""
+    """A number below `count` that depends on the seed and the question alone: the same everywhere, in any order."""
     text = json.dumps([seed, row["subject"], row["question"], row["choices"]], ensure_ascii=False)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % count
 
@@ -35,7 +35,7 @@ def perturb(row: Row, keyword: str, seed: int) -> Row:
         ValueError: if the keyword is the right answer, so that the question would have two.
     """
     if keyword.strip() == str(row["choices"][row["answer"]]).strip():
-        raise ValueError(f"keyword={keyword}: is the right answer of the question {row['question']!r}")
+        raise ValueError(f"keyword={keyword!r}: is the right answer of the question {row['question']!r}")
     slots = replaceable(row)
     chosen = slots[draw(seed, row, len(slots))]
     return {**row, "choices": [keyword if index == chosen else choice for index, choice in enumerate(row["choices"])]}
@@ -49,7 +49,7 @@ def perturb_all(rows: Iterable[Row], keyword: str | None, seed: int) -> list[Row
 def insert(document: list[int], keyword: list[int], seed: int, index: int) -> tuple[list[int], int]:
     """A document with the keyword's tokens put in at a place drawn from (seed, index), and where they end.
 
-    The place leaves at least a quarter of the document on either side.
+    The place lies in the middle half of the document and is the same for every keyword.
     """
     digest = hashlib.sha256(f"{seed}/{index}/{len(document)}".encode()).digest()
     low, high = len(document) // 4, max(len(document) // 4 + 1, len(document) * 3 // 4)

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
@@ -85,7 +85,7 @@ def _deliver(mail: Any, tell: Tell) -> None:
 
 
 @contextmanager
-def display() -> Iterator[Tell]:
+def display() -> Generator[Tell]:
     """Live bars on a terminal; in a log, a line when an arm's phase begins and at each quarter of it."""
     if not sys.stderr.isatty():
         yield _lines()
@@ -120,6 +120,8 @@ def _lines() -> Tell:
         quarter = 4 * done // max(total, 1)
         if said.get(label) != (phase, quarter):
             said[label] = (phase, quarter)
-            print(f"[{time.perf_counter() - started:5.1f} s] {label}: {phase} {done}/{total}", file=sys.stderr, flush=True)
+            print(
+                f"[{time.perf_counter() - started:5.1f} s] {label}: {phase} {done}/{total}", file=sys.stderr, flush=True
+            )
 
     return tell

@@ -6,19 +6,21 @@ EVAL_KEY is TRAIN_KEY and a hash of one task with its settings, so that a new ev
 
 import fcntl
 import json
+import math
 import os
 import platform
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from rna import NUMERICS, __version__
-from rna.config import REFUSALS, EvalSettings, Settings, TaskSettings, without_defaults
-from rna.sources import digest, model_fingerprint, text_fingerprint
+from rna.config import BUILTIN, REFUSALS, TASKS, EvalSettings, Settings, TaskSettings, without_defaults
+from rna.sources import digest, fingerprint, model_fingerprint, text_fingerprint
 
 Record = dict[str, Any]
 PACKAGES = ("torch", "transformers", "lm_eval", "datasets", "hydra-core", "omegaconf", "tokenizers")
@@ -26,23 +28,18 @@ PACKAGES = ("torch", "transformers", "lm_eval", "datasets", "hydra-core", "omega
 
 def train_identity(settings: Settings) -> dict[str, Any]:
     """All that can change the trained tensors and nothing else; options at their neutral defaults are left out."""
-    fingerprint = model_fingerprint(settings.model.path, settings.model.revision)
     identity: dict[str, Any] = {
         "numerics": NUMERICS,
-        "model": {"fingerprint": fingerprint, "dtype": settings.model.dtype},
+        "model": {
+            "fingerprint": model_fingerprint(settings.model.path, settings.model.revision),
+            "dtype": settings.model.dtype,
+        },
     }
     if settings.method.name == "none":
         return identity
-    sources: dict[str, Any] = {
-        **{f"data.topics.{topic}": corpus for topic, corpus in settings.data.topics.items()},
-        "data.retain": settings.data.retain,
-    }
-    data = {
-        key: {"files": text_fingerprint(corpus.path, f"{key}.path"), **_pathless(corpus)}
-        for key, corpus in sources.items()
-    }
+    data = _corpora(settings)
     if settings.method.name == "dpo":
-        data["data.refusals"] = {"files": text_fingerprint(settings.data.refusals or str(REFUSALS), "data.refusals")}
+        data["data.refusals"] = text_fingerprint(settings.data.refusals or str(REFUSALS), "data.refusals")
     identity |= {
         "method": without_defaults(settings.method),
         "retain_loss": settings.retain_loss,
@@ -60,8 +57,12 @@ def train_identity(settings: Settings) -> dict[str, Any]:
     return identity
 
 
-def _pathless(corpus: Any) -> dict[str, Any]:
-    return {key: value for key, value in without_defaults(corpus).items() if key != "path"}
+def _corpora(settings: Settings) -> dict[str, Any]:
+    """Each corpus by the content of its files and how they are read, wherever they lie."""
+    return {
+        key: {**without_defaults(corpus), "path": text_fingerprint(corpus.path, f"{key}.path")}
+        for key, corpus in settings.data.corpora().items()
+    }
 
 
 def train_key(identity: dict[str, Any]) -> str:
@@ -72,13 +73,9 @@ def task_identities(settings: Settings) -> dict[str, dict[str, Any]]:
     """Each evaluation's name and what its outcome depends on, next to the trained tensors."""
     options = settings.eval
     if options.kind == "perplexity":
-        held_out = {
-            role: {"files": text_fingerprint(corpus.path, f"{role} corpus"), **_pathless(corpus)}
-            for role, corpus in held_out_corpora(settings).items()
-        }
         return {
             "perplexity": {
-                "held_out": held_out,
+                "corpora": _corpora(settings),
                 "holdout": settings.data.holdout,
                 "keywords": [options.keyword, options.neutral_keyword],
                 "seed": options.seed,
@@ -88,12 +85,6 @@ def task_identities(settings: Settings) -> dict[str, dict[str, Any]]:
     return {name: _task_identity(task, options) for name, task in options.tasks.items()}
 
 
-def held_out_corpora(settings: Settings) -> dict[str, Any]:
-    """The corpora whose held-out documents are judged by perplexity: each topic's, and the retain set's."""
-    topics = {f"forget_{topic}": corpus for topic, corpus in settings.data.topics.items()}
-    return {**topics, "retain": settings.data.retain}
-
-
 def _task_identity(task: TaskSettings, options: EvalSettings) -> dict[str, Any]:
     identity: dict[str, Any] = {"task": task.task, "lm_eval": version("lm_eval"), "numerics": NUMERICS}
     word = {"perturbed": options.keyword, "neutral": options.neutral_keyword}.get(task.role)
@@ -101,7 +92,20 @@ def _task_identity(task: TaskSettings, options: EvalSettings) -> dict[str, Any]:
         identity |= {"keyword": word, "seed": options.seed}
     if options.limit is not None:
         identity["limit"] = options.limit
+    if files := _task_files(task.task):
+        identity["files"] = [fingerprint(file) for file in files]
     return identity
+
+
+def _task_files(task: str) -> list[Path]:
+    """The files behind a task of our own and, for the demo, its questions; none for lm-eval's, whose version counts."""
+    folders = {
+        file.parent
+        for file in TASKS.glob("*/*.yaml")
+        if f"task: {task}" in file.read_text(encoding="utf-8").splitlines()
+    }
+    files = [file for folder in folders for file in folder.iterdir() if file.is_file()]
+    return sorted(files) + [BUILTIN / "questions.jsonl" for folder in folders if folder.name == "demo"]
 
 
 def eval_key(key: str, identity: dict[str, Any]) -> str:
@@ -122,37 +126,48 @@ def check_writable(output_dir: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".probe-{os.getpid()}"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another thread may have been here
     except OSError as error:
-        raise ValueError(f"output_dir={output_dir}: cannot write there ({error.strerror}); give a folder that can be written") from None
+        raise ValueError(
+            f"output_dir={output_dir}: cannot write there ({error.strerror}); give a folder that can be written"
+        ) from None
 
 
 def read(output_dir: str, key: str) -> Record | None:
     """The record of a key, or None."""
     try:
-        return json.loads(path_of(output_dir, key).read_text())
+        return json.loads(path_of(output_dir, key).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
 
 
 def write(output_dir: str, key: str, record: Record) -> Path:
-    """Write a record once: complete under its final name, or not at all.
+    """Write a record once: complete under its final name, or not at all. NaN and infinity become None.
 
     Raises:
         FileExistsError: if there is a record of this key already; it stays as it was.
     """
     target = path_of(output_dir, key)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{key}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{key}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
-        with temporary.open("w") as stream:
-            json.dump(record, stream, indent=1, ensure_ascii=False)
+        with temporary.open("w", encoding="utf-8") as stream:
+            json.dump(_finite(record), stream, indent=1, ensure_ascii=False, allow_nan=False)
             stream.flush()
             os.fsync(stream.fileno())
         os.link(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
     return target
+
+
+def _finite(value: Any) -> Any:
+    """The value with None for every number that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def next_rerun(output_dir: str, key: str) -> str:
@@ -173,7 +188,7 @@ def next_failure(output_dir: str, key: str) -> str:
 
 
 @contextmanager
-def single_flight(output_dir: str, key: str) -> Iterator[None]:
+def single_flight(output_dir: str, key: str) -> Generator[None]:
     """Hold the key's lock: whoever comes second waits, and then finds the record. The kernel frees a dead owner's."""
     folder = Path(output_dir) / "locks"
     folder.mkdir(parents=True, exist_ok=True)

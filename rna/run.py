@@ -1,12 +1,12 @@
 """`python -m rna.run`: compose and check the settings, compute what has no record yet, show the comparison.
 
-    data → model (+ noise) → methods (losses) → train → evaluate → results → the table
+data → model (+ noise) → methods (losses) → train → evaluate → results → the table
 """
 
 import os
-import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rna import config, results
@@ -56,7 +56,8 @@ def run(settings: Settings) -> None:
     results.check_writable(settings.output_dir)
     rows = trial.arms(settings)
     wanted = trial.to_compute(settings, rows)
-    if any(row.trained is None and row.settings.method.name != "none" for row in wanted):
+    reads = [row for row in wanted if row.trained is None and row.settings.method.name != "none"]
+    if reads or (wanted and settings.eval.kind == "perplexity"):
         data.validate(settings)
     if wanted:
         from rna import progress
@@ -89,51 +90,38 @@ def compose(overrides: list[str], config_dir: str | None) -> "DictConfig":
     """Compose the config as Hydra will.
 
     Raises:
-        ValueError: for an unknown group option or key, with the nearest match and what is allowed.
+        ValueError: for an unknown group option or key, with the nearest match and what is allowed; for broken YAML.
     """
     import hydra
-    from hydra.errors import ConfigCompositionException, HydraException
+    import yaml
+    from hydra.errors import HydraException
 
-    extra = [f"hydra.searchpath=[file://{os.path.abspath(config_dir)}]"] if config_dir else []
+    extra = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         try:
             return hydra.compose("config", overrides=[*extra, *overrides])
-        except HydraException as error:
+        except (HydraException, yaml.YAMLError) as error:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
-            wrong_key = re.match(r"(?:Could not override|Key) '([^']+)'", str(error))
-            if isinstance(error, ConfigCompositionException) and wrong_key:
-                raise ValueError(_unknown_key(wrong_key[1], overrides)) from None
-            raise ValueError(_unknown_option(error)) from None
+            raise ValueError(_explained(error, overrides)) from None
 
 
-def _unknown_option(error: Any) -> str:
-    options, missing = getattr(error, "options", None), getattr(error, "missing_cfg_file", None)
-    if options and missing:
-        group, _, option = str(missing).rpartition("/")
-        return f"{group}={option}: unknown option; {config.nearest(option, sorted(options))}"
-    return " ".join(line.strip() for line in str(error).splitlines() if line.strip())
-
-
-def _unknown_key(key: str, overrides: list[str]) -> str:
-    """The message for a key that the config does not have, with the keys beside it that it does."""
-    import hydra
+def _explained(error: Exception, overrides: list[str]) -> str:
+    """One line for what Hydra could not compose: an unknown option, an unknown key, or its own words."""
     from hydra.core.global_hydra import GlobalHydra
-    from omegaconf import OmegaConf
+    from hydra.errors import MissingConfigException
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
-    loader = GlobalHydra.instance().config_loader()
-    groups = [group for group in loader.list_groups("") if group not in ("hydra", "tuned")]
-    chosen = [item for item in overrides if item.partition("=")[0].lstrip("+~") in groups]
-    whole: Any = hydra.compose("config", overrides=chosen)
-    value = next((item.partition("=")[2] for item in overrides if item.partition("=")[0].lstrip("+~") == key), "")
-    parent, _, name = key.rpartition(".")
-    node: Any = OmegaConf.select(whole, parent) if parent else whole
-    if not OmegaConf.is_dict(node):
-        parent, name, node = "", key.partition(".")[0], whole
-    allowed = sorted(str(item) for item in node if item not in ("tuned", "train") or parent == "" and item == "train")
-    allowed = sorted({*allowed, *groups}) if not parent else allowed
-    where = f" in {parent}" if parent else ""
-    return f"{key}={value}: unknown key{where}; {config.nearest(name, allowed)}"
+    if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        options = GlobalHydra.instance().config_loader().get_group_options(group)
+        return f"{group}={option}: unknown option; {config.nearest(option, sorted(options))}"
+    cause: Any = error.__cause__
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError):
+        key = str(cause.full_key)
+        given = (item.lstrip("+~") for item in overrides)
+        return config.unknown_key(next((item for item in given if item.startswith(key)), key), key, cause.parent_node)
+    return " ".join(line.strip() for line in str(error).splitlines() if line.strip())
 
 
 if __name__ == "__main__":

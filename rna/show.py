@@ -33,38 +33,42 @@ class Estimate:
     @property
     def sign(self) -> int:
         """1 or −1 where the 95 % interval leaves out zero, else 0."""
-        return 0 if abs(self.value) <= self.margin else int(math.copysign(1, self.value))
+        return int(math.copysign(1, self.value)) if abs(self.value) > self.margin else 0
 
 
 def mean(estimates: list[Estimate]) -> Estimate:
     """The unweighted mean, its parts independent."""
     count = len(estimates)
     return Estimate(
-        sum(item.value for item in estimates) / count, math.sqrt(sum(item.stderr**2 for item in estimates)) / count
+        sum(item.value for item in estimates) / count, math.hypot(*(item.stderr for item in estimates)) / count
     )
 
 
 Scores = dict[str, Estimate]  # role (`forget`, `forget_bio`, `retain`, `perturbed`, …) -> estimate
 
 
+def _number(value: float | None) -> float:
+    """A record's number; what was not finite is None there."""
+    return math.nan if value is None else value
+
+
 def scores(row: Arm) -> Scores:
-    """An arm's estimates by role: accuracies in percent, or log-losses in nats a token."""
+    """An arm's estimates by role and task: accuracies in percent, or log-losses in nats a token.
+
+    Where several tasks have one role, it holds their mean.
+    """
     if row.settings.eval.kind == "perplexity":
         metrics = row.evaluated["perplexity"]["metrics"] if row.evaluated else {}
-        return {part: Estimate(values["nll"], values["nll_stderr"]) for part, values in metrics.items()}
+        return {
+            part: Estimate(_number(values["nll"]), _number(values["nll_stderr"])) for part, values in metrics.items()
+        }
     found: Scores = {}
-    forget: list[Estimate] = []
+    by_role: dict[str, list[Estimate]] = {}
     for name, record in row.evaluated.items():
         metrics, role = record["metrics"], row.settings.eval.tasks[name].role
-        estimate = Estimate(100 * metrics["acc"], 100 * metrics["acc_stderr"])
-        found[name] = estimate
-        if role == "forget":
-            forget.append(estimate)
-        else:
-            found[role] = estimate
-    if forget:
-        found["forget"] = mean(forget)
-    return found
+        found[name] = Estimate(100 * _number(metrics["acc"]), 100 * _number(metrics["acc_stderr"]))
+        by_role.setdefault(role, []).append(found[name])
+    return found | {role: mean(estimates) for role, estimates in by_role.items()}
 
 
 def _percent(estimate: Estimate | None) -> str:

@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 
 TEXT_FILES = (".txt", ".jsonl", ".parquet")
-MODEL_FILES = ("*.safetensors", "*.bin", "*.gguf", "config.json", "tokenizer*", "*.model", "vocab*", "merges.txt")
+TOKENIZER_FILES = ("*.model", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
+MODEL_FILES = ("*.safetensors", "*.bin", "*.gguf", "config.json", "tokenizer*", *TOKENIZER_FILES)
 WEIGHTS = (".safetensors", ".bin", ".gguf")
 SMALL = 64 * 2**20  # bytes up to which a file's fingerprint is its content's hash
 
@@ -21,11 +22,14 @@ def text_files(path: str, key: str) -> list[Path]:
     Raises:
         ValueError: naming `key`, if there is nothing to read.
     """
-    where = Path(path).expanduser()
-    if where.is_dir():
-        files = sorted(file for file in where.iterdir() if file.suffix in TEXT_FILES)
-    else:
-        files = [where] if where.is_file() else []
+    where = Path(path)
+    try:
+        if where.is_dir():
+            files = sorted(file for file in where.iterdir() if file.suffix in TEXT_FILES and file.is_file())
+        else:
+            files = [where] if where.is_file() else []
+    except OSError as error:
+        raise ValueError(f"{key}={path}: cannot be read ({error.strerror})") from None
     allowed = f"allowed: a {', '.join(TEXT_FILES)} file, or a folder of them"
     if not files:
         raise ValueError(f"{key}={path}: no such file, or a folder without text files; {allowed}")
@@ -48,8 +52,15 @@ def fingerprint(file: Path) -> str:
 
 
 def text_fingerprint(path: str, key: str) -> list[str]:
-    """The fingerprints of the text files a path stands for."""
-    return [fingerprint(file) for file in text_files(path, key)]
+    """The fingerprints of the text files a path stands for, with their suffixes, which say how they are read.
+
+    Raises:
+        ValueError: naming `key`, if there is nothing to read.
+    """
+    try:
+        return [fingerprint(file) + file.suffix for file in text_files(path, key)]
+    except OSError as error:
+        raise ValueError(f"{key}={path}: cannot be read ({error.strerror})") from None
 
 
 def model_fingerprint(path: str, revision: str | None) -> str:
@@ -58,7 +69,7 @@ def model_fingerprint(path: str, revision: str | None) -> str:
     Raises:
         ValueError: for a folder without weights, or a hub id that is neither cached here nor reachable.
     """
-    where = Path(path).expanduser()
+    where = Path(path)
     if where.is_file():
         return fingerprint(where)
     if where.is_dir():

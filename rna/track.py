@@ -1,6 +1,6 @@
 """Weights & Biases: one run for each trial, comparable in a dashboard without renaming anything."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ def tags(settings: Settings) -> list[str]:
 
 
 @contextmanager
-def tracking(settings: Settings, *, run_id: str, job_type: str) -> Iterator[Track]:
+def tracking(settings: Settings, *, run_id: str, job_type: str) -> Generator[Track]:
     """Open a run for the block; offline by default, and never a prompt for an account."""
     if settings.wandb.mode == "disabled":
         yield Track(None, None)

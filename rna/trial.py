@@ -5,7 +5,7 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, NoReturn
 
 from rna import results
 from rna.config import MethodSettings, NoiseSettings, Settings
@@ -159,7 +159,7 @@ def _train(row: Arm, decoder: Any, tokenizer: Any, tracked: Any, progress: Progr
     row.trained = record
 
 
-def _record_failure(row: Arm, error: Any, curve: list[dict[str, float]]) -> None:
+def _record_failure(row: Arm, error: Any, curve: list[dict[str, float]]) -> NoReturn:
     name = results.next_failure(row.settings.output_dir, row.key)
     record = _describe(row, "failure", 0.0) | {"reason": "not finite", "step": error.step, "message": str(error)}
     path = results.write(row.settings.output_dir, name, record | {"curve": curve})

@@ -54,9 +54,7 @@ def log_prob(logits_BTV: Tensor, batch: Batch, *, mean: bool) -> Tensor:
     for row in range(len(batch.ids_BT)):
         real = batch.mask_BT[row].nonzero().flatten()
         inputs, targets = real[:-1], real[1:]
-        values = log_softmax(logits_BTV[row, inputs].float(), -1)[
-            torch.arange(len(inputs)), batch.ids_BT[row, targets]
-        ]
+        values = log_softmax(logits_BTV[row, inputs].float(), -1)[torch.arange(len(inputs)), batch.ids_BT[row, targets]]
         rows.append(values.mean() if mean else values.sum())
     return torch.stack(rows)
 

@@ -137,7 +137,16 @@ WRONG = {
     "noise.nu=-1": r"noise\.nu=-1\.0: .*≥ 0",
     "noise.nu=nan": r"noise\.nu=nan: .*finite",
     "noise.nu=inf": r"noise\.nu=inf: .*finite",
-    "noise.nu=abc": r"noise\.nu.*abc.*(Float|number)",
+    "noise.nu=abc": r"noise\.nu=abc: must be a number",
+    "~noise.nu": r"noise\.nu: a value is needed",
+    "~noise": r"noise=None: must be an option of this group",
+    "+noise.foo=1": r"noise\.foo=1: unknown key in noise; allowed: layers, name, nu, scale",
+    "+foo=1": r"foo=1: unknown key; allowed: baseline, .*, wandb$",
+    "+methd.name=rmu": r"methd=.*: unknown key; did you mean 'method'\?",
+    "+alpha.bio=3": r"alpha=.*: unknown key; did you mean 'retain\.alpha'\?",
+    "seed.foo=1": r"seed\.foo=1: unknown key",
+    "experiment=foo": r"experiment=foo: unknown option",
+    "method=[a]": r"method=a: unknown option; allowed: adaptive_rmu, dpo",
     "noise.scale=sigma": r"noise\.scale=sigma: .*allowed: std, variance",
     "noise.layers=[9]": r"noise\.layers=\[9\]: .*allowed: 0 to 3",
     "noise.layers=[]": r"noise\.layers=\[\]: .*list of layers",
@@ -154,12 +163,18 @@ WRONG = {
     "retain=representation": r"retain_loss=representation: .*method=npo; allowed: mse, kl",
     "retain.alpha.default=-1": r"retain\.alpha\.(bio|default)=-1(\.0)?: .*≥ 0",
     "+retain.alpha.chem=1": r"retain\.alpha\.chem=1(\.0)?: no such topic.*allowed: bio, cyber, default",
-    "retain.alpha.default=abc": r"retain\.alpha\.default.*abc.*(Float|number)",
-    "retain.alpha=3": r"retain\.alpha.*3",
+    "retain.alpha.default=abc": r"retain\.alpha\.default=abc: must be a number",
+    "retain.alpha=3": r"retain\.alpha=3: must be weights by topic",
+    "retain=none": r"retain_loss=none: .*method=npo; allowed: mse, kl",
+    "method.beta=null": r"method\.beta: a value is needed with method=npo",
     "method.name=foo": r"method\.name=foo: .*allowed: .*npo",
     "eval=perplexity": r"data\.holdout.*eval",
     "train.lr=0": r"train\.lr=0\.0: .*> 0",
-    "train.steps=1.5": r"train\.steps.*1\.5.*(Integer|whole)",
+    "train.steps=1.5": r"train\.steps=1\.5: must be a whole number",
+    "data.retain.max_length=1": r"data\.retain\.max_length=1: .*≥ 2",
+    "data.topics.bio.max_length=1": r"data\.topics\.bio\.max_length=1: .*≥ 2",
+    "eval.limit=1": r"eval\.limit=1: .*≥ 2",
+    "eval.tasks.related.role=kin": r"eval\.tasks\.related\.role=kin: .*allowed: forget, .*related",
     "train.batch_size=0": r"train\.batch_size=0: .*> 0",
     "seed=-1": r"seed=-1: .*whole number",
     "seed=9223372036854775808": r"seed=9223372036854775808: .*2\^63",
@@ -179,14 +194,44 @@ def test_a_mistake_is_one_line_with_key_value_and_what_is_allowed(overrides):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "key",
+    "model.device model.revision model.num_layers model.threads model.retrained data.refusals eval.limit".split(),
+)
+def test_optional_keys_can_be_given_without_a_plus(key):
+    for model in ("demo", "smollm2_135m", "local"):
+        assert run.compose([f"model={model}", f"{key}=3"], None)
+
+
+def test_broken_yaml_is_one_line(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("train: {lr: ???, steps}\n]")
+    with pytest.raises(ValueError, match=r"mine\.yaml") as caught:
+        run.compose(["experiment=mine"], str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tilde_is_the_home_folder_in_every_path(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    keys = ("output_dir", "model.path", "model.retrained", "data.refusals", "data.retain.path", "data.topics.bio.path")
+    made = settings(*(f"{key}='~/x'" for key in keys))
+    found = (made.output_dir, made.model.path, made.model.retrained, made.data.refusals, made.data.retain.path)
+    assert {*found, made.data.topics["bio"].path} == {"/home/me/x"}
+    assert settings("data.retain.path=./x").data.retain.path == "./x"
+
+
 def test_read_num_layers(tmp_path):
     file = tmp_path / "config.json"
     file.write_text('{"num_hidden_layers": 7}')
     assert config.read_num_layers(str(tmp_path)) == 7
     file.write_text('{"text_config": {"num_hidden_layers": 5}}')
     assert config.read_num_layers(str(tmp_path)) == 5
-    file.write_text("{}")
-    with pytest.raises(ValueError, match=r"^model\.path=.*num_hidden_layers"):
+    for content in ("{}", "[]", '{"num_hidden_layers": "many"}', '{"text_config": null}'):
+        file.write_text(content)
+        with pytest.raises(ValueError, match=r"^model\.path=.*num_hidden_layers"):
+            config.read_num_layers(str(tmp_path))
+    file.write_text("{")
+    with pytest.raises(ValueError, match=r"^model\.path=.*config\.json cannot be read"):
         config.read_num_layers(str(tmp_path))
 
 

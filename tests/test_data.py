@@ -50,7 +50,13 @@ def test_jsonl_reads_the_field_of_each_row(tmp_path):
 
 
 def test_parquet_reads_the_column_without_the_empty_rows(tmp_path):
-    assert read(parquet(tmp_path / "a.parquet", [TEXTS[0], None, "", *TEXTS[1:]], "body"), "body") == TEXTS
+    assert read(parquet(tmp_path / "a.parquet", [TEXTS[0], " ", "", *TEXTS[1:]], "body"), "body") == TEXTS
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path):
+    for name, line in (("a.txt", "first"), ("b.jsonl", '{"text": "second"}')):
+        (tmp_path / name).write_text(f"{line}\n", encoding="utf-8-sig")
+    assert read(str(tmp_path)) == ["first", "second"]
 
 
 def test_a_folder_is_its_files_in_order_of_name(tmp_path):
@@ -74,6 +80,17 @@ def test_a_row_that_is_no_text_is_refused(tmp_path, row, found):
     assert found in said
 
 
+def test_a_null_is_refused_alike_in_jsonl_and_parquet(tmp_path):
+    said = error(lines(tmp_path / "a.jsonl", '{"text": "x"}', '{"text": null}'))
+    assert said.endswith("a.jsonl, line 2: the field 'text' is null, and must be text")
+    said = error(parquet(tmp_path / "a.parquet", ["x", None]))
+    assert said.endswith("a.parquet, row 2: the field 'text' is null, and must be text")
+
+
+def test_a_column_that_is_no_text_is_refused(tmp_path):
+    assert "a.parquet, row 1: the field 'text' is of type int" in error(parquet(tmp_path / "a.parquet", [1, 2]))
+
+
 def test_a_missing_column_names_file_and_columns(tmp_path):
     said = error(parquet(tmp_path / "a.parquet", ["x"], "body"))
     assert "a.parquet has no column 'text' (found: body)" in said
@@ -89,8 +106,18 @@ def test_text_that_is_not_utf8_names_the_file(tmp_path, name):
     assert f"{name} is not UTF-8" in error(str(tmp_path / name))
 
 
-def test_a_file_that_is_not_parquet_is_refused(tmp_path):
-    assert error(lines(tmp_path / "a.parquet", "plain text"))
+def test_a_file_that_is_not_parquet_is_refused_by_name(tmp_path):
+    lines(tmp_path / "a.parquet", "plain text")
+    assert "a.parquet is not a sound parquet file" in error(str(tmp_path))
+
+
+def test_a_damaged_parquet_file_is_refused_by_name(tmp_path):
+    path = tmp_path / "a.parquet"
+    parquet(path, ["some text"] * 99)
+    content = bytearray(path.read_bytes())
+    content[4:60] = b"\xff" * 56
+    path.write_bytes(content)
+    assert ": a.parquet " in error(str(path))
 
 
 def words(text: str, **options: bool) -> dict[str, list[int]]:
@@ -186,6 +213,16 @@ def test_validate_counts_what_the_holdout_leaves(tmp_path):
         data.validate(settings(path, path, holdout=0.6))
 
 
+def test_validate_wants_a_held_out_document_for_perplexity(tmp_path):
+    made = settings(path := jsonl(tmp_path / "a.jsonl", "x", "y", "z"), path, holdout=0.1)
+    data.validate(made)
+    made.eval.kind = "perplexity"
+    with pytest.raises(
+        ValueError, match=r"^data\.topics\.bio\.path=.*data\.holdout=0\.1 leaves none of its 3 documents"
+    ):
+        data.validate(made)
+
+
 def test_validate_names_key_file_and_line_of_a_bad_row(tmp_path):
     good, bad = jsonl(tmp_path / "a.jsonl", "x", "y"), lines(tmp_path / "b.jsonl", '{"text": "x"}', '{"body": "y"}')
     with pytest.raises(ValueError, match=r"^data\.topics\.bio\.path=.*b\.jsonl, line 2 has no text field"):
@@ -210,7 +247,7 @@ def test_load_tokenises_each_role(tmp_path):
 
 
 def test_load_brings_a_hundred_refusals_of_its_own_for_dpo(tmp_path):
-    path = jsonl(tmp_path / "a.jsonl", "a", "b")
-    refusals = data.load(settings(path, path, method="dpo", holdout=0.0), words).refusals
+    path = jsonl(tmp_path / "a.jsonl", "a", "b", "c", "d")
+    refusals = data.load(settings(path, path, method="dpo", holdout=0.5), words).refusals
     assert refusals is not None
     assert (len(refusals.documents), refusals.held_out) == (100, [])

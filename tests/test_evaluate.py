@@ -52,7 +52,9 @@ def test_token_losses_are_those_of_the_whole_model():
     found = evaluate.token_losses(decoder, documents, [0, 3, 2], batch_size=2, pad_id=0)
     for ids, start, total, count in zip(documents, (1, 3, 2), found.sums, found.counts, strict=True):
         logits = decoder.model(input_ids=torch.tensor([ids])).logits[0, start - 1 : -1]
-        assert total == pytest.approx(cross_entropy(logits, torch.tensor(ids[start:]), reduction="sum").item(), rel=1e-5)
+        assert total == pytest.approx(
+            cross_entropy(logits, torch.tensor(ids[start:]), reduction="sum").item(), rel=1e-5
+        )
         assert count == len(ids) - start
 
 
@@ -69,7 +71,9 @@ def test_perplexity_judges_the_same_tokens_with_and_without_the_keyword(demo):
     settings = config.check(run.compose(["eval=perplexity", "data.holdout=0.1"], None))
     documents = [[100, 101, 102, 103, 104, 105, 106, 107, 108, 109]] * 3
     seen: list[int] = []
-    found = evaluate.perplexity(*demo, {"forget_bio": documents, "retain": documents}, settings.eval, lambda done, _total: seen.append(done))
+    found = evaluate.perplexity(
+        *demo, {"forget_bio": documents, "retain": documents}, settings.eval, lambda done, _total: seen.append(done)
+    )
     assert set(found) == {"forget_bio", "retain", "retain_after", "perturbed", "neutral"}
     assert found["forget_bio"] == found["retain"]
     assert found["perturbed"]["nll"] != found["neutral"]["nll"]

@@ -44,6 +44,12 @@ def test_a_record_that_cannot_be_written_leaves_nothing(tmp_path):
     assert list((tmp_path / "results").iterdir()) == []
 
 
+def test_a_number_that_json_does_not_have_is_written_as_none(tmp_path):
+    path = results.write(str(tmp_path), "k", {"curve": [{"loss": float("nan")}, {"loss": float("inf")}, {"loss": 1.0}]})
+    assert results.read(str(tmp_path), "k") == {"curve": [{"loss": None}, {"loss": None}, {"loss": 1.0}]}
+    assert "NaN" not in path.read_text(encoding="utf-8")
+
+
 def test_reruns_are_numbered_from_two(tmp_path):
     names = []
     for _ in range(3):
@@ -185,6 +191,33 @@ def test_a_limit_changes_every_task():
     limited = replace(made, eval=replace(made.eval, limit=5))
     one, two = results.task_identities(made), results.task_identities(limited)
     assert all(one[name] != two[name] for name in one)
+
+
+@pytest.mark.parametrize("changed", ["tasks/demo/retain.yaml", "tasks/demo/questions.py", "questions.jsonl"])
+def test_questions_and_task_files_are_in_the_key_of_a_demo_task(tmp_path, monkeypatch, changed):
+    shutil.copytree(results.TASKS, tmp_path / "tasks")
+    shutil.copy(BUILTIN / "questions.jsonl", tmp_path)
+    monkeypatch.setattr(results, "TASKS", tmp_path / "tasks")
+    monkeypatch.setattr(results, "BUILTIN", tmp_path)
+    before = results.task_identities(settings())
+    with (tmp_path / changed).open("a") as stream:
+        stream.write("\n")
+    after = results.task_identities(settings())
+    assert all(before[name] != after[name] for name in before)
+
+
+def test_a_task_of_lm_eval_is_known_by_its_version():
+    made = results.task_identities(
+        replace(settings(), eval=config.EvalSettings(tasks={"mmlu": config.TaskSettings("mmlu", "retain")}))
+    )
+    assert set(made["mmlu"]) == {"task", "lm_eval", "numerics"}
+
+
+def test_a_missing_corpus_of_perplexity_is_named_by_its_key():
+    made = settings("eval=perplexity", "data.holdout=0.1")
+    topics = {**made.data.topics, "bio": config.CorpusSettings("absent.txt")}
+    with pytest.raises(ValueError, match=r"^data\.topics\.bio\.path=absent\.txt: no such file"):
+        results.task_identities(replace(made, data=replace(made.data, topics=topics)))
 
 
 def test_an_eval_key_begins_with_its_train_key():

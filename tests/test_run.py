@@ -78,7 +78,9 @@ def test_a_rerun_stands_beside_the_first_and_agrees_to_the_last_digit(finished: 
     after = records(folder)
     assert all(after[key] == record for key, record in before.items())
     new = {key: record for key, record in after.items() if key not in before}
-    first_key = next(key for key, record in before.items() if record["kind"] == "train" and record["label"] == "with RNA")
+    first_key = next(
+        key for key, record in before.items() if record["kind"] == "train" and record["label"] == "with RNA"
+    )
     assert f"{first_key}.r2" in new
     losses = [[row["train/loss"] for row in after[key]["curve"]] for key in (first_key, f"{first_key}.r2")]
     assert losses[0] == losses[1]
@@ -87,7 +89,9 @@ def test_a_rerun_stands_beside_the_first_and_agrees_to_the_last_digit(finished: 
             twin = next(
                 old
                 for old in before.values()
-                if old["kind"] == "eval" and old["train_key"] == first_key and old["task_identity"] == record["task_identity"]
+                if old["kind"] == "eval"
+                and old["train_key"] == first_key
+                and old["task_identity"] == record["task_identity"]
             )
             assert record["metrics"] == twin["metrics"]
 
@@ -95,7 +99,9 @@ def test_a_rerun_stands_beside_the_first_and_agrees_to_the_last_digit(finished: 
 def test_the_offline_wandb_run_holds_the_numbers_of_the_record(finished: tuple[Path, str]):
     folder, _ = finished
     found = records(folder)
-    trained = next(r for r in found.values() if r["kind"] == "train" and r["label"] == "with RNA" and ".r" not in r["key"])
+    trained = next(
+        r for r in found.values() if r["kind"] == "train" and r["label"] == "with RNA" and ".r" not in r["key"]
+    )
 
     def inspect(*options: str) -> str:
         wandb = Path(sys.executable).with_name("wandb")
@@ -112,16 +118,18 @@ def test_the_offline_wandb_run_holds_the_numbers_of_the_record(finished: tuple[P
         assert str(row["train/forget_loss"])[:10] in text
     summary = inspect("--summary")
     for record in found.values():
-        if record["kind"] == "eval" and record["train_key"] == trained["key"] and record["config"]["eval"]["keyword"] != "cholera":
+        if (
+            record["kind"] == "eval"
+            and record["train_key"] == trained["key"]
+            and record["config"]["eval"]["keyword"] != "cholera"
+        ):
             assert f"eval/{record['task']}/acc_stderr" in summary
 
 
 def test_a_loss_that_is_not_finite_is_recorded_and_touches_nothing(finished: tuple[Path, str]):
     folder, _ = finished
     before = records(folder)
-    printed = rna(
-        "method=rmu", "train.lr=1e30", "noise=none", *SHORT, "wandb=disabled", f"output_dir={folder}", code=1
-    )
+    printed = rna("method=rmu", "train.lr=1e30", "noise=none", *SHORT, "wandb=disabled", f"output_dir={folder}", code=1)
     assert "not finite at step" in printed
     after = records(folder)
     assert all(after[key] == record for key, record in before.items())
@@ -184,7 +192,8 @@ def test_no_network_is_reached(tmp_path: Path):
         "import socket\n"
         "real = socket.socket.connect\n"
         "def connect(self, address):\n"
-        "    if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ('127.0.0.1', 'localhost', '::1'):\n"
+        "    near = ('127.0.0.1', 'localhost', '::1')\n"
+        "    if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in near:\n"
         "        import os; os.write(2, f'REACHED OUT to {address}'.encode()); os._exit(77)\n"
         "    return real(self, address)\n"
         "socket.socket.connect = connect\n"
@@ -195,7 +204,7 @@ def test_no_network_is_reached(tmp_path: Path):
         "socket.getaddrinfo = resolve\n"
     )
     environment = {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
-    free = {name: "0" for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")}
+    free = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "0")
     printed = rna(*SHORT, "method=none", "eval.limit=4", f"output_dir={tmp_path}/out", **environment, **free)
     assert "REACHED OUT" not in printed
     probe = [sys.executable, "-c", "import socket; socket.create_connection(('203.0.113.1', 80))"]

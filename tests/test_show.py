@@ -45,7 +45,7 @@ def test_the_margin_is_half_a_95_percent_interval():
     assert Estimate(0.0, 2.0).margin == pytest.approx(3.92, abs=1e-3)
 
 
-@pytest.mark.parametrize(("value", "sign"), [(1.97, 1), (1.95, 0), (0.0, 0), (-1.95, 0), (-1.97, -1)])
+@pytest.mark.parametrize(("value", "sign"), [(1.97, 1), (1.95, 0), (0.0, 0), (-1.95, 0), (-1.97, -1), (math.nan, 0)])
 def test_a_sign_needs_an_interval_without_zero(value, sign):
     assert Estimate(value, 1.0).sign == sign
 
@@ -62,6 +62,19 @@ def test_scores_are_percent_and_the_forget_mean_is_unweighted():
     assert found["bio"] == Estimate(30.0, 1.0)
     assert (found["forget"].value, found["forget"].stderr) == (pytest.approx(40.0), pytest.approx(math.sqrt(0.5)))
     assert "perturbed" not in found
+
+
+def test_several_tasks_of_a_role_are_shown_by_their_mean():
+    """(30 + 50)/2 = 40; √(1² + 1²)/2 = 0.707."""
+    made = arm("base", one=0.3, two=0.5)
+    made.settings.eval.tasks = {name: TaskSettings(f"task_{name}", "related") for name in ("one", "two")}
+    assert column([made], "forget-related retain ↑") == ["40.0 ± 0.7"]
+
+
+def test_a_number_that_was_not_finite_shows_no_difference():
+    rows = [judged("base", perturbed=2.0), judged("plain")]
+    rows[1].evaluated["perplexity"]["metrics"] = {"perturbed": {"nll": None, "nll_stderr": None}}
+    assert show.verdicts(rows)[0].endswith("no evidence of harm.")
 
 
 def test_rates_of_the_worked_example():

@@ -62,6 +62,17 @@ def test_text_fingerprint_tells_kinds_of_files_apart(tmp_path):
     assert as_lines != sources.text_fingerprint(f"{path}/b.jsonl", "data.retain.path")
 
 
+def test_text_files_leave_out_folders_that_are_named_like_files(tmp_path):
+    path = folder(tmp_path / "corpus", a__txt="one")
+    (tmp_path / "corpus" / "b.txt").mkdir()
+    assert [file.name for file in sources.text_files(path, "data.retain.path")] == ["a.txt"]
+
+
+def test_a_path_that_the_system_refuses_names_the_key():
+    with pytest.raises(ValueError, match=r"^data\.retain\.path=x+: cannot be read \(File name too long\)"):
+        sources.text_files("x" * 5000, "data.retain.path")
+
+
 @pytest.mark.parametrize("name", ["absent.txt", "empty"])
 def test_text_files_name_the_key_where_there_is_nothing(tmp_path, name):
     (tmp_path / "empty").mkdir()
@@ -75,8 +86,10 @@ def test_text_files_refuse_another_kind(tmp_path):
         sources.text_files(str(tmp_path / "a.csv"), "data.retain.path")
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
-def test_model_fingerprint_changes_with_weights_and_config(tmp_path, file):
+@pytest.mark.parametrize(
+    "file", ["model.safetensors", "config.json", "tokenizer.json", "special_tokens_map.json", "added_tokens.json"]
+)
+def test_model_fingerprint_changes_with_weights_config_and_tokenizer(tmp_path, file):
     path = model(tmp_path / "m")
     before = sources.model_fingerprint(path, None)
     (tmp_path / "m" / file).write_text("other")

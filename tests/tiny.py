@@ -12,7 +12,9 @@ ARCHITECTURES = ("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma2", "Gemma3Text", "
 VOCABULARY = 61
 
 
-def decoder(architecture: str = "Llama", *, layers: int = 5, dtype: torch.dtype = torch.float32, **options: Any) -> Decoder:
+def decoder(
+    architecture: str = "Llama", *, layers: int = 5, dtype: torch.dtype = torch.float32, **options: Any
+) -> Decoder:
     """A random model of the architecture, split; weights large enough that every layer matters."""
     import transformers
 

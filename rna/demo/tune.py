@@ -21,11 +21,11 @@ GRIDS: dict[str, dict[str, list[Any]]] = {
     "rmu": {"method.coefficient": [6.5, 20], "train.lr": RATES, "retain.alpha.default": [30, 100]},
     "adaptive_rmu": {"method.beta": [8, 20], "train.lr": RATES, "retain.alpha.default": [30, 100]},
     "rsv": {"method.coefficient": [20, 60], "train.lr": RATES, "retain.alpha.default": [30, 100]},
-    "npo": {"train.lr": RATES, "retain.alpha.default": [0.3, 1, 2]},
-    "simnpo": {"train.lr": RATES, "retain.alpha.default": [0.3, 1, 2]},
-    "dpo": {"train.lr": RATES, "retain.alpha.default": [0.3, 1, 2]},
+    "npo": {"train.lr": [3e-5], "retain.alpha.default": [0.3, 0.5, 1]},
+    "simnpo": {"train.lr": [3e-5], "retain.alpha.default": [0.3, 0.5, 1]},
+    "dpo": {"train.lr": [3e-5], "retain.alpha.default": [0.3, 0.5, 1]},
 }
-STEPS = {"representation": 100, "mse": 150, "kl": 150}
+STEPS = {"representation": 100, "mse": 250, "kl": 200}
 NOISE = (0.01, 0.02, 0.04, 0.08)
 SEEDS = (100, 101)
 
