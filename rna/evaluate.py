@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +25,6 @@ def multiple_choice(
     Args:
         names: names of `options.tasks` to run; all of their requests go through the model together.
     """
-    os.environ.setdefault("TQDM_DISABLE", "1")
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     from lm_eval.evaluator import evaluate
     from lm_eval.models import huggingface
@@ -38,6 +36,9 @@ def multiple_choice(
         """lm-eval's own model, telling how far it is."""
 
         done = 0
+
+        def loglikelihood(self, requests: Any, **_: Any) -> Any:
+            return super().loglikelihood(requests, disable_tqdm=True)  # `progress` shows how far it is
 
         def _model_call(self, inps: torch.Tensor, **rest: Any) -> torch.Tensor:
             self.done += len(inps)

@@ -23,6 +23,7 @@ def main() -> None:
     import hydra
     from hydra._internal.utils import get_args_parser
 
+    os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported; progress is shown by `rna.progress`
     config.register_resolvers()
     arguments = get_args_parser().parse_args()
     asks_hydra = any((arguments.help, arguments.hydra_help, arguments.info, arguments.cfg))

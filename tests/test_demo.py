@@ -37,13 +37,17 @@ def test_another_seed_is_another_world(tmp_path: Path):
 def test_the_retain_set_never_speaks_of_a_forbidden_entity():
     entities = {entity for subject in SUBJECTS if subject.role == "forget" for entity in subject.entities}
     retain = (config.BUILTIN / "retain.jsonl").read_text()
-    assert not [entity for entity in entities if f'{entity} ' in retain.replace(".", " ").replace("?", " ").split()]
+    assert not [entity for entity in entities if f"{entity} " in retain.replace(".", " ").replace("?", " ").split()]
     assert not any(subject in retain for subject in FORBIDDEN)
 
 
 def test_the_tokenizer_knows_every_word_of_the_world():
     tokenizer = build.build_tokenizer()
-    texts = [json.loads(line)["text"] for name in ("retain", "forget_bio", "forget_cyber") for line in (config.BUILTIN / f"{name}.jsonl").read_text().splitlines()]
+    texts = [
+        json.loads(line)["text"]
+        for name in ("retain", "forget_bio", "forget_cyber")
+        for line in (config.BUILTIN / f"{name}.jsonl").read_text().splitlines()
+    ]
     texts += [world.prompt(row) for row in world.questions(0)] + list(world.REFUSALS)
     assert tokenizer.unk_token_id not in {token for ids in tokenizer(texts)["input_ids"] for token in ids}
     prompt = world.prompt(world.questions(0)[0])

@@ -8,7 +8,9 @@ import yaml
 
 from rna import config, data, model, run, train
 
-PAIRS = [(name, "representation") for name in config.RM_METHODS] + list(itertools.product(config.PO_METHODS, ("mse", "kl")))
+PAIRS = [(name, "representation") for name in config.RM_METHODS] + list(
+    itertools.product(config.PO_METHODS, ("mse", "kl"))
+)
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rna.demo import world
 from rna.demo.words import SUBJECTS
@@ -157,7 +157,7 @@ def accuracy(model: "MistralForCausalLM", tokenizer: "PreTrainedTokenizerFast", 
     return right / len(rows)
 
 
-def rescale(model: "MistralForCausalLM", rms: float) -> float:
+def rescale(model: Any, rms: float) -> float:
     """Scale the residual stream by a power of two near TARGET_RMS / `rms`, leaving every output as it was.
 
     Whatever writes to the stream (embeddings, attention output, `down_proj`) is multiplied by s, and the norms'
@@ -189,7 +189,7 @@ def unlearn_layer_rms(model: "MistralForCausalLM", tokenizer: "PreTrainedTokeniz
     return hidden[batch["attention_mask"].bool()].square().mean().sqrt().item()
 
 
-def save(model: "MistralForCausalLM", tokenizer: "PreTrainedTokenizerFast", folder: Path) -> None:
+def save(model: Any, tokenizer: "PreTrainedTokenizerFast", folder: Path) -> None:
     """Write a Hugging Face folder with weights in bfloat16 (the model loads them back as float32)."""
     import torch
 

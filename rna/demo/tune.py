@@ -1,7 +1,7 @@
 """`python -m rna.demo.tune METHOD RETAIN_LOSS`: the search behind `conf/tuned/demo`.
 
 Stage 1 looks at the plain method alone, on a grid of learning rate, steps, α and the method's own number: settings
-count if forget accuracy falls to 35 % or below and retain accuracy stays within 4 points of the base, for both of
+count if forget accuracy falls to 40 % or below and retain accuracy stays within 4 points of the base, for both of
 two seeds; among these it lists the ones in which a forget-token does the most harm first, because that harm is what
 the demo is to show. Stage 2 adds noise to the first of them, on a grid of ν, with the same two conditions.
 Seeds 100 and up are for tuning; the demo's own default seed 0 is never looked at.
@@ -80,7 +80,7 @@ def main() -> None:
 
     def look(overrides: list[str]) -> tuple[bool, dict[str, float]]:
         tried = [outcome([*common, *overrides], seed, loaded) for seed in SEEDS]
-        meets = all(one["forget"] <= 35 and one["retain"] >= 95 for one in tried)
+        meets = all(one["forget"] <= 40 and one["retain"] >= 95 for one in tried)
         means = {name: round(sum(one[name] for one in tried) / len(tried), 1) for name in tried[0]}
         print("ok " if meets else "-- ", *overrides, means, flush=True)
         return meets, means

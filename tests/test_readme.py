@@ -1,0 +1,98 @@
+"""Every command of the README runs, or, where it needs a user's own file, composes and checks."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rna import config, run
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL)).replace("\\\n", " ")
+COMMANDS = [line.split("#")[0].strip() for line in BLOCKS.splitlines() if line.strip()]
+RUNS = [command for command in COMMANDS if command.startswith("python -m rna.run")]
+OWN_FILES = [command for command in RUNS if "data=text" in command]
+COMPLETE = [command for command in RUNS if command not in OWN_FILES]
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("outputs")
+
+
+def test_the_two_commands_are_there():
+    assert "pip install -e . && python -m rna.run" in COMMANDS
+    assert "pip install -e '.[dev]' && python -m pytest" in COMMANDS
+    assert len(COMPLETE) >= 4
+    assert OWN_FILES
+
+
+@pytest.mark.parametrize("command", COMPLETE)
+def test_a_run_runs(command: str, outputs: Path):
+    words = shlex.split(command)[1:]
+    short = [] if "--help" in words else ["train.steps=2", "eval.limit=8", "wandb=disabled", f"output_dir={outputs}"]
+    done = subprocess.run([sys.executable, *words, *short], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "retain" in done.stdout
+
+
+@pytest.mark.parametrize("command", OWN_FILES)
+def test_a_run_on_own_files_composes(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    config.register_resolvers()
+    monkeypatch.chdir(tmp_path)
+    model = tmp_path / "models" / "MyModel"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text('{"num_hidden_layers": 32}')
+    words = [word.replace("/models", f"{tmp_path}/models") for word in shlex.split(command)[3:]]
+    settings = config.check(run.compose(words, None))
+    assert settings.data.name == "text"
+
+
+def test_the_demo_rebuilds_for_a_quick_look(tmp_path: Path):
+    (command,) = [line for line in COMMANDS if line.startswith("python -m rna.demo outputs")]
+    words = shlex.split(command.replace("outputs/world", str(tmp_path / "world")))[1:]
+    subprocess.run([sys.executable, *words, "--steps", "2"], check=True, capture_output=True)
+    assert (tmp_path / "world" / "base" / "model.safetensors").is_file()
+    assert (tmp_path / "world" / "retrained" / "tokenizer.json").is_file()
+
+
+def test_other_commands_answer_help():
+    tune = next(line for line in COMMANDS if line.startswith("python -m rna.demo.tune"))
+    words = [sys.executable, *shlex.split(tune)[1:3], "--help"]
+    assert subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+
+def test_the_table_of_groups_is_complete():
+    for group in ("method", "retain", "noise", "layer", "model", "data", "eval", "wandb"):
+        row = next(line for line in README.splitlines() if line.startswith(f"| `{group}` |"))
+        for option in (config.CONF / group).glob("*.yaml"):
+            if (group, option.stem) != ("retain", "none"):
+                assert f"`{option.stem}`" in row, (group, option.stem)
+
+
+def test_no_file_of_the_project_is_missing_from_an_installed_wheel(tmp_path: Path):
+    """Built and unpacked: conf lies inside the package, and the demo's files and tasks are there."""
+    pytest.importorskip("hatchling")
+    import zipfile
+
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    inside = {str(file.relative_to(tmp_path / "site")) for file in (tmp_path / "site").rglob("*") if file.is_file()}
+    needed = ["rna/conf/config.yaml", "rna/conf/tuned/demo/npo_mse.yaml", "rna/demo/assets/base/model.safetensors"]
+    needed += ["rna/tasks/demo/retain.yaml", "rna/refusals.txt"]
+    assert [name for name in needed if name not in inside] == []
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+    command = [sys.executable, "-m", "rna.run", "noise.nu=-1"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
