@@ -8,7 +8,7 @@ import pytest
 
 from rna import config, model, perturb
 from rna.demo import build, world
-from rna.demo.__main__ import write_world
+from rna.demo.rebuild import write_world
 from rna.demo.words import FILLERS, POOLS, SUBJECTS
 
 FORBIDDEN = set(world.FORGET_TOPICS.values())

