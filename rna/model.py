@@ -23,7 +23,7 @@ from torch.func import functional_call
 from rna.batch import Batch
 
 Deltas = dict[str, Tensor]  # the model's name of a trained tensor -> its values
-AddNoise = Callable[[int, Tensor], Tensor]
+AddNoise = Callable[[int, Tensor], Tensor]  # (layer, the stream that leaves it) -> the stream that goes on
 
 CHUNK = 1024  # tokens whose logits exist at one time
 

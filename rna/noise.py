@@ -1,13 +1,10 @@
 """Random Noise Augmentation: Gaussian noise on the frozen reference's hidden states of retain samples."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-
-AddNoise = Callable[[int, Tensor], Tensor]  # (layer, the stream that leaves it) -> the stream that goes on
 
 
 @dataclass(frozen=True)
