@@ -99,7 +99,7 @@ def table(rows: list[Arm]) -> "Table":
     unit = "accuracy in %" if choice else "perplexity (lower is more certain)"
     made = Table(title=f"{rows[0].settings.model.name} · {options.name} · {unit} ± standard error")
     for title in ("", *columns.values(), *(("reduction", "recovery") if choice else ())):
-        made.add_column(title, justify="right" if title else "left", overflow="fold")
+        made.add_column(title, justify="right" if title else "left", overflow="fold", no_wrap=not title)
     for row in rows:
         found = by_arm[row.label]
         cells = [show(found.get(role)) for role in columns]
