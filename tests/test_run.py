@@ -127,7 +127,16 @@ def test_the_offline_wandb_run_holds_the_numbers_of_the_record(finished: tuple[P
 def test_a_loss_that_is_not_finite_is_recorded_and_touches_nothing(finished: tuple[Path, str]):
     folder, _ = finished
     before = records(folder)
-    printed = rna("method=rmu", "train.lr=1e30", "noise=none", *SHORT, "wandb=disabled", f"output_dir={folder}", code=1)
+    printed = rna(
+        "method=rmu",
+        "train.lr=1e30",
+        "noise=none",
+        "model.threads=2",
+        *SHORT,
+        "wandb=disabled",
+        f"output_dir={folder}",
+        code=1,
+    )
     assert "not finite at step" in printed
     after = records(folder)
     assert all(after[key] == record for key, record in before.items())
@@ -137,7 +146,7 @@ def test_a_loss_that_is_not_finite_is_recorded_and_touches_nothing(finished: tup
 
 
 def test_baseline_skip_leaves_the_plain_twin_out(tmp_path: Path):
-    printed = rna("baseline=skip", *SHORT, "wandb=disabled", f"output_dir={tmp_path}")
+    printed = rna("baseline=skip", "model.threads=2", *SHORT, "wandb=disabled", f"output_dir={tmp_path}")
     assert "plain" not in printed
     assert not (tmp_path / "wandb").exists()
 
