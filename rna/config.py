@@ -163,7 +163,7 @@ def register_resolvers() -> None:
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("builtin", lambda name: str(BUILTIN / name), replace=True)
-    OmegaConf.register_new_resolver("packaged", _packaged, replace=True)
+    OmegaConf.register_new_resolver("packaged", lambda package, file: _packaged(package, file), replace=True)
 
 
 def _packaged(package: str, file: str) -> str:

@@ -34,7 +34,6 @@ def train_key(made: Settings) -> str:
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_of_every_group_composes(option, monkeypatch):
     monkeypatch.setattr(config, "_packaged", lambda _package, file: file)  # the optional package may not be here
-    config.register_resolvers()
     made = settings(option, *NEEDED.get(option, []))
     group, _, name = option.partition("=")
     chosen = getattr(made, group, None)
