@@ -175,5 +175,6 @@ def verdicts(rows: list[Arm]) -> list[str]:
         words = {-1: "RNA forgets more", 0: "no evidence of a difference", 1: "RNA forgets less"}
         lines.append(f"Forget, RNA against plain: {said(change)}: {words[change.sign]}.")
     if lines:
-        lines.append("(± half a 95 % interval over questions; one seed, so nothing here speaks of other seeds.)")
+        counted = "questions" if choice else "documents"
+        lines.append(f"(± half a 95 % interval over {counted}; one seed, so nothing here speaks of other seeds.)")
     return lines
