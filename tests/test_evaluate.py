@@ -82,7 +82,9 @@ def test_perplexity_judges_the_same_tokens_with_and_without_the_keyword(demo):
     assert plain[start:] == with_word[later:]
 
 
+@pytest.mark.slow
 def test_tasks_run_from_the_lm_eval_command_line(tmp_path: Path):
+    """lm-eval's command line reads its own thousands of task files first."""
     import json
     import subprocess
     import sys
