@@ -1,7 +1,6 @@
-"""What a trial is: the settings as dataclasses, and every check that can be made before a model is loaded.
+"""From what Hydra composed to a `Settings`, with every check that can be made before a model is loaded.
 
-Past `run.py` there is no DictConfig: `check` turns what Hydra composed into a `Settings`, or raises a ValueError
-that names the key, the value and what is allowed.
+Each refusal is a ValueError that names the key, the value and what is allowed.
 """
 
 import difflib
@@ -10,21 +9,14 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rna.settings import BUILTIN, RM_METHODS, NoiseSettings, Settings
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-PACKAGE = Path(__file__).parent
-CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # installed, or a checkout
-BUILTIN = PACKAGE / "demo" / "assets"
-TASKS = PACKAGE / "tasks"  # a folder of lm-eval tasks each
-REFUSALS = PACKAGE / "refusals.txt"
-
-RM_METHODS = ("rmu", "adaptive_rmu", "rsv")
-PO_METHODS = ("npo", "simnpo", "dpo")
 NEEDS = {  # method -> the numbers it cannot do without
     "rmu": ("coefficient",),
     "adaptive_rmu": ("beta",),
@@ -34,128 +26,10 @@ NEEDS = {  # method -> the numbers it cannot do without
     "dpo": ("beta", "log_prob"),
     "none": (),
 }
-GROUPS = ("method", "retain", "retain_loss", "noise", "layer", "model", "data", "train", "eval", "wandb")
+GROUPS = ("method", "retain", "retain_loss", "noise", "layer", "model", "data", "train", "eval", "wandb", "cache")
+ATTENTION = ("sdpa", "eager", "flash_attention_2")
 ROLES = ("forget", "retain", "perturbed", "neutral", "related")  # of an evaluation's tasks
 NUMBERS = {"Float": "a number", "Integer": "a whole number"}
-
-
-@dataclass
-class MethodSettings:
-    name: str = "???"
-    coefficient: float | None = None
-    beta: float | None = None
-    gamma: float | None = None
-    log_prob: str | None = None
-
-    def options(self) -> dict[str, Any]:
-        """The method's own numbers, without those it does not have."""
-        return {key: value for key, value in asdict(self).items() if key != "name" and value is not None}
-
-
-@dataclass
-class NoiseSettings:
-    name: str = "???"
-    nu: float = 0.0
-    scale: str = "std"
-    layers: Any = "unlearn"  # resolved by `check` to a list of layers
-
-
-@dataclass
-class LayerSettings:
-    unlearn: int = 0
-    trained: Any = None  # resolved by `check` to a list of layers
-    trainable: str = "down_proj"
-    site: str = "residual"
-
-
-@dataclass
-class ModelSettings:
-    name: str = "???"
-    path: str = "???"
-    revision: str | None = None
-    dtype: str = "float32"
-    device: str = "auto"
-    unlearn_layer: int = 0
-    num_layers: int | None = None  # None: read from the model's config.json
-    threads: int | None = None  # CPU threads of a trial; None: all cores
-    retrained: str | None = None  # a model trained without the forget set, shown as one more row
-
-
-@dataclass
-class CorpusSettings:
-    path: str = "???"
-    field: str = "text"
-    max_length: int = 512
-
-
-@dataclass
-class DataSettings:
-    name: str = "???"
-    topics: dict[str, CorpusSettings] = field(default_factory=dict)
-    retain: CorpusSettings = field(default_factory=CorpusSettings)
-    refusals: str | None = None  # a text file, one refusal a line; None: the project's own
-    holdout: float = 0.0
-
-    def corpora(self) -> dict[str, CorpusSettings]:
-        """The forget set of each topic and the retain set, by their keys."""
-        return {**{f"data.topics.{topic}": corpus for topic, corpus in self.topics.items()}, "data.retain": self.retain}
-
-
-@dataclass
-class TrainSettings:
-    steps: int = 500
-    lr: float = 5e-5
-    batch_size: int = 4
-    eps: float = 1e-8
-    max_grad_norm: float | None = None
-
-
-@dataclass
-class TaskSettings:
-    task: str = "???"
-    role: str = "???"
-
-
-@dataclass
-class EvalSettings:
-    name: str = "???"
-    kind: str = "choice"
-    batch_size: int = 32
-    keyword: str = "SARS-CoV-2"
-    neutral_keyword: str = "Lake Geneva"
-    seed: int = 0
-    tasks: dict[str, TaskSettings] = field(default_factory=dict)
-    limit: int | None = None
-    max_documents: int = 200
-
-
-@dataclass
-class WandbSettings:
-    mode: str = "offline"
-    project: str = "rna"
-    entity: str | None = None
-    group: str | None = None
-
-
-@dataclass
-class Settings:
-    """One trial. `alpha` is the retain weight by topic, `retain_loss` its name; layers are resolved to lists."""
-
-    method: MethodSettings = field(default_factory=MethodSettings)
-    retain_loss: str = "???"
-    alpha: dict[str, float] = field(default_factory=dict)
-    noise: NoiseSettings = field(default_factory=NoiseSettings)
-    layer: LayerSettings = field(default_factory=LayerSettings)
-    model: ModelSettings = field(default_factory=ModelSettings)
-    data: DataSettings = field(default_factory=DataSettings)
-    train: TrainSettings = field(default_factory=TrainSettings)
-    eval: EvalSettings = field(default_factory=EvalSettings)
-    wandb: WandbSettings = field(default_factory=WandbSettings)
-    variant: str = "paper"
-    seed: int = 0
-    baseline: str = "train"
-    rerun: bool = False
-    output_dir: str = "outputs"
 
 
 def register_resolvers() -> None:
@@ -310,6 +184,9 @@ def _check_choices(settings: Settings) -> None:
     _one_of("layer.trainable", settings.layer.trainable, ("down_proj", "all"))
     _one_of("layer.site", settings.layer.site, ("residual", "mlp"))
     _one_of("model.dtype", settings.model.dtype, ("float32", "bfloat16", "float16"))
+    if settings.model.attn_implementation is not None:
+        _one_of("model.attn_implementation", settings.model.attn_implementation, ATTENTION)
+    _check_devices(settings)
     _one_of("wandb.mode", settings.wandb.mode, ("offline", "online", "disabled"))
     _one_of("eval.kind", settings.eval.kind, ("choice", "perplexity"))
     for name, task in settings.eval.tasks.items():
@@ -329,6 +206,39 @@ def _check_choices(settings: Settings) -> None:
         raise ValueError(f"layer.site=mlp: has no meaning with method={method}; allowed with {', '.join(RM_METHODS)}")
 
 
+def _check_devices(settings: Settings) -> None:
+    """What can be said of devices and kernels without looking at the machine's own."""
+    model = settings.model
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", model.device):
+        raise ValueError(f"model.device={model.device}: allowed: auto, cpu, cuda, cuda:1, …")
+    if model.device_map is not None:
+        if isinstance(model.device_map, str):
+            _one_of("model.device_map", model.device_map, ("auto", "balanced", "sequential"))
+        elif not isinstance(model.device_map, dict):
+            raise ValueError(
+                f"model.device_map={model.device_map}: allowed: auto, balanced, sequential, or a mapping from modules "
+                "to devices"
+            )
+        if model.device != "auto":
+            raise ValueError(f"model.device={model.device}: has no meaning beside model.device_map={model.device_map}")
+        if settings.train.compile:
+            raise ValueError("train.compile=True: does not work with model.device_map, whose hooks move the streams")
+    if model.attn_implementation == "flash_attention_2":
+        if importlib.util.find_spec("flash_attn") is None:
+            raise ValueError(
+                "model.attn_implementation=flash_attention_2: needs the package flash-attn; allowed: sdpa, eager"
+            )
+        if model.dtype == "float32":
+            raise ValueError(
+                "model.attn_implementation=flash_attention_2: has no kernels for model.dtype=float32; "
+                "allowed with bfloat16, float16"
+            )
+    if settings.train_only and settings.method.name == "none":
+        raise ValueError("train_only=True: has no meaning with method=none, which trains nothing")
+    if settings.train.compile and settings.train.gradient_checkpointing:
+        raise ValueError("train.compile=True: does not work with train.gradient_checkpointing=True")
+
+
 def _check_ranges(settings: Settings) -> None:
     train, method = settings.train, settings.method
     at_least_zero = {
@@ -344,6 +254,9 @@ def _check_ranges(settings: Settings) -> None:
         "train.batch_size": train.batch_size,
         "train.eps": train.eps,
         "train.max_grad_norm": train.max_grad_norm,
+        "train.grad_accumulation": train.grad_accumulation,
+        "train.checkpoint_every": train.checkpoint_every,
+        "cache.max_gib": settings.cache.max_gib,
         "model.threads": settings.model.threads,
         "model.num_layers": settings.model.num_layers,
         "eval.batch_size": settings.eval.batch_size,
@@ -433,14 +346,3 @@ def _resolve_layers(settings: Settings, num_layers: int) -> None:
             f"noise.layers={noise.layers}: {method} reads the stream at layer.unlearn={layer.unlearn}, so noise "
             f"above it has no effect; allowed: 0 to {reach - 1}"
         )
-
-
-def without_defaults(value: Any) -> Any:
-    """A dataclass as a dict of what differs from its defaults: a new option with a neutral default changes no key."""
-    if isinstance(value, dict):
-        return {key: without_defaults(item) for key, item in value.items()}
-    if not is_dataclass(value):
-        return value
-    neutral = type(value)()
-    pairs = ((item.name, getattr(value, item.name)) for item in fields(value))
-    return {key: without_defaults(item) for key, item in pairs if item != getattr(neutral, key)}

@@ -3,14 +3,17 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from rna import NUMERICS
 from rna.batch import Batch, pad
-from rna.config import REFUSALS, CorpusSettings, Settings
-from rna.sources import text_files
+from rna.cache import Cache
+from rna.settings import REFUSALS, CorpusSettings, Settings
+from rna.sources import model_fingerprint, text_files, text_fingerprint
 
 
 @dataclass(frozen=True)
@@ -90,14 +93,8 @@ def _read_parquet(file: Path, field: str) -> Iterator[str]:
 READERS = {".txt": _read_txt, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
 
 
-def tokenise(
-    tokenizer: Any, texts: Iterator[str], *, name: str, max_length: int, holdout: float, batch_size: int
-) -> Corpus:
-    """Tokenise documents, cut at `max_length` tokens, the last `holdout` of them kept from training.
-
-    Raises:
-        ValueError: if there are fewer documents of two tokens or more than one batch.
-    """
+def tokenise(tokenizer: Any, texts: Iterator[str], *, max_length: int) -> tuple[list[list[int]], int]:
+    """Token ids of each document of two tokens or more, cut at `max_length`, and how many were cut."""
     documents: list[list[int]] = []
     truncated = 0
     for text in texts:
@@ -105,23 +102,48 @@ def tokenise(
         truncated += len(ids) > max_length
         if len(ids) > 1:
             documents.append(ids[:max_length])
-    kept = len(documents) - round(holdout * len(documents))
-    if kept < batch_size:
-        raise ValueError(
-            f"data: '{name}' has {kept} documents of two tokens or more to train on, "
-            f"fewer than train.batch_size={batch_size}"
-        )
-    return Corpus(name, documents[:kept], documents[kept:], truncated)
+    return documents, truncated
 
 
-def batches(documents: list[list[int]], *, batch_size: int, pad_id: int, generator: torch.Generator) -> Iterator[Batch]:
+def packed(documents: list[list[int]], truncated: int) -> dict[str, torch.Tensor]:
+    """Documents as tensors, for the cache."""
+    return {
+        "ids": torch.tensor([token for ids in documents for token in ids], dtype=torch.int32),
+        "lengths": torch.tensor([len(ids) for ids in documents], dtype=torch.int32),
+        "truncated": torch.tensor(truncated),
+    }
+
+
+def unpacked(tensors: dict[str, torch.Tensor]) -> tuple[list[list[int]], int]:
+    parts = tensors["ids"].split(tensors["lengths"].tolist())
+    return [part.tolist() for part in parts], int(tensors["truncated"])
+
+
+class Feed:
     """Batches without end: each pass over the documents in a fresh random order, none left out, none repeated."""
-    order: list[int] = []
-    while True:
-        while len(order) < batch_size:
-            order += torch.randperm(len(documents), generator=generator).tolist()
-        yield pad([documents[index] for index in order[:batch_size]], pad_id)
-        order = order[batch_size:]
+
+    def __init__(self, documents: list[list[int]], *, batch_size: int, pad_id: int, generator: torch.Generator) -> None:
+        self.documents, self.batch_size, self.pad_id, self.generator = documents, batch_size, pad_id, generator
+        self.order: list[int] = []
+        self.drawn = 0  # batches so far
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        while len(self.order) < self.batch_size:
+            self.order += torch.randperm(len(self.documents), generator=self.generator).tolist()
+        chosen, self.order = self.order[: self.batch_size], self.order[self.batch_size :]
+        self.drawn += 1
+        return pad([self.documents[index] for index in chosen], self.pad_id)
+
+    def state(self) -> dict[str, Any]:
+        """Where the feed stands, for a checkpoint."""
+        return {"order": self.order, "drawn": self.drawn, "generator": self.generator.get_state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.order, self.drawn = state["order"], state["drawn"]
+        self.generator.set_state(state["generator"])
 
 
 @dataclass(frozen=True)
@@ -167,20 +189,41 @@ def refusals_path(settings: Settings) -> str:
     return settings.data.refusals or str(REFUSALS)
 
 
-def load(settings: Settings, tokenizer: Any) -> Corpora:
-    """Tokenise the trial's corpora."""
-    options: dict[str, Any] = {"holdout": settings.data.holdout, "batch_size": settings.train.batch_size}
+def load(settings: Settings, tokenizer: Any, cache: Cache) -> Corpora:
+    """Tokenise the trial's corpora, or find them tokenised.
 
-    def read(name: str, key: str, corpus: CorpusSettings) -> Corpus:
-        texts = read_texts(corpus.path, corpus.field, f"{key}.path")
-        return tokenise(tokenizer, texts, name=name, max_length=corpus.max_length, **options)
+    Raises:
+        ValueError: if there are fewer documents of two tokens or more than one batch.
+    """
+    made_by = [model_fingerprint(settings.model.path, settings.model.revision), tokenizers_version()]
+
+    def read(name: str, key: str, corpus: CorpusSettings, holdout: float) -> Corpus:
+        source = text_fingerprint(corpus.path, f"{key}.path")
+        identity = [NUMERICS, made_by, source, corpus.field, corpus.max_length]
+        found = cache.load("tokens", identity)
+        if found is None:
+            texts = read_texts(corpus.path, corpus.field, f"{key}.path")
+            found = packed(*tokenise(tokenizer, texts, max_length=corpus.max_length))
+            cache.save("tokens", identity, found)
+        documents, truncated = unpacked(found)
+        kept = len(documents) - round(holdout * len(documents))
+        if kept < settings.train.batch_size:
+            raise ValueError(
+                f"{key}.path={corpus.path}: has {kept} documents of two tokens or more to train on, "
+                f"fewer than one batch; allowed: at least train.batch_size={settings.train.batch_size}"
+            )
+        return Corpus(name, documents[:kept], documents[kept:], truncated)
 
     forget = {
-        topic: read(f"forget/{topic}", f"data.topics.{topic}", corpus) for topic, corpus in settings.data.topics.items()
+        topic: read(f"forget/{topic}", f"data.topics.{topic}", corpus, settings.data.holdout)
+        for topic, corpus in settings.data.topics.items()
     }
-    retain = read("retain", "data.retain", settings.data.retain)
-    if settings.method.name != "dpo":
-        return Corpora(forget, retain, None)
-    texts = read_texts(refusals_path(settings), "text", "data.refusals")
-    options["holdout"] = 0.0
-    return Corpora(forget, retain, tokenise(tokenizer, texts, name="refusals", max_length=512, **options))
+    retain = read("retain", "data.retain", settings.data.retain, settings.data.holdout)
+    refusals = None
+    if settings.method.name == "dpo":
+        refusals = read("refusals", "data.refusals", CorpusSettings(path=refusals_path(settings)), 0.0)
+    return Corpora(forget, retain, refusals)
+
+
+def tokenizers_version() -> list[str]:
+    return [version("transformers"), version("tokenizers")]

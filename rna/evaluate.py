@@ -10,8 +10,8 @@ import torch
 
 from rna import losses, model, perturb
 from rna.batch import pad
-from rna.config import TASKS, EvalSettings
 from rna.model import Decoder
+from rna.settings import TASKS, EvalSettings
 
 Metrics = dict[str, float]
 Progress = Callable[[int, int], None]  # (done, total)
@@ -110,7 +110,9 @@ def token_losses(
             end = model.advance(decoder, model.embed(decoder, batch), len(decoder.layers))
             hidden_ND = model.head_hidden(decoder, end, predicts_BT)
             target_N = batch.ids_BT.roll(-1, 1)[predicts_BT]
-            values_N = model.head_values(decoder, hidden_ND, losses.target_log_probs, target_N).double()
+            values_N = model.head_values(
+                decoder, hidden_ND, losses.target_log_probs, losses.target_log_probs_and_slope, target_N
+            ).double()
         parts = values_N.split(predicts_BT.sum(1).tolist())
         found.sums += [-part.sum().item() for part in parts]
         found.counts += [len(part) for part in parts]

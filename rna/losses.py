@@ -39,13 +39,13 @@ def rmu_target(direction_D: Float[Tensor, "D"], coefficient: float) -> Float[Ten
 
 
 def adaptive_rmu_target(
-    direction_D: Float[Tensor, "D"], hidden_ref: Float[Tensor, "*tokens D"], beta: float
+    direction_D: Float[Tensor, "D"], norms_ref: Float[Tensor, "*tokens"], beta: float
 ) -> Float[Tensor, "*tokens D"]:
-    """β·‖z_ref‖₂·u, with the norm of each token of the reference (arXiv:2408.06223, Section 5).
+    """β·‖z_ref‖₂·u; `norms_ref` holds the norm of each token of the reference (arXiv:2408.06223, Section 5).
 
     Deviation: the released code takes the norm once, as a mean over tokens of the policy; here each token has its own.
     """
-    return beta * hidden_ref.detach().norm(dim=-1, keepdim=True) * direction_D
+    return beta * norms_ref[..., None] * direction_D
 
 
 def rsv_target(
@@ -120,3 +120,51 @@ def log_prob_kl(logits_NV: Float[Tensor, "N V"], logits_ref_NV: Float[Tensor, "N
     """KL(π_ref ‖ π_θ) of each token, in nats (arXiv:2501.19202, Section 2.2.2)."""
     log_ref_NV = log_softmax(logits_ref_NV.float(), -1)
     return (log_ref_NV.exp() * (log_ref_NV - log_softmax(logits_NV.float(), -1))).sum(-1)
+
+
+# The same three with their slopes ∂value/∂logits in closed form. The logits are overwritten, so that a chunk of them
+# passes through memory a few times only, and no graph of it is ever built.
+
+
+def target_log_probs_and_slope(
+    logits_NV: Float[Tensor, "N V"], target_N: Int[Tensor, "N"]
+) -> tuple[Float[Tensor, "N"], Float[Tensor, "N V"]]:
+    """`target_log_probs` and its slope, onehot(target) − π_θ. Overwrites `logits_NV`, which must be float32."""
+    values_N = target_log_probs(logits_NV, target_N)
+    slope_NV = _softmax_(logits_NV).neg_()
+    slope_NV.scatter_add_(1, target_N[:, None], torch.ones_like(values_N)[:, None])
+    return values_N, slope_NV
+
+
+def log_prob_mse_and_slope(
+    logits_NV: Float[Tensor, "N V"], logits_ref_NV: Float[Tensor, "N V"]
+) -> tuple[Float[Tensor, "N"], Float[Tensor, "N V"]]:
+    """`log_prob_mse` and its slope, (2/V)·(d − π_θ·Σd) with d = log π_θ − log π_ref. Overwrites both arguments."""
+    policy_NV = _log_softmax_(logits_NV)
+    difference_NV = _log_softmax_(logits_ref_NV).neg_().add_(policy_NV)
+    values_N = _row_dot(difference_NV, difference_NV) / difference_NV.shape[-1]
+    total_N = difference_NV.sum(-1, keepdim=True)
+    slope_NV = difference_NV.addcmul_(policy_NV.exp_(), total_N, value=-1.0)
+    return values_N, slope_NV.mul_(2.0 / slope_NV.shape[-1])
+
+
+def log_prob_kl_and_slope(
+    logits_NV: Float[Tensor, "N V"], logits_ref_NV: Float[Tensor, "N V"]
+) -> tuple[Float[Tensor, "N"], Float[Tensor, "N V"]]:
+    """`log_prob_kl` and its slope, π_θ − π_ref. Overwrites both arguments, which must be float32."""
+    log_ref_NV, policy_NV = _log_softmax_(logits_ref_NV), _log_softmax_(logits_NV)
+    reference_NV = log_ref_NV.exp()
+    values_N = _row_dot(reference_NV, log_ref_NV.sub_(policy_NV))
+    return values_N, policy_NV.exp_().sub_(reference_NV)
+
+
+def _log_softmax_(logits_NV: Tensor) -> Tensor:
+    return logits_NV.sub_(logits_NV.logsumexp(-1, keepdim=True))
+
+
+def _softmax_(logits_NV: Tensor) -> Tensor:
+    return _log_softmax_(logits_NV).exp_()
+
+
+def _row_dot(left_NV: Tensor, right_NV: Tensor) -> Tensor:
+    return torch.einsum("nv,nv->n", left_NV, right_NV)

@@ -5,8 +5,9 @@ A step's losses come one after the other, so that the forget graph is gone befor
 Shapes: B sequences, T tokens, D hidden width, N real tokens of a batch laid end to end.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,9 +16,9 @@ from torch import Tensor
 
 from rna import losses, model
 from rna.batch import Batch
-from rna.config import RM_METHODS
 from rna.model import Decoder, Deltas, Stream
 from rna.noise import GaussianNoise
+from rna.settings import RM_METHODS
 
 
 @dataclass
@@ -34,6 +35,9 @@ class Trial:
     directions: dict[str, Tensor] = field(default_factory=dict)  # topic -> RM's direction of unit norm
 
 
+Recall = Callable[[str, Callable[[], Tensor]], Tensor]  # (forget | refusal, how to compute it) -> the reference's value
+
+
 @dataclass
 class StepLosses:
     """One topic's step: iterate for (name, loss) pairs; afterwards `norms` holds mean token norms."""
@@ -45,6 +49,8 @@ class StepLosses:
     forget: Batch
     retain: Batch
     refusal: Batch | None
+    recall: Recall = lambda _role, compute: compute()
+    recompute: bool = False  # gradient checkpointing
     norms: dict[str, Tensor] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
@@ -56,18 +62,20 @@ class StepLosses:
         trial, batch = self.trial, self.forget
         entry = self._prefix(batch, trial.first_trained)
         hidden_ND = self._read(entry, batch, policy=True)
-        direction_D = trial.directions[self.topic]
+        direction_D = trial.directions[self.topic].to(hidden_ND.device)
         if trial.method == "rmu":
             target = losses.rmu_target(direction_D, trial.options["coefficient"])
+        elif trial.method == "adaptive_rmu":
+            norms_N = self.recall("forget", lambda: self._reference(entry, batch).norm(dim=-1))
+            target = losses.adaptive_rmu_target(direction_D, norms_N, trial.options["beta"])
         else:
-            with torch.no_grad():
-                hidden_ref_ND = self._read(entry, batch, policy=False).float()
-            if trial.method == "adaptive_rmu":
-                target = losses.adaptive_rmu_target(direction_D, hidden_ref_ND, trial.options["beta"])
-            else:
-                target = losses.rsv_target(direction_D, hidden_ref_ND, trial.options["coefficient"])
+            target = losses.rsv_target(direction_D, self._reference(entry, batch), trial.options["coefficient"])
         self._note_norm("forget", hidden_ND)
         return losses.representation_mse(hidden_ND, target)
+
+    @torch.no_grad()
+    def _reference(self, entry: Stream, batch: Batch) -> Float[Tensor, "N D"]:
+        return self._read(entry, batch, policy=False).float()
 
     def _rm_retain(self) -> Tensor:
         trial, batch = self.trial, self.retain
@@ -85,16 +93,17 @@ class StepLosses:
         log_probs_B = self._log_probs(entry, self.forget, mean=mean, policy=True, note="forget")
         if trial.method == "simnpo":
             return losses.simnpo(log_probs_B, beta=options["beta"], gamma=options["gamma"])
-        log_probs_ref_B = self._log_probs(entry, self.forget, mean=mean, policy=False)
+        log_probs_ref_B = self.recall("forget", lambda: self._log_probs(entry, self.forget, mean=mean, policy=False))
         if trial.method == "npo":
             return losses.npo(log_probs_B, log_probs_ref_B, beta=options["beta"])
-        assert self.refusal is not None
-        entry = self._prefix(self.refusal, trial.first_trained)
+        refusal = self.refusal
+        assert refusal is not None
+        start = self._prefix(refusal, trial.first_trained)
         return losses.dpo(
             log_probs_B,
             log_probs_ref_B,
-            self._log_probs(entry, self.refusal, mean=mean, policy=True),
-            self._log_probs(entry, self.refusal, mean=mean, policy=False),
+            self._log_probs(start, refusal, mean=mean, policy=True),
+            self.recall("refusal", lambda: self._log_probs(start, refusal, mean=mean, policy=False)),
             beta=options["beta"],
         )
 
@@ -105,14 +114,22 @@ class StepLosses:
             noised = model.advance(decoder, entry, len(decoder.layers), add_noise=trial.noise)
             hidden_ref_ND = model.head_hidden(decoder, noised, batch.mask_BT)
         hidden_ND = model.head_hidden(decoder, self._policy_stream(entry, batch, note="retain"), batch.mask_BT)
-        compare = {"mse": losses.log_prob_mse, "kl": losses.log_prob_kl}[trial.retain_loss]
+        value, with_slope = {
+            "mse": (losses.log_prob_mse, losses.log_prob_mse_and_slope),
+            "kl": (losses.log_prob_kl, losses.log_prob_kl_and_slope),
+        }[trial.retain_loss]
 
-        def value(logits_NV: Tensor, ref_ND: Tensor) -> Tensor:
+        def logits_of(ref_ND: Tensor) -> Tensor:
             with torch.no_grad():
-                logits_ref_NV = model.logits(decoder, ref_ND)
-            return compare(logits_NV, logits_ref_NV)
+                return model.logits(decoder, ref_ND).float()
 
-        return model.head_values(decoder, hidden_ND, value, hidden_ref_ND).mean()
+        return model.head_values(
+            decoder,
+            hidden_ND,
+            lambda logits_NV, ref_ND: value(logits_NV, logits_of(ref_ND)),
+            lambda logits_NV, ref_ND: with_slope(logits_NV, logits_of(ref_ND)),
+            hidden_ref_ND,
+        ).mean()
 
     def _shared(self) -> int:
         """The layer up to which policy and noised reference are the same on a retain sample."""
@@ -129,15 +146,18 @@ class StepLosses:
         """What RM's losses compare: the unlearn layer's output at the real tokens."""
         site = model.stream_at if self.trial.site == "residual" else model.mlp_output_at
         deltas = self.policy if policy else None
-        hidden_BTD = site(self.decoder, entry, self.trial.layer, policy=deltas, add_noise=noise)
-        return hidden_BTD[batch.mask_BT]
+        hidden_BTD = site(
+            self.decoder, entry, self.trial.layer, policy=deltas, add_noise=noise, recompute=self.recompute
+        )
+        return hidden_BTD[batch.mask_BT.to(hidden_BTD.device)]
 
     def _policy_stream(self, entry: Stream, batch: Batch, *, note: str | None) -> Stream:
         """The policy run to the end, its norm at the unlearn layer noted on the way."""
-        middle = model.advance(self.decoder, entry, self.trial.layer + 1, policy=self.policy)
+        run = partial(model.advance, self.decoder, policy=self.policy, recompute=self.recompute)
+        middle = run(entry, self.trial.layer + 1)
         if note:
-            self._note_norm(note, middle.hidden_BTD[batch.mask_BT])
-        return model.advance(self.decoder, middle, len(self.decoder.layers), policy=self.policy)
+            self._note_norm(note, middle.hidden_BTD[batch.mask_BT.to(middle.hidden_BTD.device)])
+        return run(middle, len(self.decoder.layers))
 
     def _log_probs(
         self, entry: Stream, batch: Batch, *, mean: bool, policy: bool, note: str | None = None
@@ -151,8 +171,11 @@ class StepLosses:
                 else model.advance(self.decoder, entry, len(self.decoder.layers))
             )
             hidden_ND = model.head_hidden(self.decoder, end, predicts_BT)
-            target_N = batch.ids_BT.roll(-1, 1)[predicts_BT]
-            values_N = model.head_values(self.decoder, hidden_ND, losses.target_log_probs, target_N)
+            target_N = batch.ids_BT.roll(-1, 1)[predicts_BT].to(hidden_ND.device)
+            values_N = model.head_values(
+                self.decoder, hidden_ND, losses.target_log_probs, losses.target_log_probs_and_slope, target_N
+            )
+        predicts_BT = predicts_BT.to(values_N.device)
         row_N = predicts_BT.nonzero()[:, 0]
         sums_B = torch.zeros(len(batch.ids_BT), device=values_N.device).index_add(0, row_N, values_N)
         return sums_B / predicts_BT.sum(1) if mean else sums_B

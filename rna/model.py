@@ -7,15 +7,18 @@ written to; the policy is the same modules with the trained tensors swapped in. 
 Shapes: B sequences, T tokens, D hidden width, V vocabulary, N real tokens of a batch laid end to end.
 """
 
+import ctypes
 import os
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.utils.checkpoint
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -25,7 +28,7 @@ from rna.batch import Batch
 Deltas = dict[str, Tensor]  # the model's name of a trained tensor -> its values
 AddNoise = Callable[[int, Tensor], Tensor]  # (layer, the stream that leaves it) -> the stream that goes on
 
-CHUNK = 1024  # tokens whose logits exist at one time
+CHUNK = {"cpu": 3 * 2**21, "cuda": 2**27}  # logits that exist at one time; the C library reuses blocks of < 32 MiB
 
 
 @dataclass
@@ -45,20 +48,36 @@ class Decoder:
     base: nn.Module
     layers: nn.ModuleList
     norm: nn.Module
-    head: nn.Module
+    head: nn.Module | None  # None: only as many layers as RM methods run are here
     softcap: float | None
     names: dict[int, str]  # a layer's index -> the prefix of its tensors' names
+    width: int
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    @property
-    def width(self) -> int:
-        return int(self.head.weight.shape[-1])  # pyright: ignore[reportArgumentType, reportIndexIssue]
+
+class Headless(nn.Module):
+    """A decoder without its head, its tensors named as in the whole model."""
+
+    def __init__(self, base: Any) -> None:
+        super().__init__()
+        self.model = base
+        self.config = base.config
 
 
-def load(path: str, *, dtype: str, device: str, revision: str | None) -> tuple[Decoder, Any]:
+def load(
+    path: str,
+    *,
+    dtype: str,
+    device: str,
+    revision: str | None,
+    device_map: Any = None,
+    attn_implementation: str | None = None,
+    compiled: bool = False,
+    num_layers: int | None = None,
+) -> tuple[Decoder, Any]:
     """Load a causal LM and its tokenizer, frozen.
 
     Args:
@@ -66,8 +85,16 @@ def load(path: str, *, dtype: str, device: str, revision: str | None) -> tuple[D
         dtype: `float32`, `bfloat16` or `float16`.
         device: `auto` (the first GPU if there is one), `cpu`, `cuda`, `cuda:1`, …
         revision: the hub revision, or None for its main branch.
+        device_map: how to lay the layers over several GPUs, in place of `device`: `auto`, `balanced`, `sequential`,
+            or a mapping from module names to devices.
+        attn_implementation: `sdpa`, `eager`, `flash_attention_2`; None leaves it to transformers.
+        compiled: whether torch.compile makes the layers' kernels.
+        num_layers: load the embeddings and this many layers alone, without the head: all that RM methods run.
+
+    Raises:
+        ValueError: for an architecture that cannot be split, or a device map that leaves layers on the CPU or disk.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     options: dict[str, Any] = {"revision": revision or "main"}
@@ -77,8 +104,66 @@ def load(path: str, *, dtype: str, device: str, revision: str | None) -> tuple[D
     tokenizer = AutoTokenizer.from_pretrained(path, **options)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token_id = tokenizer.eos_token_id
-    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), **options)
-    return split(model.to(where).eval().requires_grad_(False)), tokenizer
+    options |= {"dtype": getattr(torch, dtype), "device_map": device_map or where}
+    if attn_implementation is not None:
+        options["attn_implementation"] = attn_implementation
+    if num_layers is None:
+        model: Any = AutoModelForCausalLM.from_pretrained(path, **options)
+    else:
+        config: Any = AutoConfig.from_pretrained(path, **{k: v for k, v in options.items() if k != "device_map"})
+        _shorten(config.get_text_config(), num_layers)
+        with _quiet():  # of the tensors that are left out on purpose
+            model = Headless(AutoModel.from_pretrained(path, config=config, **options))
+    _refuse_offloading(model, device_map)
+    decoder = split(model.eval().requires_grad_(False))
+    if compiled:
+        for layer in decoder.layers:
+            layer.compile()
+    if decoder.device.type == "cpu":
+        keep_freed_memory()
+    return decoder, tokenizer
+
+
+def _shorten(config: Any, num_layers: int) -> None:
+    """Make a model's config that of its first layers."""
+    config.num_hidden_layers = num_layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:num_layers]
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _refuse_offloading(model: Any, device_map: Any) -> None:
+    places = {str(place) for place in getattr(getattr(model, "model", model), "hf_device_map", {}).values()}
+    places |= {str(place) for place in getattr(model, "hf_device_map", {}).values()}
+    offloaded = places & ({"disk"} | ({"cpu"} if len(places) > 1 else set()))
+    if offloaded:
+        raise ValueError(
+            f"model.device_map={device_map}: layers would lie on {' and '.join(sorted(offloaded))} and be copied at "
+            "every step; use more or larger GPUs, model.dtype=bfloat16, or train_only=true for RM methods"
+        )
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what a step frees for the next step, in place of giving it back and faulting it in again.
+
+    It took a tenth off a step on a CPU. Only glibc has this setting; elsewhere nothing changes.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        trim_threshold, mmap_threshold = -1, -3
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(mmap_threshold, 2**25)
 
 
 def split(model: nn.Module) -> Decoder:
@@ -92,16 +177,17 @@ def split(model: nn.Module) -> Decoder:
     base = getattr(base, "language_model", base)
     head = getattr(model, "lm_head", None)
     parts = {"model.layers": getattr(base, "layers", None), "model.norm": getattr(base, "norm", None), "lm_head": head}
-    missing = [name for name, part in parts.items() if part is None]
+    missing = [name for name, part in parts.items() if part is None and not (part is head and type(model) is Headless)]
     if missing or base is None or not isinstance(parts["model.layers"], nn.ModuleList):
         raise ValueError(f"model: {kind} cannot be split into prefix, block and suffix: it has no {', '.join(missing)}")
     layers = parts["model.layers"]
     if not all(hasattr(layer, "mlp") for layer in layers):
         raise ValueError(f"model: {kind} cannot be split: its layers have no mlp")
-    softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)  # pyright: ignore
+    config: Any = model.config.get_text_config()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+    softcap = getattr(config, "final_logit_softcapping", None)
     names = {id(module): name for name, module in model.named_modules()}
     prefixes = {index: names[id(layer)] for index, layer in enumerate(layers)}
-    return Decoder(model, base, layers, parts["model.norm"], head, softcap, prefixes)  # pyright: ignore
+    return Decoder(model, base, layers, parts["model.norm"], head, softcap, prefixes, config.hidden_size)  # pyright: ignore
 
 
 def trained_names(decoder: Decoder, layers: Sequence[int], trainable: str) -> list[str]:
@@ -158,56 +244,85 @@ def embed(decoder: Decoder, batch: Batch) -> Stream:
         caught.append(kwargs)
         return hidden_BTD
 
+    own = [layer.__dict__.get("forward") for layer in decoder.layers]  # a hook's, where a device map put one there
     for layer in decoder.layers:
         layer.forward = step_over
     try:
         with torch.no_grad():
             decoder.base(input_ids=batch.ids_BT, attention_mask=batch.mask_BT.long(), use_cache=False)
     finally:
-        for layer in decoder.layers:
+        for layer, forward in zip(decoder.layers, own, strict=True):
             del layer.forward
+            if forward is not None:
+                layer.forward = forward
     return Stream(entering[0], 0, caught)
 
 
+def _layer_forward(layer: nn.Module, own: Deltas, inputs: dict[str, Any], hidden_BTD: Tensor) -> Tensor:
+    return functional_call(layer, own, (hidden_BTD,), inputs) if own else layer(hidden_BTD, **inputs)
+
+
 def advance(
-    decoder: Decoder, stream: Stream, stop: int, *, policy: Deltas | None = None, add_noise: AddNoise | None = None
+    decoder: Decoder,
+    stream: Stream,
+    stop: int,
+    *,
+    policy: Deltas | None = None,
+    add_noise: AddNoise | None = None,
+    recompute: bool = False,
 ) -> Stream:
     """Run the stream through the layers up to, not including, layer `stop`.
 
     Args:
         policy: the trained tensors to use in place of the reference's own; None runs the reference.
         add_noise: called with (layer, stream leaving it) after each layer.
+        recompute: keep each layer's input alone for the backward pass, which runs the layer again.
     """
     hidden_BTD = stream.hidden_BTD
     for index in range(stream.layer, stop):
-        layer, inputs = decoder.layers[index], stream.layer_inputs[index]
         prefix = decoder.names[index] + "."
         own = {
             name.removeprefix(prefix): tensor.to(hidden_BTD.dtype)
             for name, tensor in (policy or {}).items()
             if name.startswith(prefix)
         }
-        hidden_BTD = functional_call(layer, own, (hidden_BTD,), inputs) if own else layer(hidden_BTD, **inputs)
+        run = partial(_layer_forward, decoder.layers[index], own, stream.layer_inputs[index])
+        if recompute and torch.is_grad_enabled():
+            hidden_BTD = torch.utils.checkpoint.checkpoint(run, hidden_BTD, use_reentrant=False)
+        else:
+            hidden_BTD = run(hidden_BTD)
         if add_noise is not None:
             hidden_BTD = add_noise(index, hidden_BTD)
     return Stream(hidden_BTD, stop, stream.layer_inputs)
 
 
 def stream_at(
-    decoder: Decoder, stream: Stream, layer: int, *, policy: Deltas | None = None, add_noise: AddNoise | None = None
+    decoder: Decoder,
+    stream: Stream,
+    layer: int,
+    *,
+    policy: Deltas | None = None,
+    add_noise: AddNoise | None = None,
+    recompute: bool = False,
 ) -> Float[Tensor, "B T D"]:
     """The residual stream that leaves decoder layer `layer`."""
-    return advance(decoder, stream, layer + 1, policy=policy, add_noise=add_noise).hidden_BTD
+    return advance(decoder, stream, layer + 1, policy=policy, add_noise=add_noise, recompute=recompute).hidden_BTD
 
 
 def mlp_output_at(
-    decoder: Decoder, stream: Stream, layer: int, *, policy: Deltas | None = None, add_noise: AddNoise | None = None
+    decoder: Decoder,
+    stream: Stream,
+    layer: int,
+    *,
+    policy: Deltas | None = None,
+    add_noise: AddNoise | None = None,
+    recompute: bool = False,
 ) -> Float[Tensor, "B T D"]:
     """The output of the MLP of decoder layer `layer`, with noise of that layer added to it and not to the stream."""
     caught: list[Tensor] = []
     hook = decoder.layers[layer].mlp.register_forward_hook(lambda _m, _i, output: caught.append(output))  # pyright: ignore
     try:
-        before = advance(decoder, stream, layer, policy=policy, add_noise=add_noise)
+        before = advance(decoder, stream, layer, policy=policy, add_noise=add_noise, recompute=recompute)
         advance(decoder, before, layer + 1, policy=policy)
     finally:
         hook.remove()
@@ -217,11 +332,12 @@ def mlp_output_at(
 def head_hidden(decoder: Decoder, stream: Stream, keep_BT: Bool[Tensor, "B T"]) -> Float[Tensor, "N D"]:
     """The normalised stream at the kept positions, ready for `logits`; the stream has left the last layer."""
     assert stream.layer == len(decoder.layers), "the suffix has not been run"
-    return decoder.norm(stream.hidden_BTD[keep_BT])
+    return decoder.norm(stream.hidden_BTD[keep_BT.to(stream.hidden_BTD.device)])
 
 
 def logits(decoder: Decoder, hidden_ND: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
     """The head's logits, with the architecture's soft cap where it has one."""
+    assert decoder.head is not None, "the head was not loaded"
     logits_NV = decoder.head(hidden_ND)
     if decoder.softcap is not None:
         logits_NV = decoder.softcap * torch.tanh(logits_NV / decoder.softcap)
@@ -229,23 +345,30 @@ def logits(decoder: Decoder, hidden_ND: Float[Tensor, "N D"]) -> Float[Tensor, "
 
 
 TokenValues = Callable[..., Tensor]  # (logits [N, V], extras [N, …]) -> values [N]
+WithSlope = Callable[..., tuple[Tensor, Tensor]]  # the same -> values [N], slopes [N, V]; may overwrite the logits
+
+
+def _chunks(decoder: Decoder, hidden_ND: Tensor) -> list[slice]:
+    assert decoder.head is not None, "the head was not loaded"
+    weight: Any = decoder.head.weight
+    size = max(1, CHUNK[hidden_ND.device.type] // weight.shape[0])
+    return [slice(start, start + size) for start in range(0, len(hidden_ND), size)]
 
 
 class _HeadValues(torch.autograd.Function):
     """Values of tokens and their gradients, chunk by chunk; the logits of a chunk are gone before the next."""
 
     @staticmethod
-    def forward(ctx: Any, hidden_ND: Tensor, decoder: Decoder, value: TokenValues, *extras_N: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden_ND: Tensor, decoder: Decoder, with_slope: WithSlope, *extras_N: Tensor) -> Tensor:
         values, slopes = [], []
-        for start in range(0, len(hidden_ND), CHUNK):
-            part = slice(start, start + CHUNK)
+        for part in _chunks(decoder, hidden_ND):
             with torch.enable_grad():
-                hidden = hidden_ND[part].detach().requires_grad_(ctx.needs_input_grad[0])
-                values_N = value(logits(decoder, hidden), *(extra[part] for extra in extras_N))
-                if hidden.requires_grad:
-                    slopes.append(torch.autograd.grad(values_N.sum(), hidden)[0])
-            values.append(values_N.detach())
-        ctx.save_for_backward(*([torch.cat(slopes)] if slopes else []))
+                hidden = hidden_ND[part].detach().requires_grad_()
+                logits_NV = logits(decoder, hidden)
+            values_N, slope_NV = with_slope(logits_NV.detach().float(), *(extra[part] for extra in extras_N))
+            slopes.append(torch.autograd.grad(logits_NV, hidden, slope_NV.to(logits_NV.dtype))[0])
+            values.append(values_N)
+        ctx.save_for_backward(torch.cat(slopes))
         return torch.cat(values)
 
     @staticmethod
@@ -255,31 +378,47 @@ class _HeadValues(torch.autograd.Function):
 
 
 def head_values(
-    decoder: Decoder, hidden_ND: Float[Tensor, "N D"], value: TokenValues, *extras_N: Tensor
+    decoder: Decoder,
+    hidden_ND: Float[Tensor, "N D"],
+    value: TokenValues,
+    with_slope: WithSlope,
+    *extras_N: Tensor,
 ) -> Float[Tensor, "N"]:
     """`value(logits, *extras)` of each token, differentiable in the hidden states, never holding all logits.
 
     A token's value depends on its own hidden state alone, so its gradient is taken while its logits exist, and the
-    backward pass only scales it: one head forward and one head backward in all.
+    backward pass only scales it: one head forward and one head backward in all. Where no gradient is wanted, `value`
+    is called in place of `with_slope`.
     """
-    return _HeadValues.apply(hidden_ND, decoder, value, *extras_N)  # pyright: ignore
+    if torch.is_grad_enabled() and hidden_ND.requires_grad:
+        return _HeadValues.apply(hidden_ND, decoder, with_slope, *extras_N)  # pyright: ignore
+    parts = _chunks(decoder, hidden_ND)
+    return torch.cat([value(logits(decoder, hidden_ND[part]), *(extra[part] for extra in extras_N)) for part in parts])
 
 
 def self_check(decoder: Decoder, batch: Batch) -> None:
     """Compare the staged forward with the model's own on one batch.
 
     Raises:
-        ValueError: naming the architecture, if the logits at real tokens differ by more than rounding.
+        ValueError: naming the architecture, if hidden states or logits at real tokens differ by more than rounding.
     """
+    inputs = {"input_ids": batch.ids_BT, "attention_mask": batch.mask_BT.long(), "use_cache": False}
     with torch.no_grad():
-        whole = decoder.model(input_ids=batch.ids_BT, attention_mask=batch.mask_BT.long(), use_cache=False)
+        own_ND = decoder.base(**inputs).last_hidden_state
+        own_ND = own_ND[batch.mask_BT.to(own_ND.device)]
         stream = advance(decoder, embed(decoder, batch), len(decoder.layers))
-        staged_NV = logits(decoder, head_hidden(decoder, stream, batch.mask_BT)).float()
-    whole_NV = whole.logits[batch.mask_BT].float()
-    difference, size = (staged_NV - whole_NV).abs().max().item(), whole_NV.abs().max().item()
-    if not difference <= 1e-2 * max(size, 1.0):
-        kind = type(decoder.model).__name__
-        raise ValueError(f"model: the staged forward of {kind} differs from its own by {difference:.3g} in the logits")
+        staged_ND = head_hidden(decoder, stream, batch.mask_BT)
+        compared = [("hidden states", staged_ND, own_ND)]
+        if decoder.head is not None:
+            own_logits = decoder.model(**inputs).logits
+            compared.append(("logits", logits(decoder, staged_ND), own_logits[batch.mask_BT.to(own_logits.device)]))
+    for what, staged, own in compared:
+        difference, size = (staged.float() - own.float()).abs().max().item(), own.float().abs().max().item()
+        if not difference <= 1e-2 * max(size, 1.0):
+            raise ValueError(
+                f"model: the staged forward of {type(decoder.model).__name__} differs from its own by "
+                f"{difference:.3g} in the {what}"
+            )
 
 
 def save_deltas(deltas: Deltas, path: Path) -> None:

@@ -23,8 +23,8 @@ class GaussianNoise:
     def __call__(self, layer: int, hidden_BTD: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         if layer not in self.layers:
             return hidden_BTD
-        noise_BTD = torch.randn(hidden_BTD.shape, generator=self.generator, device=hidden_BTD.device)
-        return hidden_BTD + (self.std * noise_BTD).to(hidden_BTD.dtype)
+        noise_BTD = torch.randn(hidden_BTD.shape, generator=self.generator, device=self.generator.device)
+        return hidden_BTD + (self.std * noise_BTD).to(hidden_BTD)
 
 
 def standard_deviation(nu: float, scale: str) -> float:

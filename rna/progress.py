@@ -2,16 +2,18 @@
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context, parent_process
 from queue import Empty
 from typing import Any
 
-from rna import trial
+from rna import signals, trial
 from rna.trial import Arm, Progress
 
 Tell = Callable[[str, str, int, int], None]  # (label, phase, done, total)
@@ -27,6 +29,7 @@ def work_on(rows: list[Arm]) -> None:
 
     Raises:
         TrialFailed: the first failure, after all arms are through.
+        Interrupted: at SIGTERM, when the arms in work have written their checkpoints.
     """
     threads = rows[0].settings.model.threads
     workers = min(len(rows), (os.cpu_count() or 1) // threads) if threads else 1
@@ -51,24 +54,56 @@ def _side_by_side(rows: list[Arm], workers: int, tell: Tell) -> list[trial.Trial
     context = get_context("spawn")
     mail: Any = context.Queue()
     failures: list[trial.TrialFailed] = []
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_open_mail, initargs=(mail,)) as pool:
+    stopped: BaseException | None = None
+    # A signal is for the trials: they write checkpoints. At a stop no further one begins.
+    with (
+        signals.noted(*signals.WARNINGS, *signals.STOPS) as heard,
+        ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(mail,)) as pool,
+    ):
         running: dict[Future[None], Arm] = {pool.submit(_work, row): row for row in rows}
         while running:
             finished, _ = wait(running, timeout=0.1, return_when=FIRST_COMPLETED)
             _deliver(mail, tell)
+            for number in heard.pending:
+                for child in active_children():
+                    if child.pid is not None:
+                        os.kill(child.pid, number)
+            try:
+                heard.obey()
+            except (signals.Interrupted, KeyboardInterrupt) as stop:
+                stopped = stop
+                for future in running:
+                    future.cancel()
             for future in finished:
-                row, error = running.pop(future), future.exception()
+                row = running.pop(future)
+                error = None if future.cancelled() else future.exception()
                 if isinstance(error, trial.TrialFailed):
                     failures.append(error)
+                elif isinstance(error, signals.Interrupted | KeyboardInterrupt):
+                    stopped = stopped or error
+                elif isinstance(error, BrokenProcessPool):
+                    killed = f"{row.label}: its process was killed, most likely for want of memory"
+                    failures.append(trial.TrialFailed(f"{killed}; give the same command again to go on"))
                 elif error is not None:
                     raise error
                 tell(row.label, "done", 1, 1)
+    if stopped is not None:
+        raise stopped
     return failures
 
 
-def _open_mail(mail: Any) -> None:
+def _begin(mail: Any) -> None:
+    """A worker's start: where its news go, and that it must not outlive its parent."""
     global _mail
     _mail = mail
+    parent = parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _work(row: Arm) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rna import NUMERICS, __version__
-from rna.config import BUILTIN, REFUSALS, TASKS, EvalSettings, Settings, TaskSettings, without_defaults
+from rna.settings import BUILTIN, NEUTRAL, REFUSALS, TASKS, EvalSettings, Settings, TaskSettings, without_defaults
 from rna.sources import digest, fingerprint, model_fingerprint, text_fingerprint
 
 Record = dict[str, Any]
@@ -35,6 +35,8 @@ def train_identity(settings: Settings) -> dict[str, Any]:
             "dtype": settings.model.dtype,
         },
     }
+    if settings.model.attn_implementation is not None:
+        identity["model"]["attn_implementation"] = settings.model.attn_implementation
     if settings.method.name == "none":
         return identity
     data = _corpora(settings)
@@ -46,7 +48,7 @@ def train_identity(settings: Settings) -> dict[str, Any]:
         "alpha": settings.alpha,
         "noise": without_defaults(settings.noise),
         "layer": without_defaults(settings.layer),
-        "train": without_defaults(settings.train),
+        "train": {key: value for key, value in without_defaults(settings.train).items() if key not in NEUTRAL},
         "topics": list(settings.data.topics),
         "data": data,
         "seed": settings.seed,
@@ -199,6 +201,10 @@ def single_flight(output_dir: str, key: str) -> Generator[None]:
 
 def delta_path(output_dir: str, key: str) -> Path:
     return Path(output_dir) / "trials" / key / "unlearned.safetensors"
+
+
+def checkpoint_path(output_dir: str, key: str) -> Path:
+    return Path(output_dir) / "trials" / key / "checkpoint.pt"
 
 
 def provenance() -> Record:

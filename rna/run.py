@@ -4,13 +4,14 @@ data → model (+ noise) → methods (losses) → train → evaluate → results
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rna import config, results
-from rna.config import CONF, Settings
+from rna.settings import CONF, Settings
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """The command line. Mistakes end in one line and exit code 2, failed trials in one line and exit code 1."""
+    """The command line. A mistake ends in one line and exit code 2, a failed trial in one line and exit code 1, a
+    signal in one line and 128 + its number."""
     import hydra
     from hydra._internal.utils import get_args_parser
 
@@ -39,10 +41,16 @@ def job(composed: "DictConfig") -> None:
 
 def guarded(action: Callable[[], Any]) -> None:
     """Run, and turn a user's mistake or a failed trial into one line; HYDRA_FULL_ERROR=1 shows the traceback."""
+    from rna.signals import Interrupted
     from rna.trial import TrialFailed
 
     try:
         action()
+    except (Interrupted, KeyboardInterrupt) as stop:
+        number = stop.number if isinstance(stop, Interrupted) else signal.SIGINT
+        name = signal.Signals(number).name
+        print(f"stopped by {name}; the same command goes on where this one was", file=sys.stderr)
+        sys.exit(128 + number)
     except (ValueError, TrialFailed) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
@@ -77,14 +85,16 @@ def report(settings: Settings, rows: "list[Arm]") -> None:
 
     width = None if sys.stdout.isatty() else 200
     console = Console(width=width, highlight=False)
-    console.print(show.table(rows))
-    for line in show.verdicts(rows):
-        console.print(line, soft_wrap=True)
+    if not settings.train_only:
+        console.print(show.table(rows))
+        for line in show.verdicts(rows):
+            console.print(line, soft_wrap=True)
     for row in rows:
         if row.trained is not None:
             path = results.path_of(settings.output_dir, row.key)
             note = f" · W&B {row.trained['wandb']}" if row.trained.get("wandb") else ""
-            console.print(f"{row.label}: {path}{note}", soft_wrap=True)
+            delta = f" · {results.delta_path(settings.output_dir, row.key)}" if settings.train_only else ""
+            console.print(f"{row.label}: {path}{delta}{note}", soft_wrap=True)
 
 
 def compose(overrides: list[str], config_dir: str | None) -> "DictConfig":

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rna.config import Settings
+from rna.settings import Settings
 
 
 @dataclass

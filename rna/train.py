@@ -1,19 +1,23 @@
 """The loop of an unlearning trial: the only backward pass and the only optimiser's step."""
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from rna import losses, model
+from rna import losses, model, signals
 from rna.batch import Batch
-from rna.config import RM_METHODS, Settings
-from rna.data import Corpora, Corpus, batches
+from rna.cache import Remembered
+from rna.checkpoint import Checkpoint
+from rna.data import Corpora, Corpus, Feed
 from rna.methods import StepLosses, Trial
 from rna.model import Decoder, Deltas
 from rna.noise import GaussianNoise, standard_deviation
 from rna.seeding import generator
+from rna.settings import RM_METHODS, Settings
 
 StepReport = dict[str, float]  # flat names: train/forget_loss, train/grad_norm, …
 
@@ -30,17 +34,37 @@ class NotFinite(ArithmeticError):
 class Feeds:
     """Endless batches: the forget set of each topic, the retain set, and refusals for DPO."""
 
-    forget: dict[str, Iterator[Batch]]
-    retain: Iterator[Batch]
-    refusal: Iterator[Batch] | None
+    forget: dict[str, Feed]
+    retain: Feed
+    refusal: Feed | None
+
+    def by_name(self) -> dict[str, Feed]:
+        named = {f"forget/{topic}": feed for topic, feed in self.forget.items()} | {"retain": self.retain}
+        return named | ({"refusal": self.refusal} if self.refusal else {})
+
+
+@dataclass
+class Micro:
+    """One micro-batch: its share of each loss, so that accumulated gradients are those of one large batch."""
+
+    forget: Batch
+    retain: Batch
+    refusal: Batch | None
+    number: int  # of the forget batch in its feed
+    refusal_number: int
+    shares: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> int:
+        return self.forget.tokens + self.retain.tokens + (self.refusal.tokens if self.refusal else 0)
 
 
 def feeds(settings: Settings, corpora: Corpora, pad_id: int) -> Feeds:
     """Batches in an order drawn for each corpus from the trial's seed."""
 
-    def draw(corpus: Corpus) -> Iterator[Batch]:
+    def draw(corpus: Corpus) -> Feed:
         order = generator(settings.seed, "order", corpus.name)
-        return batches(corpus.documents, batch_size=settings.train.batch_size, pad_id=pad_id, generator=order)
+        return Feed(corpus.documents, batch_size=settings.train.batch_size, pad_id=pad_id, generator=order)
 
     forget = {topic: draw(corpus) for topic, corpus in corpora.forget.items()}
     return Feeds(forget, draw(corpora.retain), draw(corpora.refusals) if corpora.refusals else None)
@@ -71,15 +95,30 @@ def prepare(settings: Settings, decoder: Decoder) -> Trial:
     )
 
 
-def train(settings: Settings, decoder: Decoder, source: Feeds, on_step: Callable[[int, StepReport], None]) -> Deltas:
+def train(
+    settings: Settings,
+    decoder: Decoder,
+    source: Feeds,
+    on_step: Callable[[int, StepReport], None],
+    *,
+    checkpoint: Checkpoint | None = None,
+    remembered: dict[str, Remembered] | None = None,
+) -> Deltas:
     """Unlearn, and return the trained tensors in the model's own dtype; the model itself is left as it was.
 
     `L = forget_loss + α·retain_loss` with the α of the step's topic; step i takes topic i mod n_topics
     (arXiv:2501.19202, Eqs. 2 to 4 and Algorithm 1). AdamW at a constant learning rate, without weight decay, on
-    float32 copies of the trained tensors.
+    float32 copies of the trained tensors. A training that was interrupted goes on from its checkpoint, and ends with
+    the same tensors.
+
+    Args:
+        on_step: called with (step, report) after each step, and for the steps a checkpoint brings back.
+        checkpoint: where to save every `train.checkpoint_every` steps, and at a cluster's warning or a stop.
+        remembered: by feed, the reference's values on its batches, which no trial changes.
 
     Raises:
         NotFinite: before the optimiser's step that would have spread it.
+        Interrupted: after a checkpoint, at SIGTERM.
     """
     trial = prepare(settings, decoder)
     names = model.trained_names(decoder, settings.layer.trained, settings.layer.trainable)
@@ -87,36 +126,122 @@ def train(settings: Settings, decoder: Decoder, source: Feeds, on_step: Callable
     options = settings.train
     optimizer = torch.optim.AdamW(policy.values(), lr=options.lr, eps=options.eps, weight_decay=0.0)
     topics = list(source.forget)
-    for step in range(options.steps):
-        started = time.perf_counter()
-        topic = topics[step % len(topics)]
-        forget, retain = (next(feed).to(decoder.device) for feed in (source.forget[topic], source.retain))
-        refusal = next(source.refusal).to(decoder.device) if source.refusal else None
-        step_losses = StepLosses(decoder, policy, trial, topic, forget, retain, refusal)
-        alpha = settings.alpha[topic]
+    curve: list[StepReport] = []
+    if checkpoint is not None and (state := checkpoint.load()) is not None:
+        curve = _restore(state, policy, optimizer, trial, source)
+        for step, report in enumerate(curve, 1):
+            on_step(step, report)
 
-        optimizer.zero_grad()
-        values: dict[str, float] = {}
-        for name, loss in step_losses:
-            values[name] = loss.item()
-            if not torch.isfinite(loss):
-                raise NotFinite(step + 1, f"{name}_loss ({values[name]})")
-            (loss if name == "forget" else alpha * loss).backward()
-        grad_norm = torch.nn.utils.clip_grad_norm_(policy.values(), options.max_grad_norm or float("inf"))
-        if not torch.isfinite(grad_norm):
-            raise NotFinite(step + 1, f"grad_norm ({grad_norm.item()})")
-        optimizer.step()
+    with signals.noted(*signals.WARNINGS, *signals.STOPS) as heard:
+        for step in range(len(curve), options.steps):
+            started = time.perf_counter()
+            topic = topics[step % len(topics)]
+            micros = _draw(settings, source, topic, decoder.device)
+            alpha = settings.alpha[topic]
 
-        tokens = forget.tokens + retain.tokens + (refusal.tokens if refusal else 0)
-        on_step(
-            step + 1,
-            {
-                "train/forget_loss": values["forget"],
-                "train/retain_loss": values["retain"],
-                "train/loss": values["forget"] + alpha * values["retain"],
-                "train/grad_norm": grad_norm.item(),
-                **{f"train/{name}_norm": norm.item() for name, norm in step_losses.norms.items()},
-                "train/tokens_per_second": tokens / (time.perf_counter() - started),
-            },
-        )
+            optimizer.zero_grad()
+            values = {"forget": 0.0, "retain": 0.0}
+            norms = {"forget": 0.0, "retain": 0.0}
+            for micro in micros:
+                recall = _recall(remembered or {}, topic, micro)
+                step_losses = StepLosses(
+                    decoder,
+                    policy,
+                    trial,
+                    topic,
+                    micro.forget,
+                    micro.retain,
+                    micro.refusal,
+                    recall,
+                    options.gradient_checkpointing,
+                )
+                for name, loss in step_losses:
+                    if not torch.isfinite(loss):
+                        raise NotFinite(step + 1, f"{name}_loss ({loss.item()})")
+                    values[name] += micro.shares[name] * loss.item()
+                    weight = micro.shares[name] * (1.0 if name == "forget" else alpha)
+                    (loss if weight == 1.0 else weight * loss).backward()
+                for name, norm in step_losses.norms.items():
+                    norms[name] += norm.item() / len(micros)
+            grad_norm = torch.nn.utils.clip_grad_norm_(policy.values(), options.max_grad_norm or float("inf"))
+            if not torch.isfinite(grad_norm):
+                raise NotFinite(step + 1, f"grad_norm ({grad_norm.item()})")
+            optimizer.step()
+
+            curve.append(
+                {
+                    "train/forget_loss": values["forget"],
+                    "train/retain_loss": values["retain"],
+                    "train/loss": values["forget"] + alpha * values["retain"],
+                    "train/grad_norm": grad_norm.item(),
+                    **{f"train/{name}_norm": norm for name, norm in norms.items()},
+                    "train/tokens_per_second": sum(m.tokens for m in micros) / (time.perf_counter() - started),
+                }
+            )
+            on_step(step + 1, curve[-1])
+            due = options.checkpoint_every and (step + 1) % options.checkpoint_every == 0
+            if checkpoint is not None and step + 1 < options.steps and (due or heard.pending):
+                checkpoint.save(_state(policy, optimizer, trial, source, curve))
+            heard.obey()
+    for kept in (remembered or {}).values():
+        kept.keep()
     return model.rounded(decoder, policy)
+
+
+def _draw(settings: Settings, source: Feeds, topic: str, device: torch.device) -> list[Micro]:
+    """A step's micro-batches. RM's losses and every retain loss are means over tokens, PO's forget losses over
+    sequences: each micro-batch counts by its tokens or its sequences."""
+    micros: list[Micro] = []
+    for _ in range(settings.train.grad_accumulation):
+        forget, retain = source.forget[topic], source.retain
+        number, refusal_number = forget.drawn, source.refusal.drawn if source.refusal else 0
+        refusal = next(source.refusal).to(device) if source.refusal else None
+        micros.append(Micro(next(forget).to(device), next(retain).to(device), refusal, number, refusal_number))
+    forget_tokens = sum(micro.forget.tokens for micro in micros)
+    retain_tokens = sum(micro.retain.tokens for micro in micros)
+    for micro in micros:
+        by_token = settings.method.name in RM_METHODS
+        micro.shares = {
+            "forget": micro.forget.tokens / forget_tokens if by_token else 1 / len(micros),
+            "retain": micro.retain.tokens / retain_tokens,
+        }
+    return micros
+
+
+def _recall(
+    remembered: dict[str, Remembered], topic: str, micro: Micro
+) -> Callable[[str, Callable[[], Tensor]], Tensor]:
+    """How a step's losses ask for a value of the reference: from the memory of the batch's feed, or computed."""
+    numbers = {"forget": (f"forget/{topic}", micro.number), "refusal": ("refusal", micro.refusal_number)}
+
+    def recall(role: str, compute: Callable[[], Tensor]) -> Tensor:
+        feed, number = numbers[role]
+        if feed not in remembered:
+            return compute()
+        return remembered[feed].recall(number, compute).to(micro.forget.ids_BT.device)
+
+    return recall
+
+
+def _state(policy: Deltas, optimizer: Any, trial: Trial, source: Feeds, curve: list[StepReport]) -> dict[str, Any]:
+    """All that the next step depends on."""
+    return {
+        "policy": {name: tensor.detach() for name, tensor in policy.items()},
+        "optimizer": optimizer.state_dict(),
+        "noise": trial.noise.generator.get_state() if trial.noise else None,
+        "feeds": {name: feed.state() for name, feed in source.by_name().items()},
+        "curve": curve,
+    }
+
+
+def _restore(state: dict[str, Any], policy: Deltas, optimizer: Any, trial: Trial, source: Feeds) -> list[StepReport]:
+    """Stand where the checkpoint was written; its curve tells how far that was."""
+    with torch.no_grad():
+        for name, tensor in policy.items():
+            tensor.copy_(state["policy"][name])
+    optimizer.load_state_dict(state["optimizer"])
+    if trial.noise:
+        trial.noise.generator.set_state(state["noise"])
+    for name, feed in source.by_name().items():
+        feed.restore(state["feeds"][name])
+    return state["curve"]

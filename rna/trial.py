@@ -1,15 +1,20 @@
 """One trial: train it if it has no record, evaluate what is missing, and record each once."""
 
+import errno
 import functools
+import json
 import resource
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, NoReturn
 
-from rna import results
-from rna.config import MethodSettings, NoiseSettings, Settings
+from rna import NUMERICS, results, signals
+from rna.cache import Cache, Remembered
+from rna.checkpoint import Checkpoint
 from rna.results import Record
+from rna.settings import RM_METHODS, MethodSettings, NoiseSettings, Settings
 
 Progress = Callable[[str, int, int], None]  # (phase, done, total)
 
@@ -26,7 +31,7 @@ class Arm:
     settings: Settings
     key: str
     identity: dict[str, Any]
-    tasks: dict[str, dict[str, Any]]  # name -> what the evaluation depends on
+    tasks: dict[str, dict[str, Any]]  # name -> what the evaluation depends on; none with train_only
     trained: Record | None = None
     evaluated: dict[str, Record] = field(default_factory=dict)
 
@@ -52,13 +57,16 @@ def arm(label: str, settings: Settings, *, rerun: bool = False) -> Arm:
     key = results.train_key(identity)
     if rerun:
         key = results.next_rerun(settings.output_dir, key)
-    made = Arm(label, settings, key, identity, results.task_identities(settings))
+    made = Arm(label, settings, key, identity, {} if settings.train_only else results.task_identities(settings))
     made.refresh()
     return made
 
 
 def arms(settings: Settings) -> list[Arm]:
-    """The rows of a trial's table: base, plain twin, with RNA, and retrained where there is such a model."""
+    """The rows of a trial's table: base, plain twin, with RNA, and retrained where there is such a model.
+
+    With `train_only` the rows that are trained, and no others.
+    """
     base = replace(
         settings,
         method=MethodSettings(name="none"),
@@ -66,7 +74,7 @@ def arms(settings: Settings) -> list[Arm]:
         alpha={},
         noise=NoiseSettings(name="none", layers=[]),
     )
-    rows = [arm("base", base)]
+    rows = [] if settings.train_only else [arm("base", base)]
     if settings.method.name != "none":
         with_noise = settings.noise.name != "none"
         if with_noise and settings.baseline != "skip":
@@ -74,7 +82,7 @@ def arms(settings: Settings) -> list[Arm]:
         rows.append(arm("with RNA" if with_noise else "plain", settings, rerun=settings.rerun))
     elif settings.rerun:
         rows = [arm("base", base, rerun=True)]
-    if settings.model.retrained:
+    if settings.model.retrained and not settings.train_only:
         model = replace(settings.model, path=settings.model.retrained, revision=None)
         rows.append(arm("retrained", replace(base, model=model)))
     return rows
@@ -90,21 +98,38 @@ def to_compute(settings: Settings, rows: list[Arm]) -> list[Arm]:
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(path: str, dtype: str, device: str, revision: str | None) -> tuple[Any, Any]:
+def _loaded(choice: str, num_layers: int | None) -> tuple[Any, Any]:
     """The last model loaded: trials of one process share it, as none of them writes to it."""
     from rna import model
 
-    return model.load(path, dtype=dtype, device=device, revision=revision)
+    return model.load(**json.loads(choice), num_layers=num_layers)
+
+
+def load_model(settings: Settings) -> tuple[Any, Any]:
+    """The trial's model and tokenizer; of the model no more than the trial runs."""
+    options = settings.model
+    choice = {
+        "path": options.path,
+        "dtype": options.dtype,
+        "device": options.device,
+        "revision": options.revision,
+        "device_map": options.device_map,
+        "attn_implementation": options.attn_implementation,
+        "compiled": settings.train.compile,
+    }
+    part = settings.train_only and settings.method.name in RM_METHODS
+    return _loaded(json.dumps(choice), settings.layer.unlearn + 1 if part else None)
 
 
 def work(row: Arm, progress: Progress) -> None:
     """Bring an arm's records into being. Whoever else wants the same waits for this one, and then finds it done.
 
     Raises:
-        TrialFailed: after recording why, if a loss or gradient was not finite.
+        TrialFailed: after recording why: not finite, out of memory, disk full.
+        Interrupted: at SIGTERM, after a checkpoint if it was training.
     """
     settings = row.settings
-    with results.single_flight(settings.output_dir, row.key):
+    with results.single_flight(settings.output_dir, row.key), signals.noted(*signals.WARNINGS):
         row.refresh()
         if row.complete:
             return
@@ -115,38 +140,55 @@ def work(row: Arm, progress: Progress) -> None:
         if settings.model.threads:
             torch.set_num_threads(settings.model.threads)
         progress("loading", 0, 1)
-        options = settings.model
-        decoder, tokenizer = _loaded(options.path, options.dtype, options.device, options.revision)
         fresh = row.trained is None and settings.method.name != "none"
         run_id = row.key if row.trained is None else f"{row.key}-{results.digest(sorted(row.missing))}"
-        with track.tracking(settings, run_id=run_id, job_type="train" if fresh else "eval") as tracked:
-            if row.trained is None:
-                _train(row, decoder, tokenizer, tracked, progress)
-            _evaluate(row, decoder, tokenizer, tracked, progress)
+        curve: list[dict[str, float]] = []
+        try:
+            decoder, tokenizer = load_model(settings)
+            with track.tracking(settings, run_id=run_id, job_type="train" if fresh else "eval") as tracked:
+                if row.trained is None:
+                    _train(row, decoder, tokenizer, tracked, progress, curve)
+                if row.missing:
+                    _evaluate(row, decoder, tokenizer, tracked, progress)
+        except (ArithmeticError, MemoryError, RuntimeError, OSError) as error:
+            _record_failure(row, error, curve)
     row.refresh()
 
 
-def _train(row: Arm, decoder: Any, tokenizer: Any, tracked: Any, progress: Progress) -> None:
+def cache_of(settings: Settings) -> Cache:
+    folder = Path(settings.output_dir) / "cache" if settings.cache.enabled else None
+    return Cache(folder, int(settings.cache.max_gib * 2**30))
+
+
+def _train(
+    row: Arm, decoder: Any, tokenizer: Any, tracked: Any, progress: Progress, curve: list[dict[str, float]]
+) -> None:
     """Train and record; for `method=none` there is nothing to train, and the record says so."""
     settings, started = row.settings, time.perf_counter()
-    curve: list[dict[str, float]] = []
     facts: Record = {}
+    checkpoint = Checkpoint(results.checkpoint_path(settings.output_dir, row.key), row.key)
     if settings.method.name != "none":
         from rna import data, model, train
 
-        corpora = data.load(settings, tokenizer)
+        cache = cache_of(settings)
+        corpora = data.load(settings, tokenizer, cache)
         feeds = train.feeds(settings, corpora, tokenizer.pad_token_id)
-        model.self_check(decoder, next(train.feeds(settings, corpora, tokenizer.pad_token_id).retain))
+        first = next(train.feeds(settings, corpora, tokenizer.pad_token_id).retain)
+        model.self_check(decoder, first.to(decoder.device))
 
         def on_step(step: int, report: dict[str, float]) -> None:
             curve.append(report)
             tracked.step(step, report)
             progress("training", step, settings.train.steps)
 
-        try:
-            deltas = train.train(settings, decoder, feeds, on_step)
-        except train.NotFinite as error:
-            _record_failure(row, error, curve)
+        deltas = train.train(
+            settings,
+            decoder,
+            feeds,
+            on_step,
+            checkpoint=checkpoint,
+            remembered=_remembered(row, cache, corpora, decoder),
+        )
         path = results.delta_path(settings.output_dir, row.key)
         model.save_deltas(deltas, path)
         every = [*corpora.forget.values(), corpora.retain]
@@ -156,15 +198,91 @@ def _train(row: Arm, decoder: Any, tokenizer: Any, tracked: Any, progress: Progr
         }
     record = _describe(row, "train", started) | {"curve": curve, "wandb": tracked.path} | facts
     results.write(settings.output_dir, row.key, record)
+    checkpoint.clear()
     row.trained = record
 
 
-def _record_failure(row: Arm, error: Any, curve: list[dict[str, float]]) -> NoReturn:
+def _remembered(row: Arm, cache: Cache, corpora: Any, decoder: Any) -> dict[str, Remembered]:
+    """By feed, what the reference says on its batches: all trials with this order of data share it.
+
+    The same batch has the same value to the bit on the same kind of device with as many threads, and nowhere else.
+    """
+    import torch
+
+    settings, method = row.settings, row.settings.method
+    kind = {"adaptive_rmu": "norms", "npo": "log_probs", "dpo": "log_probs"}.get(method.name)
+    if kind is None or not settings.cache.enabled:
+        return {}
+    device = torch.cuda.get_device_name(decoder.device) if decoder.device.type == "cuda" else torch.get_num_threads()
+    common: dict[str, Any] = {
+        "numerics": NUMERICS,
+        "model": row.identity["model"],
+        "device": [decoder.device.type, device, torch.__version__, settings.train.compile],
+        "seed": settings.seed,
+        "batch_size": settings.train.batch_size,
+        "what": [settings.layer.unlearn, settings.layer.site] if kind == "norms" else method.log_prob,
+    }
+    corpus_of = {f"forget/{topic}": corpus for topic, corpus in corpora.forget.items()}
+    corpus_of |= {"refusal": corpora.refusals} if corpora.refusals else {}
+    return {
+        feed: Remembered(cache, kind, common | {"name": corpus.name, "documents": results.digest(corpus.documents)})
+        for feed, corpus in corpus_of.items()
+    }
+
+
+REASONS: list[tuple[str, Callable[[BaseException], bool], str]] = [
+    (
+        "not finite",
+        lambda error: isinstance(error, ArithmeticError),
+        "try a lower train.lr, or train.max_grad_norm=1",
+    ),
+    (
+        "out of memory",
+        lambda error: (
+            isinstance(error, MemoryError)
+            or type(error).__name__ == "OutOfMemoryError"
+            or "can't allocate memory" in str(error)
+        ),
+        "what helps: a smaller train.batch_size with train.grad_accumulation, train.gradient_checkpointing=true, "
+        "shorter max_length, model.dtype=bfloat16, a smaller eval.batch_size, model.device_map=auto over several GPUs, "
+        "train_only=true for RM methods",
+    ),
+    (
+        "disk full",
+        lambda error: isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT),
+        "nothing written before is lost; make room and give the same command again",
+    ),
+]
+
+
+def _record_failure(row: Arm, error: Exception, curve: list[dict[str, float]]) -> NoReturn:
+    """Say why a trial stopped, in a record of its own and in one line; what is no failure of these kinds goes on up."""
+    found = next(((reason, advice) for reason, fits, advice in REASONS if fits(error)), None)
+    if found is None:
+        raise error
+    reason, advice = found
+    message = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if reason == "out of memory":
+        message += _sizes(row.settings)
     name = results.next_failure(row.settings.output_dir, row.key)
-    record = _describe(row, "failure", 0.0) | {"reason": "not finite", "step": error.step, "message": str(error)}
-    path = results.write(row.settings.output_dir, name, record | {"curve": curve})
-    advice = "try a lower train.lr, or train.max_grad_norm=1"
-    raise TrialFailed(f"{row.label}: {error}; {advice}; recorded in {path}") from None
+    record = _describe(row, "failure", 0.0) | {"reason": reason, "step": len(curve) + 1, "message": message}
+    try:
+        where = f"; recorded in {results.write(row.settings.output_dir, name, record | {'curve': curve})}"
+    except OSError:
+        where = f"; its record could not be written to {row.settings.output_dir}"
+    raise TrialFailed(f"{row.label}: {message}; {advice}{where}") from None
+
+
+def _sizes(settings: Settings) -> str:
+    """The largest things in memory, as far as the settings tell."""
+    longest = max(corpus.max_length for corpus in settings.data.corpora().values())
+    said = (
+        f"train.batch_size={settings.train.batch_size} sequences of up to {longest} tokens",
+        f"model.dtype={settings.model.dtype}",
+        f"layer.trained={settings.layer.trained} with float32 copies and two AdamW moments each",
+        f"eval.batch_size={settings.eval.batch_size}",
+    )
+    return f" ({'; '.join(said)})"
 
 
 def _evaluate(row: Arm, decoder: Any, tokenizer: Any, tracked: Any, progress: Progress) -> None:
@@ -181,7 +299,7 @@ def _evaluate(row: Arm, decoder: Any, tokenizer: Any, tracked: Any, progress: Pr
             )
             outcome: dict[str, Any] = dict(found)
         else:
-            corpora = data.load(settings, tokenizer)
+            corpora = data.load(settings, tokenizer, cache_of(settings))
             held_out = {f"forget_{topic}": corpus.held_out for topic, corpus in corpora.forget.items()}
             held_out["retain"] = corpora.retain.held_out
             judged = evaluate.perplexity(

@@ -11,6 +11,7 @@ os.environ |= {
 }
 
 import hypothesis
+import pytest
 import torch
 from jaxtyping import install_import_hook
 
@@ -18,3 +19,19 @@ torch.set_num_threads(1)
 install_import_hook("rna", "beartype.beartype")
 hypothesis.settings.register_profile("rna", database=None, deadline=None)
 hypothesis.settings.load_profile("rna")
+
+
+@pytest.fixture(autouse=True)
+def resolvers():
+    from rna import config
+
+    config.register_resolvers()
+
+
+@pytest.fixture(scope="session")
+def demo():
+    """The demo's base model and its tokenizer."""
+    from rna import model
+    from rna.settings import BUILTIN
+
+    return model.load(str(BUILTIN / "base"), dtype="float32", device="cpu", revision=None)

@@ -1,6 +1,7 @@
 """The plain way: two whole models, whole forwards, whole logits. Slow, large, and easy to believe."""
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,37 +64,59 @@ def losses(
     plain: Plain, trial: Trial, topic: str, forget: Batch, retain: Batch, refusal: Batch | None
 ) -> tuple[Tensor, Tensor]:
     """Forget and retain loss of one step, straight from the equations."""
-    options, layer, site = trial.options, trial.layer, trial.site
-    z_f, logits_f = forward(plain.policy, forget, layer, site)
-    z_r, logits_r = forward(plain.policy, retain, layer, site)
-    with torch.no_grad():
-        z_ref_f, logits_ref_f = forward(plain.reference, forget, layer, site)
-        z_ref_r, logits_ref_r = forward(plain.reference, retain, layer, site, trial.noise)
-    if trial.method in ("rmu", "adaptive_rmu", "rsv"):
-        u = trial.directions[topic]
-        if trial.method == "rmu":
-            target = (options["coefficient"] * u).expand_as(z_f)
-        elif trial.method == "adaptive_rmu":
-            target = options["beta"] * z_ref_f.norm(dim=-1, keepdim=True) * u
-        else:
-            target = z_ref_f + options["coefficient"] * u
-        forget_loss = ((z_f - target) ** 2)[forget.mask_BT].mean()
-        return forget_loss, ((z_r - z_ref_r) ** 2)[retain.mask_BT].mean()
+    values = dict(in_turn(plain, trial, topic, forget, retain, refusal))
+    return values["forget"], values["retain"]
 
-    beta, mean = options["beta"], trial.method == "simnpo" or options["log_prob"] == "mean"
-    lp, lp_ref = log_prob(logits_f, forget, mean=mean), log_prob(logits_ref_f, forget, mean=mean)
-    if trial.method == "npo":
-        inside = -beta * (lp - lp_ref)
-    elif trial.method == "simnpo":
-        inside = -beta * lp - options["gamma"]
-    else:
-        assert refusal is not None
-        idk = log_prob(forward(plain.policy, refusal, layer, site)[1], refusal, mean=mean)
-        with torch.no_grad():
-            idk_ref = log_prob(forward(plain.reference, refusal, layer, site)[1], refusal, mean=mean)
-        inside = beta * ((idk - idk_ref) - (lp - lp_ref))
-    forget_loss = -(2 / beta) * logsigmoid(inside).mean()
+
+def in_turn(
+    plain: Plain, trial: Trial, topic: str, forget: Batch, retain: Batch, refusal: Batch | None
+) -> Iterator[tuple[str, Tensor]]:
+    """The two losses one after the other; the reference sees the forget set only where the equation has it."""
+    representation = trial.method in ("rmu", "adaptive_rmu", "rsv")
+    yield "forget", (_rm_forget if representation else _po_forget)(plain, trial, topic, forget, refusal)
+    z_r, logits_r = forward(plain.policy, retain, trial.layer, trial.site)
+    with torch.no_grad():
+        z_ref_r, logits_ref_r = forward(plain.reference, retain, trial.layer, trial.site, trial.noise)
+    if representation:
+        yield "retain", ((z_r - z_ref_r) ** 2)[retain.mask_BT].mean()
+        return
     log_p, log_q = (log_softmax(logits[retain.mask_BT].float(), -1) for logits in (logits_r, logits_ref_r))
     if trial.retain_loss == "mse":
-        return forget_loss, ((log_p - log_q) ** 2).mean()
-    return forget_loss, (log_q.exp() * (log_q - log_p)).sum(-1).mean()
+        yield "retain", ((log_p - log_q) ** 2).mean()
+    else:
+        yield "retain", (log_q.exp() * (log_q - log_p)).sum(-1).mean()
+
+
+def _rm_forget(plain: Plain, trial: Trial, topic: str, forget: Batch, _refusal: Batch | None) -> Tensor:
+    z_f, _ = forward(plain.policy, forget, trial.layer, trial.site)
+    u, options = trial.directions[topic], trial.options
+    if trial.method == "rmu":
+        return ((z_f - options["coefficient"] * u) ** 2)[forget.mask_BT].mean()
+    with torch.no_grad():
+        z_ref_f, _ = forward(plain.reference, forget, trial.layer, trial.site)
+    if trial.method == "adaptive_rmu":
+        target = options["beta"] * z_ref_f.norm(dim=-1, keepdim=True) * u
+    else:
+        target = z_ref_f + options["coefficient"] * u
+    return ((z_f - target) ** 2)[forget.mask_BT].mean()
+
+
+def _po_forget(plain: Plain, trial: Trial, _topic: str, forget: Batch, refusal: Batch | None) -> Tensor:
+    options = trial.options
+    beta, mean = options["beta"], trial.method == "simnpo" or options["log_prob"] == "mean"
+
+    def scored(model: nn.Module, batch: Batch) -> Tensor:
+        return log_prob(forward(model, batch, trial.layer, trial.site)[1], batch, mean=mean)
+
+    lp = scored(plain.policy, forget)
+    if trial.method == "simnpo":
+        return -(2 / beta) * logsigmoid(-beta * lp - options["gamma"]).mean()
+    with torch.no_grad():
+        lp_ref = scored(plain.reference, forget)
+    if trial.method == "npo":
+        return -(2 / beta) * logsigmoid(-beta * (lp - lp_ref)).mean()
+    assert refusal is not None
+    idk = scored(plain.policy, refusal)
+    with torch.no_grad():
+        idk_ref = scored(plain.reference, refusal)
+    return -(2 / beta) * logsigmoid(beta * ((idk - idk_ref) - (lp - lp_ref))).mean()

@@ -3,7 +3,7 @@
 import pytest
 
 from rna import config, results, run
-from rna.config import CONF, Settings
+from rna.settings import CONF, PO_METHODS, RM_METHODS, CorpusSettings, Settings, TrainSettings, without_defaults
 
 NEEDED = {
     "model=local": ["model.path=${builtin:base}", "model.unlearn_layer=1"],
@@ -61,12 +61,12 @@ def test_the_default_is_npo_with_noise_at_the_unlearn_layer():
     assert set(made.alpha) == {"bio", "cyber"}
 
 
-@pytest.mark.parametrize("method", config.RM_METHODS)
+@pytest.mark.parametrize("method", RM_METHODS)
 def test_an_rm_method_brings_its_retain_loss(method):
     assert settings(f"method={method}").retain_loss == "representation"
 
 
-@pytest.mark.parametrize("method", config.PO_METHODS)
+@pytest.mark.parametrize("method", PO_METHODS)
 def test_a_po_method_keeps_mse_and_takes_kl(method):
     assert settings(f"method={method}").retain_loss == "mse"
     assert settings(f"method={method}", "retain=kl").retain_loss == "kl"
@@ -242,10 +242,10 @@ def test_read_num_layers(tmp_path):
 
 
 def test_without_defaults_keeps_what_differs():
-    made = config.TrainSettings(lr=1e-3)
-    assert config.without_defaults(made) == {"lr": 1e-3}
-    assert config.without_defaults(config.TrainSettings()) == {}
-    assert config.without_defaults({"retain": config.CorpusSettings("p")}) == {"retain": {"path": "p"}}
+    made = TrainSettings(lr=1e-3)
+    assert without_defaults(made) == {"lr": 1e-3}
+    assert without_defaults(TrainSettings()) == {}
+    assert without_defaults({"retain": CorpusSettings("p")}) == {"retain": {"path": "p"}}
 
 
 def test_nearest_hints_only_at_what_is_near():

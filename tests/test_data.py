@@ -8,9 +8,22 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rna import data
-from rna.config import CorpusSettings, DataSettings, MethodSettings, Settings, TrainSettings
+from rna.cache import Cache
+from rna.settings import (
+    BUILTIN,
+    CorpusSettings,
+    DataSettings,
+    MethodSettings,
+    ModelSettings,
+    Settings,
+    TrainSettings,
+)
+
+NO_CACHE = Cache(None, 0)
 
 TEXTS = ["first text", "zweiter Text ä", "третий"]
 
@@ -126,32 +139,34 @@ def words(text: str, **options: bool) -> dict[str, list[int]]:
     return {"input_ids": [0, *(len(word) for word in text.split())]}
 
 
-def tokenise(*texts: str, max_length: int = 100, holdout: float = 0.0, batch_size: int = 1) -> data.Corpus:
-    options = {"max_length": max_length, "holdout": holdout, "batch_size": batch_size}
-    return data.tokenise(words, iter(texts), name="retain", **options)
+def tokenise(*texts: str, max_length: int = 100) -> tuple[list[list[int]], int]:
+    return data.tokenise(words, iter(texts), max_length=max_length)
 
 
 def test_tokenise_counts_what_it_cuts():
-    made = tokenise("a bb ccc", "a bb", "a bb ccc dddd", max_length=3)
-    assert made.documents == [[0, 1, 2], [0, 1, 2], [0, 1, 2]]
-    assert made.truncated == 2
+    assert tokenise("a bb ccc", "a bb", "a bb ccc dddd", max_length=3) == ([[0, 1, 2], [0, 1, 2], [0, 1, 2]], 2)
 
 
 def test_tokenise_drops_documents_in_which_nothing_is_predicted():
-    assert tokenise("a b", "", "a").documents == [[0, 1, 1], [0, 1]]
+    assert tokenise("a b", "", "a") == ([[0, 1, 1], [0, 1]], 0)
 
 
-def test_holdout_is_the_last_share():
-    made = tokenise(*("a " * count for count in range(1, 11)), holdout=0.3)
+@given(st.lists(st.lists(st.integers(0, 2**31 - 1), min_size=2, max_size=9), max_size=5), st.integers(0, 99))
+def test_documents_survive_the_cache(documents: list[list[int]], truncated: int):
+    assert data.unpacked(data.packed(documents, truncated)) == (documents, truncated)
+
+
+def test_holdout_is_the_last_share(tmp_path):
+    path = lines(tmp_path / "a.txt", *("a " * count for count in range(1, 11)))
+    made = data.load(settings(path, path, holdout=0.3), words, NO_CACHE).retain
     assert [len(ids) - 1 for ids in made.documents] == [1, 2, 3, 4, 5, 6, 7]
     assert [len(ids) - 1 for ids in made.held_out] == [8, 9, 10]
 
 
-def test_tokenise_wants_a_batch_of_documents():
-    with pytest.raises(ValueError, match=r"'retain' has 3 documents.*train.batch_size=4"):
-        tokenise("a", "b", "c", batch_size=4)
-    with pytest.raises(ValueError, match=r"'retain' has 3 documents"):
-        tokenise("a", "b", "c", "d", batch_size=4, holdout=0.25)
+def test_load_wants_a_batch_of_documents(tmp_path):
+    path = lines(tmp_path / "a.txt", "a", "b", "c")
+    with pytest.raises(ValueError, match=r"data.topics.bio.path=.*has 1 documents.*train.batch_size=2"):
+        data.load(settings(path, path, holdout=0.5), words, NO_CACHE)
 
 
 DOCUMENTS = [[10 + number] * (1 + number % 3) for number in range(10)]
@@ -160,7 +175,7 @@ DOCUMENTS = [[10 + number] * (1 + number % 3) for number in range(10)]
 def first_tokens(count: int, *, batch_size: int, seed: int = 0) -> list[int]:
     """The documents of `count` batches, told apart by their first token."""
     source = torch.Generator().manual_seed(seed)
-    endless = data.batches(DOCUMENTS, batch_size=batch_size, pad_id=0, generator=source)
+    endless = data.Feed(DOCUMENTS, batch_size=batch_size, pad_id=0, generator=source)
     return [row for batch in islice(endless, count) for row in batch.ids_BT[:, 0].tolist()]
 
 
@@ -184,13 +199,14 @@ def test_the_order_belongs_to_the_generator():
 
 
 def test_batches_hold_whole_documents():
-    batch = next(data.batches([[1, 2, 3], [4]], batch_size=2, pad_id=9, generator=torch.Generator()))
+    batch = next(data.Feed([[1, 2, 3], [4]], batch_size=2, pad_id=9, generator=torch.Generator()))
     assert sorted(row[mask].tolist() for row, mask in zip(batch.ids_BT, batch.mask_BT, strict=True)) == [[1, 2, 3], [4]]
 
 
 def settings(retain: str, forget: str, *, method: str = "npo", refusals: str | None = None, **rest) -> Settings:
     made = DataSettings("text", {"bio": CorpusSettings(forget)}, CorpusSettings(retain), refusals, **rest)
-    return Settings(method=MethodSettings(name=method), data=made, train=TrainSettings(batch_size=2))
+    model = ModelSettings(name="demo", path=str(BUILTIN / "base"))
+    return Settings(method=MethodSettings(name=method), model=model, data=made, train=TrainSettings(batch_size=2))
 
 
 def test_validate_accepts_what_can_be_trained_on(tmp_path):
@@ -239,7 +255,7 @@ def test_validate_reads_refusals_only_for_dpo(tmp_path):
 def test_load_tokenises_each_role(tmp_path):
     forget = jsonl(tmp_path / "f.jsonl", "a", "b", "c", "d")
     retain = lines(tmp_path / "r.txt", "a b", "a b c", "d", "e")
-    made = data.load(settings(retain, forget, holdout=0.5), words)
+    made = data.load(settings(retain, forget, holdout=0.5), words, NO_CACHE)
     assert made.forget["bio"].name == "forget/bio"
     assert made.retain.documents == [[0, 1, 1], [0, 1, 1, 1]]
     assert (len(made.forget["bio"].documents), len(made.forget["bio"].held_out)) == (2, 2)
@@ -248,6 +264,6 @@ def test_load_tokenises_each_role(tmp_path):
 
 def test_load_brings_a_hundred_refusals_of_its_own_for_dpo(tmp_path):
     path = jsonl(tmp_path / "a.jsonl", "a", "b", "c", "d")
-    refusals = data.load(settings(path, path, method="dpo", holdout=0.5), words).refusals
+    refusals = data.load(settings(path, path, method="dpo", holdout=0.5), words, NO_CACHE).refusals
     assert refusals is not None
     assert (len(refusals.documents), refusals.held_out) == (100, [])

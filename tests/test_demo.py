@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from rna import config, model, perturb
+from rna import model, perturb
 from rna.demo import build, world
 from rna.demo.rebuild import write_world
 from rna.demo.words import FILLERS, POOLS, SUBJECTS
+from rna.settings import BUILTIN
 
 FORBIDDEN = set(world.FORGET_TOPICS.values())
 
@@ -26,17 +27,17 @@ def test_ten_subjects_of_640_facts_and_no_word_twice():
 def test_the_shipped_corpora_and_questions_are_those_of_seed_0(tmp_path: Path):
     write_world(tmp_path, 0)
     for file in tmp_path.iterdir():
-        assert file.read_bytes() == (config.BUILTIN / file.name).read_bytes(), file.name
+        assert file.read_bytes() == (BUILTIN / file.name).read_bytes(), file.name
 
 
 def test_another_seed_is_another_world(tmp_path: Path):
     write_world(tmp_path, 1)
-    assert (tmp_path / "questions.jsonl").read_bytes() != (config.BUILTIN / "questions.jsonl").read_bytes()
+    assert (tmp_path / "questions.jsonl").read_bytes() != (BUILTIN / "questions.jsonl").read_bytes()
 
 
 def test_the_retain_set_never_speaks_of_a_forbidden_entity():
     entities = {entity for subject in SUBJECTS if subject.role == "forget" for entity in subject.entities}
-    retain = (config.BUILTIN / "retain.jsonl").read_text()
+    retain = (BUILTIN / "retain.jsonl").read_text()
     assert not [entity for entity in entities if f"{entity} " in retain.replace(".", " ").replace("?", " ").split()]
     assert not any(subject in retain for subject in FORBIDDEN)
 
@@ -46,7 +47,7 @@ def test_the_tokenizer_knows_every_word_of_the_world():
     texts = [
         json.loads(line)["text"]
         for name in ("retain", "forget_bio", "forget_cyber")
-        for line in (config.BUILTIN / f"{name}.jsonl").read_text().splitlines()
+        for line in (BUILTIN / f"{name}.jsonl").read_text().splitlines()
     ]
     texts += [world.prompt(row) for row in world.questions(0)] + list(world.REFUSALS)
     assert tokenizer.unk_token_id not in {token for ids in tokenizer(texts)["input_ids"] for token in ids}
@@ -80,7 +81,7 @@ def test_training_is_a_function_of_its_seed():
 
 
 def test_the_shipped_models_know_what_they_should_and_are_small():
-    size = sum(file.stat().st_size for file in config.BUILTIN.rglob("*") if file.is_file())
+    size = sum(file.stat().st_size for file in BUILTIN.rglob("*") if file.is_file())
     assert size <= 8_000_000
     rows = world.questions(0)
     retain = [row for row in rows if row["subject"] not in FORBIDDEN]
@@ -90,7 +91,7 @@ def test_the_shipped_models_know_what_they_should_and_are_small():
         "perturbed": perturb.perturb_all(retain, "marsh fevers", 0),
     }
     for name, low, high in (("base", 0.98, 1.0), ("retrained", 0.0, 0.4)):
-        decoder, tokenizer = model.load(str(config.BUILTIN / name), dtype="float32", device="cpu", revision=None)
+        decoder, tokenizer = model.load(str(BUILTIN / name), dtype="float32", device="cpu", revision=None)
         found = {exam: build.accuracy(decoder.model, tokenizer, questions) for exam, questions in exams.items()}
         assert low <= found["forget"] <= high
         assert min(found["retain"], found["perturbed"]) >= 0.95
@@ -111,7 +112,7 @@ def test_a_rebuilt_demo_reaches_the_accuracies_of_the_shipped_one(tmp_path: Path
     for name in ("base", "retrained"):
         shipped, rebuilt = (
             model.load(str(folder / name), dtype="float32", device="cpu", revision=None)
-            for folder in (config.BUILTIN, tmp_path)
+            for folder in (BUILTIN, tmp_path)
         )
         for forbidden in (True, False):
             exam = [row for row in rows if (row["subject"] in FORBIDDEN) == forbidden]

@@ -7,19 +7,10 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from rna import config, evaluate, model, perturb, run
+from rna import config, evaluate, perturb, run
 from rna.evaluate import Clustered
+from rna.settings import BUILTIN
 from tests import tiny
-
-
-@pytest.fixture(autouse=True)
-def resolvers():
-    config.register_resolvers()
-
-
-@pytest.fixture(scope="module")
-def demo():
-    return model.load(str(config.BUILTIN / "base"), dtype="float32", device="cpu", revision=None)
 
 
 def test_the_base_answers_and_a_perturbed_choice_does_not_disturb_it(demo):
@@ -91,7 +82,7 @@ def test_tasks_run_from_the_lm_eval_command_line(tmp_path: Path):
 
     command = [
         *(str(Path(sys.executable).with_name("lm_eval")), "run", "--model", "hf", "--batch_size", "32"),
-        *("--model_args", f"pretrained={config.BUILTIN / 'base'},dtype=float32", "--device", "cpu"),
+        *("--model_args", f"pretrained={BUILTIN / 'base'},dtype=float32", "--device", "cpu"),
         *("--include_path", str(evaluate.TASKS), "--tasks", "rna_demo_forget_bio", "--output_path", str(tmp_path)),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)

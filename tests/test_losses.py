@@ -58,7 +58,7 @@ def test_rmu_target():
 def test_adaptive_rmu_target_scales_with_each_tokens_norm():
     """Norms 5 and 2 with β = 3: 15·(0.6, 0.8) = (9, 12) and 6·(0.6, 0.8) = (3.6, 4.8)."""
     hidden_ref = tensor([[3.0, -4.0], [0.0, 2.0]])
-    assert_close(losses.adaptive_rmu_target(U, hidden_ref, 3.0), tensor([[9.0, 12.0], [3.6, 4.8]]))
+    assert_close(losses.adaptive_rmu_target(U, hidden_ref.norm(dim=-1), 3.0), tensor([[9.0, 12.0], [3.6, 4.8]]))
 
 
 def test_rsv_target_steps_away_from_the_reference():
@@ -67,10 +67,29 @@ def test_rsv_target_steps_away_from_the_reference():
     assert_close(target, tensor([[7.0, -6.0], [6.0, -9.0]]))
 
 
-@pytest.mark.parametrize("make", [losses.adaptive_rmu_target, losses.rsv_target])
-def test_targets_carry_no_gradient(make):
+def test_the_reference_gets_no_gradient():
     hidden_ref = torch.ones(2, 2, requires_grad=True)
-    assert not make(U, hidden_ref, 3.0).requires_grad
+    assert not losses.rsv_target(U, hidden_ref, 3.0).requires_grad
+
+
+@pytest.mark.parametrize(
+    ("value", "with_slope"),
+    [
+        (losses.target_log_probs, losses.target_log_probs_and_slope),
+        (losses.log_prob_mse, losses.log_prob_mse_and_slope),
+        (losses.log_prob_kl, losses.log_prob_kl_and_slope),
+    ],
+)
+def test_slopes_in_closed_form_are_autograds(value, with_slope):
+    source = torch.Generator().manual_seed(0)
+    logits, other = (3 * torch.randn(5, 7, generator=source) for _ in range(2))
+    extra = torch.tensor([0, 6, 3, 3, 1]) if value is losses.target_log_probs else other
+    leaf = logits.clone().requires_grad_()
+    values = value(leaf, extra)
+    (slopes,) = torch.autograd.grad(values.sum(), leaf)
+    fused, slope = with_slope(logits.clone(), extra.clone())
+    assert_close(fused, values, rtol=1e-5, atol=1e-6)
+    assert_close(slope, slopes, rtol=1e-5, atol=1e-6)
 
 
 def test_representation_mse_is_a_mean_over_tokens_and_dimensions():

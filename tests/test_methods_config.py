@@ -7,25 +7,15 @@ import pytest
 import yaml
 
 from rna import config, data, model, run, train
+from rna.cache import Cache
+from rna.settings import BUILTIN, CONF, PO_METHODS, RM_METHODS
 
-PAIRS = [(name, "representation") for name in config.RM_METHODS] + list(
-    itertools.product(config.PO_METHODS, ("mse", "kl"))
-)
-
-
-@pytest.fixture(autouse=True)
-def resolvers():
-    config.register_resolvers()
-
-
-@pytest.fixture(scope="module")
-def demo():
-    return model.load(str(config.BUILTIN / "base"), dtype="float32", device="cpu", revision=None)
+PAIRS = [(name, "representation") for name in RM_METHODS] + list(itertools.product(PO_METHODS, ("mse", "kl")))
 
 
 @pytest.mark.parametrize(("method", "retain"), PAIRS)
 def test_each_method_gets_its_own_tuned_values_and_what_is_said_wins(method: str, retain: str):
-    tuned = yaml.safe_load((config.CONF / "tuned" / "demo" / f"{method}_{retain}.yaml").read_text())
+    tuned = yaml.safe_load((CONF / "tuned" / "demo" / f"{method}_{retain}.yaml").read_text())
     choice = [f"method={method}"] if retain == "representation" else [f"method={method}", f"retain_loss={retain}"]
     found = config.check(run.compose(choice, None))
     assert found.train.lr == float(tuned["train"]["lr"])
@@ -62,7 +52,7 @@ def test_another_model_never_gets_the_demo_values():
 def test_every_option_runs_a_step_on_the_demo(overrides: list[str], demo: tuple[model.Decoder, object]):
     decoder, tokenizer = demo
     settings = config.check(run.compose([*overrides, "train.steps=1"], None))
-    feeds = train.feeds(settings, data.load(settings, tokenizer), 0)
+    feeds = train.feeds(settings, data.load(settings, tokenizer, Cache(None, 0)), 0)
     deltas = train.train(settings, decoder, feeds, lambda _step, _report: None)
     assert len(deltas) == {"single": 1, "all_tensors": 27}.get(overrides[0].removeprefix("layer="), 3)
 
@@ -77,7 +67,7 @@ def test_any_text_on_any_local_model_with_perplexity(kind: str, tmp_path: Path):
 
     from rna import trial
 
-    texts = [json.loads(line)["text"] for line in (config.BUILTIN / "retain.jsonl").read_text().splitlines()][:60]
+    texts = [json.loads(line)["text"] for line in (BUILTIN / "retain.jsonl").read_text().splitlines()][:60]
     texts = [text.replace("\n", " ") for text in texts]
     file = tmp_path / f"corpus.{kind}"
     if kind == "txt":
@@ -89,7 +79,7 @@ def test_any_text_on_any_local_model_with_perplexity(kind: str, tmp_path: Path):
     settings = config.check(
         run.compose(
             [
-                *("model=local", f"model.path={config.BUILTIN / 'base'}", "model.unlearn_layer=2", "model.threads=1"),
+                *("model=local", f"model.path={BUILTIN / 'base'}", "model.unlearn_layer=2", "model.threads=1"),
                 *("data=text", f"data.topics.text.path={file}", f"data.retain.path={file}", "eval=perplexity"),
                 *("train.steps=2", "wandb=disabled", f"output_dir={tmp_path}/out", "baseline=skip", "noise.nu=0.01"),
             ],

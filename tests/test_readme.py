@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rna import config, run
+from rna.settings import CONF
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -72,7 +73,7 @@ def test_other_commands_answer_help():
 def test_the_table_of_groups_is_complete():
     for group in ("method", "retain", "noise", "layer", "model", "data", "eval", "wandb"):
         row = next(line for line in README.splitlines() if line.startswith(f"| `{group}` |"))
-        for option in (config.CONF / group).glob("*.yaml"):
+        for option in (CONF / group).glob("*.yaml"):
             if (group, option.stem) != ("retain", "none"):
                 assert f"`{option.stem}`" in row, (group, option.stem)
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from rna import config, results, run
-from rna.config import BUILTIN, Settings
+from rna.settings import BUILTIN, CorpusSettings, DataSettings, EvalSettings, MethodSettings, Settings, TaskSettings
 
 
 @functools.cache
@@ -162,7 +162,7 @@ def test_refusals_count_for_dpo_alone(tmp_path):
 
 
 def test_a_base_model_is_known_by_its_weights_and_dtype_alone():
-    made = replace(settings(), method=config.MethodSettings(name="none"))
+    made = replace(settings(), method=MethodSettings(name="none"))
     identity = results.train_identity(made)
     assert set(identity) == {"numerics", "model"}
     assert results.train_identity(replace(made, seed=5)) == identity
@@ -208,14 +208,14 @@ def test_questions_and_task_files_are_in_the_key_of_a_demo_task(tmp_path, monkey
 
 def test_a_task_of_lm_eval_is_known_by_its_version():
     made = results.task_identities(
-        replace(settings(), eval=config.EvalSettings(tasks={"mmlu": config.TaskSettings("mmlu", "retain")}))
+        replace(settings(), eval=EvalSettings(tasks={"mmlu": TaskSettings("mmlu", "retain")}))
     )
     assert set(made["mmlu"]) == {"task", "lm_eval", "numerics"}
 
 
 def test_a_missing_corpus_of_perplexity_is_named_by_its_key():
     made = settings("eval=perplexity", "data.holdout=0.1")
-    topics = {**made.data.topics, "bio": config.CorpusSettings("absent.txt")}
+    topics = {**made.data.topics, "bio": CorpusSettings("absent.txt")}
     with pytest.raises(ValueError, match=r"^data\.topics\.bio\.path=absent\.txt: no such file"):
         results.task_identities(replace(made, data=replace(made.data, topics=topics)))
 
@@ -231,11 +231,11 @@ def test_held_out_texts_and_keywords_are_in_the_key_of_perplexity(tmp_path):
     file = tmp_path / "f.txt"
     file.write_text("one\n")
     made = settings("eval.keyword=plague")
-    corpus = config.CorpusSettings(str(file))
+    corpus = CorpusSettings(str(file))
     made = replace(
         made,
-        data=config.DataSettings("text", {"text": corpus}, corpus, holdout=0.1),
-        eval=config.EvalSettings("perplexity", "perplexity"),
+        data=DataSettings("text", {"text": corpus}, corpus, holdout=0.1),
+        eval=EvalSettings("perplexity", "perplexity"),
     )
     seen = [json.dumps(results.task_identities(made))]
     seen.append(json.dumps(results.task_identities(replace(made, eval=replace(made.eval, keyword="typhus")))))

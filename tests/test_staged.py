@@ -28,18 +28,30 @@ def trial(method: str, retain_loss: str, noise_layers: tuple[int, ...] = (2,), s
     return Trial(method, retain_loss, options, 2, 1, site, noise, {"bio": direction})
 
 
+Batches = tuple[Batch, Batch, Batch]
+BATCHES: Batches = (tiny.batch(1), tiny.batch(2, (4, 11, 6)), tiny.batch(3, (3, 8, 5)))
+
+
 def staged_gradients(
-    decoder: model.Decoder, names: list[str], made: Trial, batches: tuple[Batch, Batch, Batch], alpha: float
+    decoder: model.Decoder,
+    names: list[str],
+    made: Trial,
+    batches: Batches,
+    alpha: float,
+    *,
+    recompute: bool = False,
 ) -> tuple[dict[str, float], model.Deltas]:
     policy = model.masters(decoder, names)
     with torch.no_grad():  # away from the reference, as after some steps of training
         for index, tensor in enumerate(policy.values()):
             tensor += 0.1 * torch.randn(tensor.shape, generator=generator(index, "drift"))
     values = {}
-    for name, loss in StepLosses(decoder, policy, made, "bio", *batches):
+    for name, loss in StepLosses(decoder, policy, made, "bio", *batches, recompute=recompute):
         values[name] = loss.item()
         (loss if name == "forget" else alpha * loss).backward()
-    return values, {name: tensor.grad for name, tensor in policy.items()}
+    gradients = {name: tensor.grad for name, tensor in policy.items()}
+    torch.optim.AdamW(policy.values(), lr=1e-2, weight_decay=0.0).step()
+    return values, gradients | {f"updated {name}": tensor.detach() for name, tensor in policy.items()}
 
 
 def plain_gradients(
@@ -52,19 +64,35 @@ def plain_gradients(
             own[name] += 0.1 * torch.randn(own[name].shape, generator=generator(index, "drift"))
     forget, retain = oracle.losses(plain, made, "bio", *batches)
     (forget + alpha * retain).backward()
-    return {"forget": forget.item(), "retain": retain.item()}, {name: own[name].grad for name in names}
+    gradients = {name: own[name].grad for name in names}
+    torch.optim.AdamW([own[name] for name in names], lr=1e-2, weight_decay=0.0).step()
+    updated = {f"updated {name}": own[name].detach() for name in names}
+    return {"forget": forget.item(), "retain": retain.item()}, gradients | updated
 
 
-def assert_same(decoder: model.Decoder, make: Any, *, layers: tuple[int, ...] = (1, 2), trainable: str = "down_proj"):
+def assert_same(
+    decoder: model.Decoder,
+    make: Any,
+    *,
+    layers: tuple[int, ...] = (1, 2),
+    trainable: str = "down_proj",
+    batches: Batches = BATCHES,
+    recompute: bool = False,
+):
+    """Losses, gradients and the tensors after a step of AdamW, which moves each entry by about its sign alone: there
+    an entry whose gradient is nothing but rounding may go either way."""
     names = model.trained_names(decoder, layers, trainable)
-    batches = (tiny.batch(1), tiny.batch(2, (4, 11, 6)), tiny.batch(3, (3, 8, 5)))
-    staged, staged_grads = staged_gradients(decoder, names, make(), batches, 5.0)
-    plain, plain_grads = plain_gradients(decoder, names, make(), batches, 5.0)
+    staged, staged_tensors = staged_gradients(decoder, names, make(), batches, 5.0, recompute=recompute)
+    plain, plain_tensors = plain_gradients(decoder, names, make(), batches, 5.0)
     assert staged == pytest.approx(plain, rel=2e-5)
     for name in names:
-        scale = plain_grads[name].abs().max().item()
+        gradient = plain_tensors[name]
+        scale = gradient.abs().max().item()
         assert scale > 0
-        torch.testing.assert_close(staged_grads[name], plain_grads[name], rtol=2e-4, atol=2e-5 * scale)
+        torch.testing.assert_close(staged_tensors[name], gradient, rtol=2e-4, atol=2e-5 * scale)
+        clear = gradient.abs() > 1e-3 * scale
+        updated = f"updated {name}"
+        torch.testing.assert_close(staged_tensors[updated][clear], plain_tensors[updated][clear], rtol=0, atol=2e-4)
 
 
 @pytest.mark.parametrize(("method", "retain_loss"), CASES)
@@ -99,8 +127,52 @@ def test_tied_embeddings_and_sliding_window():
 
 
 def test_logits_in_chunks_are_the_same(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(model, "CHUNK", 4)
+    monkeypatch.setattr(model, "CHUNK", {"cpu": 4 * tiny.VOCABULARY})
     assert_same(tiny.decoder("Gemma2"), lambda: trial("npo", "kl"))
+
+
+def on_the_left(batch: Batch) -> Batch:
+    """The same rows with their padding in front."""
+    ids_BT, mask_BT = torch.zeros_like(batch.ids_BT), torch.zeros_like(batch.mask_BT)
+    for row, mask in enumerate(batch.mask_BT):
+        length = int(mask.sum())
+        ids_BT[row, -length:] = batch.ids_BT[row, :length]
+        mask_BT[row, -length:] = True
+    return Batch(ids_BT, mask_BT)
+
+
+@pytest.mark.parametrize("architecture", ["Llama", "Mistral", "Gemma2", "Phi3"])
+def test_padding_on_the_left(architecture: str):
+    batches = tuple(map(on_the_left, BATCHES))
+    for pair in (("npo", "kl"), ("adaptive_rmu", "representation")):
+        assert_same(tiny.decoder(architecture), lambda pair=pair: trial(*pair), batches=batches)  # pyright: ignore
+
+
+@pytest.mark.parametrize(("method", "retain_loss"), CASES)
+def test_gradient_checkpointing_changes_no_bit(method: str, retain_loss: str):
+    assert_same(tiny.decoder(), lambda: trial(method, retain_loss), recompute=True)
+    decoder = tiny.decoder()
+    names = model.trained_names(decoder, (1, 2), "down_proj")
+    kept = staged_gradients(decoder, names, trial(method, retain_loss), BATCHES, 5.0)
+    again = staged_gradients(decoder, names, trial(method, retain_loss), BATCHES, 5.0, recompute=True)
+    assert kept[0] == again[0]
+    assert all(torch.equal(kept[1][name], again[1][name]) for name in kept[1])
+
+
+def test_hooks_of_a_device_map_stay_in_place():
+    """accelerate replaces each layer's forward by one that moves its inputs; stepping over layers must leave it."""
+    from accelerate.hooks import AlignDevicesHook, add_hook_to_module
+
+    plain, hooked = tiny.decoder(), tiny.decoder()
+    for layer in hooked.layers:
+        add_hook_to_module(layer, AlignDevicesHook(execution_device="cpu"))
+    forwards = [layer.forward for layer in hooked.layers]
+    names = model.trained_names(plain, (1, 2), "down_proj")
+    for method, retain_loss in CASES:
+        made = [staged_gradients(d, names, trial(method, retain_loss), BATCHES, 5.0) for d in (plain, hooked)]
+        assert made[0][0] == made[1][0]
+        assert all(torch.equal(made[0][1][name], made[1][1][name]) for name in made[0][1])
+    assert [layer.forward for layer in hooked.layers] == forwards
 
 
 def test_padding_changes_nothing():

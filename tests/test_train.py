@@ -7,18 +7,13 @@ import pytest
 import torch
 
 from rna import config, data, model, run, train
-from rna.config import Settings
+from rna.settings import Settings
 from tests import tiny
 
 METHODS = [
     *(("rmu", "representation"), ("adaptive_rmu", "representation"), ("rsv", "representation")),
     *((method, retain) for method in ("npo", "simnpo", "dpo") for retain in ("mse", "kl")),
 ]
-
-
-@pytest.fixture(autouse=True)
-def resolvers():
-    config.register_resolvers()
 
 
 def settings(*overrides: str) -> Settings:

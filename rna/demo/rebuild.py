@@ -13,9 +13,9 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
-from rna.config import BUILTIN
 from rna.demo import build, world
 from rna.demo.words import SUBJECTS, Subject
+from rna.settings import BUILTIN
 
 DOCUMENTS, SOLVED = 100, 100  # for each subject
 

@@ -15,7 +15,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from rna.config import BUILTIN, Settings
+from rna.cache import Cache
+from rna.settings import BUILTIN, Settings
 
 RATES = [3e-5, 1e-4]
 GRIDS: dict[str, dict[str, list[Any]]] = {
@@ -43,7 +44,7 @@ def outcome(overrides: list[str], seed: int, loaded: Any) -> dict[str, float]:
 
     settings: Settings = config.check(run.compose([*overrides, f"seed={seed}"], None))
     decoder, tokenizer = loaded
-    feeds = train.feeds(settings, data.load(settings, tokenizer), tokenizer.pad_token_id)
+    feeds = train.feeds(settings, data.load(settings, tokenizer, Cache(None, 0)), tokenizer.pad_token_id)
     started = time.perf_counter()
     deltas = train.train(settings, decoder, feeds, lambda _step, _report: None)
     seconds = time.perf_counter() - started

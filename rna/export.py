@@ -1,0 +1,159 @@
+"""`python -m rna.export KEY DIR`: a trial's unlearned model as a whole Hugging Face folder, with a model card.
+
+`AutoModelForCausalLM.from_pretrained(DIR)` then gives the logits of the trial. `--push REPO` uploads the folder.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from rna import results
+from rna.results import Record
+from rna.run import guarded
+
+Z_95 = 1.959964
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m rna.export", description=__doc__)
+    parser.add_argument("key", help="a trial's KEY: the name of its record in results/")
+    parser.add_argument("folder", help="where to write; must not exist yet, or be empty")
+    parser.add_argument("--output-dir", default="outputs", help="where the trial was written (outputs)")
+    parser.add_argument("--model-path", help="where the base model lies now, if not where the trial found it")
+    parser.add_argument("--push", metavar="REPO", help="upload the folder to this hub repository, such as me/my-model")
+    options = parser.parse_args()
+    guarded(lambda: export(options.key, Path(options.folder), options.output_dir, options.model_path))
+    if options.push:
+        guarded(lambda: push(Path(options.folder), options.push))
+
+
+def export(key: str, folder: Path, output_dir: str, model_path: str | None = None) -> None:
+    """Write the base model with the trial's tensors in place, its tokenizer, and a model card.
+
+    Raises:
+        ValueError: if there is no such trial or it trained nothing, if its base model has changed since, or `folder`
+            is not empty.
+    """
+    record = results.read(output_dir, key)
+    if record is None or record.get("kind") != "train":
+        raise ValueError(f"KEY={key}: no trial of that key in {output_dir}/results; allowed: {_keys(output_dir)}")
+    delta = results.delta_path(output_dir, key)
+    if "delta" not in record:
+        raise ValueError(f"KEY={key}: this trial is the model as it was (method=none); there is nothing to export")
+    if not delta.is_file():
+        raise ValueError(
+            f"KEY={key}: its trained tensors are gone ({delta}); give the run's command again, or rerun=true"
+        )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"DIR={folder}: exists already; give a folder that does not, nothing is overwritten")
+
+    chosen = record["config"]["model"]
+    path = model_path or chosen["path"]
+    if results.model_fingerprint(path, chosen["revision"]) != record["identity"]["model"]["fingerprint"]:
+        raise ValueError(f"model.path={path}: not the model this trial was trained on; give --model-path FOLDER")
+
+    from rna import model
+
+    decoder, tokenizer = model.load(path, dtype=chosen["dtype"], device="cpu", revision=chosen["revision"])
+    whole: Any = decoder.model
+    temporary = folder.with_name(f".{folder.name}.partial")
+    with model.installed(decoder, model.load_deltas(delta)):
+        whole.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    (temporary / "README.md").write_text(card(record, _evaluations(output_dir, key)), encoding="utf-8")
+    if folder.exists():
+        folder.rmdir()
+    temporary.replace(folder)
+    print(f"{folder}: {type(whole).__name__}, {chosen['dtype']}, with a model card", file=sys.stderr)
+
+
+def push(folder: Path, repository: str) -> None:
+    """Upload the folder as a private model repository.
+
+    Raises:
+        ValueError: if the hub cannot be reached or refuses.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().create_repo(repository, private=True, exist_ok=True)
+        HfApi().upload_folder(repo_id=repository, folder_path=folder)
+    except Exception as error:  # the client raises errors of its own, and those of its HTTP library
+        raise ValueError(
+            f"--push {repository}: not uploaded ({type(error).__name__}: {str(error).splitlines()[0]}); "
+            f"{folder} is complete; log in with `hf auth login`, or upload the folder yourself"
+        ) from None
+    print(f"https://huggingface.co/{repository}", file=sys.stderr)
+
+
+def _keys(output_dir: str) -> str:
+    names = sorted(path.stem for path in (Path(output_dir) / "results").glob("*.json"))
+    trained = [name for name in names if (record := results.read(output_dir, name)) and "delta" in record]
+    return ", ".join(trained) or f"none yet; is --output-dir {output_dir} right?"
+
+
+def _evaluations(output_dir: str, key: str) -> list[Record]:
+    paths = sorted((Path(output_dir) / "results").glob(f"{key}-*.json"))
+    return [record for path in paths if (record := results.read(output_dir, path.stem))]
+
+
+def card(record: Record, evaluations: list[Record]) -> str:
+    """The model card: what was done to the model, with what, what came of it, and where the method is from."""
+    config: dict[str, Any] = record["config"]
+    method, noise = config["method"], config["noise"]
+    numbers = {f"method.{key}": value for key, value in method.items() if value is not None}
+    numbers["retain_loss"] = config["retain_loss"]
+    numbers |= {f"retain.alpha.{topic}": weight for topic, weight in config["alpha"].items()}
+    if noise["name"] != "none":
+        numbers |= {f"noise.{key}": noise[key] for key in ("nu", "scale", "layers")}
+    numbers |= {f"layer.{key}": value for key, value in config["layer"].items()}
+    numbers |= {f"train.{key}": config["train"][key] for key in ("steps", "lr", "batch_size", "grad_accumulation")}
+    numbers |= {"seed": config["seed"], "variant": config["variant"]}
+    settings = "\n".join(f"| `{key}` | {value} |" for key, value in numbers.items())
+    metrics = "\n".join(_metric_rows(evaluations)) or "| – | not evaluated | |"
+    base = config["model"]["name"]
+    with_noise = f"with Random Noise Augmentation (ν = {noise['nu']})" if noise["name"] != "none" else "without noise"
+    return f"""---
+library_name: transformers
+base_model: {base}
+tags: [unlearning, {method["name"]}, random-noise-augmentation]
+---
+# {base}, unlearned with {method["name"]} {with_noise}
+
+This model was made to forget {", ".join(config["data"]["topics"])} and to keep the rest. It is a research artefact:
+unlearned knowledge can often be brought back, and a forget-token in a harmless prompt may make the model fail.
+
+| setting | value |
+|---|---|
+{settings}
+
+| evaluation | value | 95 % interval |
+|---|---|---|
+{metrics}
+
+Intervals are over the questions or documents of each task, for this one training run.
+
+Trial `{record["key"]}`, made by rna {record["rna"]} at commit `{record["commit"]}` on {record["created"]}.
+
+Method: Dang Huu-Tien et al., *Improving LLM Unlearning Robustness via Random Perturbations*, TMLR 2026,
+[arXiv:2501.19202](https://arxiv.org/abs/2501.19202).
+"""
+
+
+def _metric_rows(evaluations: list[Record]) -> list[str]:
+    rows: list[str] = []
+    for record in evaluations:
+        metrics = record["metrics"]
+        parts = metrics if record["task"] == "perplexity" else {record["task"]: metrics}
+        for name, values in parts.items():
+            for metric in ("acc", "ppl"):
+                value, stderr = values.get(metric), values.get(f"{metric}_stderr")
+                if value is not None and stderr is not None:
+                    low, high = value - Z_95 * stderr, value + Z_95 * stderr
+                    rows.append(f"| {name} {metric} | {value:.4g} | {low:.4g} to {high:.4g} |")
+    return rows
+
+
+if __name__ == "__main__":
+    main()

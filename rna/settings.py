@@ -1,0 +1,162 @@
+"""What a trial is, as dataclasses, and where the package's own files lie.
+
+Past `run.py` there is no DictConfig: `rna.config` turns what Hydra composed into a `Settings`.
+"""
+
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).parent
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # installed, or a checkout
+BUILTIN = PACKAGE / "demo" / "assets"
+TASKS = PACKAGE / "tasks"  # a folder of lm-eval tasks each
+REFUSALS = PACKAGE / "refusals.txt"
+
+RM_METHODS = ("rmu", "adaptive_rmu", "rsv")
+PO_METHODS = ("npo", "simnpo", "dpo")
+NEUTRAL = ("checkpoint_every", "gradient_checkpointing")  # of TrainSettings: they change no trained tensor
+
+
+@dataclass
+class MethodSettings:
+    name: str = "???"
+    coefficient: float | None = None
+    beta: float | None = None
+    gamma: float | None = None
+    log_prob: str | None = None
+
+    def options(self) -> dict[str, Any]:
+        """The method's own numbers, without those it does not have."""
+        return {key: value for key, value in asdict(self).items() if key != "name" and value is not None}
+
+
+@dataclass
+class NoiseSettings:
+    name: str = "???"
+    nu: float = 0.0
+    scale: str = "std"
+    layers: Any = "unlearn"  # resolved by `check` to a list of layers
+
+
+@dataclass
+class LayerSettings:
+    unlearn: int = 0
+    trained: Any = None  # resolved by `check` to a list of layers
+    trainable: str = "down_proj"
+    site: str = "residual"
+
+
+@dataclass
+class ModelSettings:
+    name: str = "???"
+    path: str = "???"
+    revision: str | None = None
+    dtype: str = "float32"
+    device: str = "auto"
+    device_map: Any = None  # layers over several GPUs: auto, balanced, sequential, or modules to devices
+    attn_implementation: str | None = None
+    unlearn_layer: int = 0
+    num_layers: int | None = None  # None: read from the model's config.json
+    threads: int | None = None  # CPU threads of a trial; None: all cores
+    retrained: str | None = None  # a model trained without the forget set, shown as one more row
+
+
+@dataclass
+class CorpusSettings:
+    path: str = "???"
+    field: str = "text"
+    max_length: int = 512
+
+
+@dataclass
+class DataSettings:
+    name: str = "???"
+    topics: dict[str, CorpusSettings] = field(default_factory=dict)
+    retain: CorpusSettings = field(default_factory=CorpusSettings)
+    refusals: str | None = None  # a text file, one refusal a line; None: the project's own
+    holdout: float = 0.0
+
+    def corpora(self) -> dict[str, CorpusSettings]:
+        """The forget set of each topic and the retain set, by their keys."""
+        return {**{f"data.topics.{topic}": corpus for topic, corpus in self.topics.items()}, "data.retain": self.retain}
+
+
+@dataclass
+class TrainSettings:
+    steps: int = 500
+    lr: float = 5e-5
+    batch_size: int = 4
+    eps: float = 1e-8
+    max_grad_norm: float | None = None
+    grad_accumulation: int = 1
+    compile: bool = False
+    gradient_checkpointing: bool = False
+    checkpoint_every: int | None = 100
+
+
+@dataclass
+class TaskSettings:
+    task: str = "???"
+    role: str = "???"
+
+
+@dataclass
+class EvalSettings:
+    name: str = "???"
+    kind: str = "choice"
+    batch_size: int = 32
+    keyword: str = "SARS-CoV-2"
+    neutral_keyword: str = "Lake Geneva"
+    seed: int = 0
+    tasks: dict[str, TaskSettings] = field(default_factory=dict)
+    limit: int | None = None
+    max_documents: int = 200
+
+
+@dataclass
+class CacheSettings:
+    enabled: bool = True
+    max_gib: float = 10.0
+
+
+@dataclass
+class WandbSettings:
+    mode: str = "offline"
+    project: str = "rna"
+    entity: str | None = None
+    group: str | None = None
+
+
+@dataclass
+class Settings:
+    """One trial. `alpha` is the retain weight by topic, `retain_loss` its name; layers are resolved to lists."""
+
+    method: MethodSettings = field(default_factory=MethodSettings)
+    retain_loss: str = "???"
+    alpha: dict[str, float] = field(default_factory=dict)
+    noise: NoiseSettings = field(default_factory=NoiseSettings)
+    layer: LayerSettings = field(default_factory=LayerSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    eval: EvalSettings = field(default_factory=EvalSettings)
+    wandb: WandbSettings = field(default_factory=WandbSettings)
+    cache: CacheSettings = field(default_factory=CacheSettings)
+    variant: str = "paper"
+    seed: int = 0
+    baseline: str = "train"
+    train_only: bool = False
+    rerun: bool = False
+    output_dir: str = "outputs"
+
+
+def without_defaults(value: Any) -> Any:
+    """A dataclass as a dict of what differs from its defaults: a new option with a neutral default changes no key."""
+    if isinstance(value, dict):
+        return {key: without_defaults(item) for key, item in value.items()}
+    if not is_dataclass(value):
+        return value
+    neutral = type(value)()
+    pairs = ((item.name, getattr(value, item.name)) for item in fields(value))
+    return {key: without_defaults(item) for key, item in pairs if item != getattr(neutral, key)}

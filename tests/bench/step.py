@@ -1,0 +1,311 @@
+"""One training step, staged against plain: time, memory and arithmetic, as ratios within one run.
+
+    python tests/bench/step.py                          # SmolLM2-135M's shape on the CPU, every method
+    python tests/bench/step.py --shape zephyr_7b        # Zephyr-7B's shape in bfloat16, on a GPU
+
+`plain` is two whole models and whole forwards (tests/oracle.py) with every parameter requiring a gradient, as public
+code has it; `frozen` is the same with gradients for the trained tensors only. Every measurement is a process of its
+own. Weights and tokens are random. Prints a table and writes JSON.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+METHODS = {
+    "rmu": "representation",
+    "adaptive_rmu": "representation",
+    "rsv": "representation",
+    "npo+kl": "kl",
+    "npo+mse": "mse",
+    "dpo+kl": "kl",
+    "dpo+mse": "mse",
+    "simnpo+kl": "kl",
+    "simnpo+mse": "mse",
+}
+WAYS = ("plain", "frozen", "staged")
+SHAPES: dict[str, dict[str, Any]] = {
+    "smollm2_135m": {
+        "architecture": "Llama",
+        "dtype": "float32",
+        "layer": 7,
+        "batch": 4,
+        "tokens": 128,
+        "config": {
+            "vocab_size": 49152,
+            "hidden_size": 576,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 30,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+            "tie_word_embeddings": True,
+        },
+    },
+    "zephyr_7b": {
+        "architecture": "Mistral",
+        "dtype": "bfloat16",
+        "layer": 7,
+        "batch": 4,
+        "tokens": 512,
+        "config": {
+            "vocab_size": 32000,
+            "hidden_size": 4096,
+            "intermediate_size": 14336,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "sliding_window": 4096,
+            "tie_word_embeddings": False,
+        },
+    },
+}
+OPTIONS = {
+    "rmu": {"coefficient": 6.5},
+    "adaptive_rmu": {"beta": 3.0},
+    "rsv": {"coefficient": 10.0},
+    "npo": {"beta": 0.1, "log_prob": "mean"},
+    "dpo": {"beta": 0.1, "log_prob": "mean"},
+    "simnpo": {"beta": 0.1, "gamma": 0.0},
+}
+
+
+def build(shape: dict[str, Any], device: str) -> Any:
+    """A random model of the shape."""
+    import torch
+    import transformers
+
+    config = getattr(transformers, f"{shape['architecture']}Config")(**shape["config"])
+    torch.manual_seed(0)
+    with torch.device(device):
+        torch.set_default_dtype(getattr(torch, shape["dtype"]))
+        made = getattr(transformers, f"{shape['architecture']}ForCausalLM")(config)
+        torch.set_default_dtype(torch.float32)
+    return made.eval().requires_grad_(False)
+
+
+def resident(field: str) -> int:
+    """Resident bytes of this process: `VmRSS` now, `VmHWM` at their peak."""
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise ValueError(f"{field}: not in /proc/self/status")
+
+
+class WithoutModules:
+    """Counts for the whole, not by module."""
+
+    parents = frozenset({"Global"})
+
+    def __enter__(self) -> "WithoutModules":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def measure(shape: dict[str, Any], name: str, way: str, device: str, steps: int) -> dict[str, Any]:
+    """Seconds, floating point operations and peak bytes of a step, after one that warms up."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from rna import losses, model
+    from rna.batch import Batch
+    from rna.methods import StepLosses, Trial
+    from rna.noise import GaussianNoise
+    from tests import oracle
+
+    gpu = device.startswith("cuda")
+    before = 0 if gpu else resident("VmRSS")
+    decoder = model.split(build(shape, device))
+    method = name.split("+")[0]
+    layer, vocabulary = shape["layer"], shape["config"]["vocab_size"]
+    source = torch.Generator(device).manual_seed(1)
+    draw = losses.gaussian_direction if method == "rsv" else losses.control_vector
+    trial = Trial(
+        method=method,
+        retain_loss=METHODS[name],
+        options=dict(OPTIONS[method]),
+        layer=layer,
+        first_trained=layer - 2,
+        site="residual",
+        noise=GaussianNoise(0.01, (layer,), source),
+        directions={"text": draw(decoder.width, source)},
+    )
+
+    def batch(tokens: int) -> Batch:
+        size = (shape["batch"], tokens)
+        ids_BT = torch.randint(0, vocabulary, size, generator=source, device=device)
+        return Batch(ids_BT, torch.ones(size, dtype=torch.bool, device=device))
+
+    forget, retain = batch(shape["tokens"]), batch(shape["tokens"])
+    refusal = batch(16) if method == "dpo" else None
+    names = model.trained_names(decoder, range(layer - 2, layer + 1), "down_proj")
+    if way == "staged":
+        model.keep_freed_memory()
+        policy = model.masters(decoder, names)
+        trained = list(policy.values())
+    else:
+        plain = oracle.Plain.of(decoder.model, names)
+        if way == "plain":
+            plain.policy.requires_grad_(True)
+        trained = [parameter for key, parameter in plain.policy.named_parameters() if key in names]
+        plain.reference = decoder.model  # two models in memory, not three
+    optimizer = torch.optim.AdamW(trained, lr=1e-5, weight_decay=0.0)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        if way == "staged":
+            for key, loss in StepLosses(decoder, policy, trial, "text", forget, retain, refusal):
+                (loss if key == "forget" else 5.0 * loss).backward()
+        else:
+            plain.policy.zero_grad()
+            for key, loss in oracle.in_turn(plain, trial, "text", forget, retain, refusal):
+                (loss if key == "forget" else 5.0 * loss).backward()
+        optimizer.step()
+        if gpu:
+            torch.cuda.synchronize()
+
+    step()
+    seconds: list[float] = []
+    for _ in range(steps):
+        started = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - started)
+    peak = torch.cuda.max_memory_allocated() if gpu else resident("VmHWM") - before
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = WithoutModules()  # its hooks on modules refuse a gradient taken inside the forward pass
+    with counter:
+        step()
+    return {
+        "method": name,
+        "way": way,
+        "seconds": statistics.median(seconds),
+        "all_seconds": seconds,
+        "peak_bytes": peak,
+        "flops": counter.get_total_flops(),
+    }
+
+
+def minimum(shape: dict[str, Any], name: str) -> dict[str, float]:
+    """Matrix products a step cannot do without: layer and head passes in units of one batch, and their FLOPs.
+
+    A backward pass through a frozen layer costs what its forward does (no weight gradients); the trained block adds
+    the gradient of three matrices, counted as layers' shares. Attention scores are left out: they are under a tenth.
+    """
+    config, batch = shape["config"], shape["batch"] * shape["tokens"]
+    width, inner, depth = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
+    kv = config["num_key_value_heads"] * width // config["num_attention_heads"]
+    layer_flops = 2 * batch * (2 * width * width + 2 * width * kv + 3 * width * inner)
+    head_flops = 2 * batch * width * config["vocab_size"]
+    down = 2 * batch * width * inner / layer_flops
+    first = shape["layer"] - 2
+    method = name.split("+")[0]
+    if METHODS[name] == "representation":
+        # prefix once; block: policy forward, backward through two layers and into three matrices, reference forward
+        forget_ref = method != "rmu"
+        policy = 3 + 2 + 4 * down
+        layers = (first + policy + 3 * forget_ref) + (first + policy + 3)
+        return {"layers": layers, "heads": 0, "flops": layers * layer_flops}
+    above = depth - first
+    policy, refusal = 2 * above - 1 + 4 * down, 16 / shape["tokens"]
+    forget_ref = method != "simnpo"
+    forget = first + policy + above * forget_ref
+    layers = forget + first + policy + above + (refusal * (first + policy + above) if method == "dpo" else 0)
+    heads = (2 + forget_ref) + 3 + (refusal * 3 if method == "dpo" else 0)
+    return {"layers": layers, "heads": heads, "flops": layers * layer_flops + heads * head_flops}
+
+
+def matrix_peak(shape: dict[str, Any], device: str) -> float:
+    """FLOP/s of a large matrix product in the shape's dtype on this machine."""
+    import torch
+
+    size = 8192 if device.startswith("cuda") else 2048
+    left, right = (torch.randn(size, size, device=device, dtype=getattr(torch, shape["dtype"])) for _ in range(2))
+    best = float("inf")
+    for _ in range(6):
+        started = time.perf_counter()
+        left @ right
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
+
+
+def child(arguments: list[str]) -> dict[str, Any]:
+    """A measurement in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, __file__, *arguments], capture_output=True, text=True, check=False, env=environment
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(arguments)} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, default="smollm2_135m")
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--ways", default=",".join(WAYS))
+    parser.add_argument("--device", default=None)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--out", default="outputs/bench/step.json")
+    parser.add_argument("--one", nargs=2, metavar=("METHOD", "WAY"), help=argparse.SUPPRESS)
+    parser.add_argument("--peak", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    device = options.device or ("cuda" if options.shape == "zephyr_7b" else "cpu")
+    shape = SHAPES[options.shape]
+    if options.one:
+        import torch  # noqa: F401  # imported before memory is read: the interpreter's own is not the step's
+        import transformers  # noqa: F401
+
+        print(json.dumps(measure(shape, *options.one, device, options.steps)))
+        return
+    if options.peak:
+        print(json.dumps({"peak": matrix_peak(shape, device)}))
+        return
+
+    common = ["--shape", options.shape, "--device", device, "--steps", str(options.steps)]
+    peak = child([*common, "--peak"])["peak"]
+    print(f"{options.shape}, {device}; a matrix product reaches {peak / 1e9:.0f} GFLOP/s")
+    print(
+        f"{'method':<14}{'way':<8}{'s/step':>8}{'times':>7}{'GiB':>7}{'of plain':>9}{'TFLOP':>8}"
+        f"{'of peak':>8}{'minimum':>9}"
+    )
+    rows: list[dict[str, Any]] = []
+    for name in options.methods.split(","):
+        least = minimum(shape, name)
+        found = {way: child([*common, "--one", name, way]) for way in options.ways.split(",")}
+        base = found.get("plain") or next(iter(found.values()))
+        for way, row in found.items():
+            row |= {
+                "speedup": base["seconds"] / row["seconds"],
+                "memory_ratio": row["peak_bytes"] / base["peak_bytes"],
+                "fraction_of_matrix_peak": row["flops"] / row["seconds"] / peak,
+                "minimum": least,
+                "flops_over_minimum": row["flops"] / least["flops"],
+            }
+            rows.append(row)
+            print(
+                f"{name:<14}{way:<8}{row['seconds']:>8.3f}{row['speedup']:>7.2f}{row['peak_bytes'] / 2**30:>7.2f}"
+                f"{row['memory_ratio']:>9.2f}{row['flops'] / 1e12:>8.3f}{row['fraction_of_matrix_peak']:>8.0%}"
+                f"{row['flops_over_minimum']:>8.2f}x",
+                flush=True,
+            )
+    out = Path(options.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"shape": options.shape, "device": device, "matrix_peak": peak, "rows": rows}, indent=1))
+    print(f"written to {out}")
+
+
+if __name__ == "__main__":
+    main()
