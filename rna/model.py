@@ -92,11 +92,17 @@ def load(
         num_layers: load the embeddings and this many layers alone, without the head: all that RM methods run.
 
     Raises:
-        ValueError: for an architecture that cannot be split, or a device map that leaves layers on the CPU or disk.
+        ValueError: for an architecture that cannot be split, a device map that leaves layers on the CPU or disk, or
+            float16 on a CPU.
     """
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if dtype == "float16" and where == "cpu" and device_map is None:
+        raise ValueError(
+            "model.dtype=float16: torch's products of half-precision numbers are slow on a CPU and have been seen to "
+            "give NaN; allowed there: float32, bfloat16"
+        )
     options: dict[str, Any] = {"revision": revision or "main"}
     if path.endswith(".gguf"):
         options["gguf_file"] = Path(path).name

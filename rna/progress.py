@@ -2,23 +2,17 @@
 
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Generator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import active_children, get_context, parent_process
-from queue import Empty
 from typing import Any
 
 from rna import signals, trial
-from rna.trial import Arm, Progress
+from rna.pool import Pool, WorkerDied
+from rna.trial import Arm
 
 Tell = Callable[[str, str, int, int], None]  # (label, phase, done, total)
-
-_mail: Any = None  # a worker's end of the queue that progress travels on
 
 
 def work_on(rows: list[Arm]) -> None:
@@ -51,72 +45,41 @@ def _in_turn(rows: list[Arm], tell: Tell) -> list[trial.TrialFailed]:
 
 
 def _side_by_side(rows: list[Arm], workers: int, tell: Tell) -> list[trial.TrialFailed]:
-    context = get_context("spawn")
-    mail: Any = context.Queue()
+    """Each arm in a worker. Signals go to the arms in work, which write checkpoints; at a stop no other begins."""
     failures: list[trial.TrialFailed] = []
-    stopped: BaseException | None = None
-    # A signal is for the trials: they write checkpoints. At a stop no further one begins.
-    with (
-        signals.noted(*signals.WARNINGS, *signals.STOPS) as heard,
-        ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(mail,)) as pool,
-    ):
-        running: dict[Future[None], Arm] = {pool.submit(_work, row): row for row in rows}
+    stop: signals.Interrupted | KeyboardInterrupt | None = None
+    with signals.noted(*signals.WARNINGS, *signals.STOPS) as heard, Pool([{}] * workers) as pool:
+        running = {pool.submit(trial.work, row): row for row in rows}
         while running:
-            finished, _ = wait(running, timeout=0.1, return_when=FIRST_COMPLETED)
-            _deliver(mail, tell)
+            for event in pool.events(0.1):
+                label = running[event.ticket].label
+                if event.news is not None:
+                    tell(label, *event.news)
+                    continue
+                tell(label, "done", 1, 1)
+                del running[event.ticket]
+                if isinstance(event.error, signals.Interrupted | KeyboardInterrupt):
+                    stop = stop or event.error
+                elif isinstance(event.error, trial.TrialFailed):
+                    failures.append(event.error)
+                elif isinstance(event.error, WorkerDied):
+                    if stop is None:
+                        failures.append(
+                            trial.TrialFailed(f"{label}: {event.error}; the same command goes on from there")
+                        )
+                elif event.error is not None:
+                    raise event.error
             for number in heard.pending:
-                for child in active_children():
-                    if child.pid is not None:
-                        os.kill(child.pid, number)
+                pool.signal(number)
             try:
                 heard.obey()
-            except (signals.Interrupted, KeyboardInterrupt) as stop:
-                stopped = stop
-                for future in running:
-                    future.cancel()
-            for future in finished:
-                row = running.pop(future)
-                error = None if future.cancelled() else future.exception()
-                if isinstance(error, trial.TrialFailed):
-                    failures.append(error)
-                elif isinstance(error, signals.Interrupted | KeyboardInterrupt):
-                    stopped = stopped or error
-                elif isinstance(error, BrokenProcessPool):
-                    killed = f"{row.label}: its process was killed, most likely for want of memory"
-                    failures.append(trial.TrialFailed(f"{killed}; give the same command again to go on"))
-                elif error is not None:
-                    raise error
-                tell(row.label, "done", 1, 1)
-    if stopped is not None:
-        raise stopped
+            except (signals.Interrupted, KeyboardInterrupt) as asked:
+                stop = asked
+                for ticket in pool.cancel_waiting():
+                    del running[ticket]
+    if stop is not None:
+        raise stop
     return failures
-
-
-def _begin(mail: Any) -> None:
-    """A worker's start: where its news go, and that it must not outlive its parent."""
-    global _mail
-    _mail = mail
-    parent = parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
-def _work(row: Arm) -> None:
-    post: Progress = lambda phase, done, total: _mail.put((row.label, phase, done, total))  # noqa: E731
-    trial.work(row, post)
-
-
-def _deliver(mail: Any, tell: Tell) -> None:
-    try:
-        while True:
-            tell(*mail.get_nowait())
-    except Empty:
-        pass
 
 
 @contextmanager

@@ -19,6 +19,9 @@ from rna.noise import GaussianNoise, standard_deviation
 from rna.seeding import generator
 from rna.settings import RM_METHODS, Settings
 
+# float16 gradients below 6e-8 would vanish, so the losses are raised by a power of two, which changes no other bit.
+LOSS_SCALE = {torch.float16: 1024.0, torch.bfloat16: 1.0, torch.float32: 1.0}
+
 StepReport = dict[str, float]  # flat names: train/forget_loss, train/grad_norm, …
 
 
@@ -125,6 +128,7 @@ def train(
     policy = model.masters(decoder, names)
     options = settings.train
     optimizer = torch.optim.AdamW(policy.values(), lr=options.lr, eps=options.eps, weight_decay=0.0)
+    loss_scale = LOSS_SCALE[next(decoder.model.parameters()).dtype]
     topics = list(source.forget)
     curve: list[StepReport] = []
     if checkpoint is not None and (state := checkpoint.load()) is not None:
@@ -159,10 +163,13 @@ def train(
                     if not torch.isfinite(loss):
                         raise NotFinite(step + 1, f"{name}_loss ({loss.item()})")
                     values[name] += micro.shares[name] * loss.item()
-                    weight = micro.shares[name] * (1.0 if name == "forget" else alpha)
+                    weight = loss_scale * micro.shares[name] * (1.0 if name == "forget" else alpha)
                     (loss if weight == 1.0 else weight * loss).backward()
                 for name, norm in step_losses.norms.items():
                     norms[name] += norm.item() / len(micros)
+            if loss_scale != 1.0:
+                for tensor in policy.values():
+                    tensor.grad = tensor.grad / loss_scale if tensor.grad is not None else None
             grad_norm = torch.nn.utils.clip_grad_norm_(policy.values(), options.max_grad_norm or float("inf"))
             if not torch.isfinite(grad_norm):
                 raise NotFinite(step + 1, f"grad_norm ({grad_norm.item()})")

@@ -1,0 +1,208 @@
+"""Warm worker processes: each does one job after another, tells its news, and never outlives its parent."""
+
+import os
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+Job = Callable[..., Any]  # called with its arguments and then with a function that takes its news
+SPAWN = get_context("spawn")  # a forked process would inherit threads of torch that are not there
+
+
+class WorkerDied(RuntimeError):
+    """A worker's process ended in the middle of a job, most often killed for want of memory."""
+
+    def __init__(self, exitcode: int | None) -> None:
+        super().__init__(exitcode)
+        self.exitcode = exitcode
+
+    def __str__(self) -> str:
+        if self.exitcode is not None and self.exitcode < 0:
+            return f"its process was killed by signal {-self.exitcode}, most likely for want of memory"
+        return f"its process ended with exit code {self.exitcode}"
+
+
+@dataclass
+class Event:
+    """What a job had to say: `news`, or its end with `value` or `error`."""
+
+    ticket: int
+    news: tuple[Any, ...] | None = None
+    value: Any = None
+    error: BaseException | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.news is None
+
+
+@dataclass
+class _Worker:
+    process: Any
+    connection: Connection
+    place: int
+    ticket: int | None = None
+
+
+class Pool:
+    """At most one process for each of `places`, started when there is a job for it, kept while jobs succeed.
+
+    Args:
+        places: the environment variables of each worker, set before anything is imported there.
+    """
+
+    def __init__(self, places: Sequence[Mapping[str, str]]) -> None:
+        self.places = [dict(place) for place in places]
+        self.waiting: deque[tuple[int, Job, tuple[Any, ...]]] = deque()
+        self.workers: list[_Worker] = []
+        self.tickets = 0
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def submit(self, job: Job, *arguments: Any) -> int:
+        """Queue a job, and give the ticket its events will carry. Both must be importable by a fresh process."""
+        self.tickets += 1
+        self.waiting.append((self.tickets, job, arguments))
+        self._hand_out()
+        return self.tickets
+
+    def cancel_waiting(self) -> list[int]:
+        """Forget the jobs that no worker has begun, and say which."""
+        tickets = [ticket for ticket, _, _ in self.waiting]
+        self.waiting.clear()
+        return tickets
+
+    @property
+    def busy(self) -> list[int]:
+        """The tickets of jobs in work."""
+        return [worker.ticket for worker in self.workers if worker.ticket is not None]
+
+    def signal(self, number: int) -> None:
+        """Send a signal to every worker that has a job."""
+        for worker in self.workers:
+            if worker.ticket is not None and worker.process.is_alive():
+                os.kill(worker.process.pid, number)
+
+    def events(self, timeout: float | None = None) -> list[Event]:
+        """What has happened, waiting up to `timeout` seconds for something to happen."""
+        found: list[Event] = []
+        ready = wait([worker.connection for worker in self.workers], timeout)
+        for worker in [worker for worker in self.workers if worker.connection in ready]:
+            found += self._read(worker)
+        self._hand_out()
+        return found
+
+    def close(self) -> None:
+        """Let idle workers end, and end the others."""
+        for worker in self.workers:
+            worker.connection.close()
+            if worker.ticket is not None:
+                worker.process.kill()
+        for worker in self.workers:
+            worker.process.join(10)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+        self.workers.clear()
+
+    def _read(self, worker: _Worker) -> list[Event]:
+        found: list[Event] = []
+        try:
+            while worker.connection.poll():
+                event: Event = worker.connection.recv()
+                found.append(event)
+                if event.done:
+                    worker.ticket = None
+                    if event.error is not None:
+                        self._retire(worker)
+                        break
+        except (EOFError, OSError):
+            ticket = worker.ticket
+            self._retire(worker)
+            if ticket is not None:
+                found.append(Event(ticket, error=WorkerDied(worker.process.exitcode)))
+        return found
+
+    def _retire(self, worker: _Worker) -> None:
+        """After a failure the place gets a fresh process: who knows what the failure left behind."""
+        worker.connection.close()
+        worker.process.join()
+        self.workers.remove(worker)
+
+    def _hand_out(self) -> None:
+        taken = {worker.place for worker in self.workers}
+        free = [place for place in range(len(self.places)) if place not in taken]
+        while self.waiting:
+            idle = next((worker for worker in self.workers if worker.ticket is None), None)
+            if idle is None:
+                if not free:
+                    return
+                idle = self._start(free.pop(0))
+            ticket, job, arguments = self.waiting.popleft()
+            try:
+                idle.connection.send((ticket, job, arguments))
+            except OSError:  # died while idle
+                self._retire(idle)
+                free.insert(0, idle.place)
+                self.waiting.appendleft((ticket, job, arguments))
+                continue
+            idle.ticket = ticket
+
+    def _start(self, place: int) -> _Worker:
+        ours, theirs = SPAWN.Pipe()
+        process = SPAWN.Process(target=_serve, args=(theirs, self.places[place]), daemon=True)
+        process.start()
+        theirs.close()
+        worker = _Worker(process, ours, place)
+        self.workers.append(worker)
+        return worker
+
+
+def _serve(connection: Connection, environment: dict[str, str]) -> None:
+    """A worker's life: jobs until the parent hangs up, or one fails."""
+    os.environ.update(environment)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    try:
+        while True:
+            ticket, job, arguments = connection.recv()
+            lock = threading.Lock()
+
+            def tell(*news: Any, ticket: int = ticket, lock: threading.Lock = lock) -> None:
+                with lock:
+                    connection.send(Event(ticket, news=news))
+
+            try:
+                done = Event(ticket, value=job(*arguments, tell))
+            except BaseException as error:  # the parent decides what it means, an interrupt too
+                _send_failure(connection, ticket, error)
+                return
+            connection.send(done)
+    except (EOFError, OSError, KeyboardInterrupt):  # the parent has hung up, or is being stopped with us
+        return
+
+
+def _send_failure(connection: Connection, ticket: int, error: BaseException) -> None:
+    import pickle
+
+    error.add_note("".join(traceback.format_exception(error)))
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # an error with a constructor of its own kind
+        error = RuntimeError("".join(traceback.format_exception(error)))
+    connection.send(Event(ticket, error=error))
+
+
+def _follow_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)

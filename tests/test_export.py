@@ -1,0 +1,97 @@
+"""A trial's delta becomes a Hugging Face folder whose logits are the trial's, bit for bit."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from rna import config, export, model, results, run, trial
+from tests import tiny
+
+
+def trained(folder: Path, *overrides: str) -> trial.Arm:
+    common = ["train.steps=2", "wandb=disabled", "noise=none", f"output_dir={folder}"]
+    row = trial.arm("plain", config.check(run.compose([*common, *overrides], None)))
+    trial.work(row, lambda *_: None)
+    return row
+
+
+def logits_of(whole: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return whole(input_ids=ids).logits
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_exported_model_gives_the_logits_of_the_trial(dtype: str, tmp_path: Path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    row = trained(tmp_path / "out", "method=rmu", "train_only=true", f"model.dtype={dtype}")
+    delta = model.load_deltas(results.delta_path(str(tmp_path / "out"), row.key))
+    assert {tensor.dtype for tensor in delta.values()} == {getattr(torch, dtype)}
+    export.export(row.key, tmp_path / "exported", str(tmp_path / "out"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["exported", "out"]
+
+    ids = tiny.batch(1).ids_BT
+    decoder, tokenizer = model.load(row.settings.model.path, dtype=dtype, device="cpu", revision=None)
+    base = logits_of(decoder.model, ids)
+    with model.installed(decoder, delta):
+        in_trial = logits_of(decoder.model, ids)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "exported", dtype="auto").eval()
+    assert again.dtype == getattr(torch, dtype)
+    assert torch.equal(logits_of(again, ids), in_trial)
+    assert not torch.equal(base, in_trial)
+    back = AutoTokenizer.from_pretrained(tmp_path / "exported")
+    assert back("the marsh fevers")["input_ids"] == tokenizer("the marsh fevers")["input_ids"]
+
+
+def test_the_card_says_what_was_done_and_what_came_of_it(tmp_path: Path):
+    row = trained(tmp_path, "method=npo", "retain=kl", "eval.limit=32", "retain.alpha.default=3")
+    export.export(row.key, tmp_path / "exported", str(tmp_path))
+    card = (tmp_path / "exported" / "README.md").read_text(encoding="utf-8")
+    metrics = row.evaluated["perturbed"]["metrics"]
+    low = metrics["acc"] - 1.959964 * metrics["acc_stderr"]
+    commit = row.trained and row.trained["commit"]
+    for said in (
+        "| `method.name` | npo |",
+        "| `retain_loss` | kl |",
+        "| `retain.alpha.bio` | 3.0 |",
+        f"| perturbed acc | {metrics['acc']:.4g} | {low:.4g} to",
+        f"commit `{commit}`",
+        "arXiv:2501.19202",
+        row.key,
+    ):
+        assert said in card
+
+
+def test_what_cannot_be_exported_is_said_in_one_line(tmp_path: Path):
+    row = trained(tmp_path, "method=rmu", "train_only=true")
+    out = str(tmp_path)
+    with pytest.raises(ValueError, match=f"KEY=nope: no trial of that key.*allowed: {row.key}"):
+        export.export("nope", tmp_path / "x", out)
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "mine").touch()
+    with pytest.raises(ValueError, match=r"exists already.*nothing is overwritten"):
+        export.export(row.key, full, out)
+    with pytest.raises(ValueError, match="not the model this trial was trained on"):
+        export.export(row.key, tmp_path / "x", out, row.settings.model.retrained)
+    results.delta_path(out, row.key).unlink()
+    with pytest.raises(ValueError, match="its trained tensors are gone"):
+        export.export(row.key, tmp_path / "x", out)
+    with pytest.raises(ValueError, match=r"--push me/it: not uploaded"):
+        export.push(full, "me/it")
+    assert sorted(path.name for path in full.iterdir()) == ["mine"]
+
+
+def test_the_command_line(tmp_path: Path):
+    row = trained(tmp_path, "method=rmu", "train_only=true")
+    command = [sys.executable, "-m", "rna.export", row.key, str(tmp_path / "a"), "--output-dir", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ))
+    assert "MistralForCausalLM" in done.stderr
+    assert json.loads((tmp_path / "a" / "config.json").read_text())["architectures"] == ["MistralForCausalLM"]
+    twice = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (twice.returncode, twice.stderr.count("\n")) == (2, 1)
