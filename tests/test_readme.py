@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rna import config, run
+from rna import config, run, trial
 from rna.settings import CONF
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +40,22 @@ def test_a_run_runs(command: str, outputs: Path):
     short.append("model.threads=2")  # one arm after the other, in one process: fewer imports
     done = subprocess.run([sys.executable, *words, *short], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "retain" in done.stdout
+    assert ("unlearned.safetensors" if "train_only" in command else "retain") in done.stdout
+
+
+def test_a_trial_is_exported(tmp_path: Path):
+    common = ["method=rmu", "train.steps=1", "train_only=true", "noise=none", "wandb=disabled"]
+    row = trial.arm("plain", config.check(run.compose([*common, f"output_dir={tmp_path}"], None)))
+    trial.work(row, lambda *_: None)
+    exports = [command for command in COMMANDS if command.startswith("python -m rna.export")]
+    assert len(exports) == 2
+    for command, code in zip(exports, (0, 2), strict=True):  # the second wants a network, and says so in one line
+        words = shlex.split(command.replace("KEY", row.key).replace("outputs/", f"{tmp_path}/"))[1:]
+        words += ["--output-dir", str(tmp_path)]
+        done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        assert (Path(words[3]) / "model.safetensors").is_file()
+    assert "--push me/my-unlearned-model: not uploaded" in done.stderr
 
 
 @pytest.mark.parametrize("command", OWN_FILES)
