@@ -13,32 +13,54 @@ from torch import Tensor
 
 @dataclass
 class Batch:
-    """Token ids and the mask of real tokens. Pad tokens may equal real ones (pad = eos): only the mask counts."""
+    """Token ids and the mask of real tokens. Pad tokens may equal real ones (pad = eos): only the mask counts.
+
+    `counted_BT` are the tokens that losses are means over: the real ones, and all in the variant `official`.
+    """
 
     ids_BT: Int[Tensor, "B T"]
     mask_BT: Bool[Tensor, "B T"]
+    counts_padding: bool = False
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(self.ids_BT.to(device), self.mask_BT.to(device))
+        return Batch(self.ids_BT.to(device), self.mask_BT.to(device), self.counts_padding)
+
+    def cut(self, length: int) -> "Batch":
+        """The first `length` tokens of each sequence, those of the longest sequence where padding is on the left."""
+        lengths_B = self.mask_BT.sum(1)
+        if int(lengths_B.max()) <= length:
+            return self
+        rows = [ids[mask][:length].tolist() for ids, mask in zip(self.ids_BT, self.mask_BT, strict=True)]
+        padding = self.ids_BT[~self.mask_BT]
+        return pad(rows, int(padding[0]) if len(padding) else 0, official=self.counts_padding)
+
+    def unmasked(self) -> "Batch":
+        """The same with padding taken for real."""
+        return Batch(self.ids_BT, torch.ones_like(self.mask_BT), self.counts_padding)
 
     @property
     def tokens(self) -> int:
-        return int(self.mask_BT.sum())
+        return int(self.counted_BT.sum())
+
+    @property
+    def counted_BT(self) -> Bool[Tensor, "B T"]:
+        return torch.ones_like(self.mask_BT) if self.counts_padding else self.mask_BT
 
     @property
     def predicts_BT(self) -> Bool[Tensor, "B T"]:
-        """The real tokens that a real token follows: where a next token is predicted."""
-        followed_BT = self.mask_BT.roll(-1, 1)
+        """The counted tokens that a counted token follows: where a next token is predicted."""
+        followed_BT = self.counted_BT.roll(-1, 1)
         followed_BT[:, -1] = False
-        return self.mask_BT & followed_BT
+        return self.counted_BT & followed_BT
 
 
-def pad(documents: Sequence[Sequence[int]], pad_id: int) -> Batch:
-    """Documents side by side, padded to the longest."""
+def pad(documents: Sequence[Sequence[int]], pad_id: int, *, official: bool = False) -> Batch:
+    """Documents side by side, padded to the longest on the right; with `official`, on the left, and counted."""
     longest = max(len(ids) for ids in documents)
     ids_BT = torch.full((len(documents), longest), pad_id)
     mask_BT = torch.zeros(len(documents), longest, dtype=torch.bool)
     for row, ids in enumerate(documents):
-        ids_BT[row, : len(ids)] = torch.tensor(ids)
-        mask_BT[row, : len(ids)] = True
-    return Batch(ids_BT, mask_BT)
+        place = slice(longest - len(ids), longest) if official else slice(0, len(ids))
+        ids_BT[row, place] = torch.tensor(ids)
+        mask_BT[row, place] = True
+    return Batch(ids_BT, mask_BT, official)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rna.settings import BUILTIN, RM_METHODS, NoiseSettings, Settings
+from rna.settings import BUILTIN, RM_METHODS, VARIANTS, NoiseSettings, Settings
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -28,7 +28,7 @@ NEEDS = {  # method -> the numbers it cannot do without
 }
 GROUPS = ("method", "retain", "retain_loss", "noise", "layer", "model", "data", "train", "eval", "wandb", "cache")
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
-ROLES = ("forget", "retain", "perturbed", "neutral", "related")  # of an evaluation's tasks
+ROLES = ("forget", "retain", "perturbed", "neutral", "related", "forget_perturbed")  # of an evaluation's tasks
 NUMBERS = {"Float": "a number", "Integer": "a whole number"}
 
 
@@ -72,6 +72,8 @@ def check(composed: "DictConfig") -> Settings:
     _expand_home(settings)
     _check_choices(settings)
     settings.alpha = _alpha_by_topic(settings)
+    if settings.variant == "official":
+        _read_as_official(settings)
     _check_ranges(settings)
     _check_corpora(settings)
     if settings.model.num_layers is None:
@@ -104,6 +106,8 @@ def typed(composed: "DictConfig") -> Settings:
             raise ValueError(unknown_key(f"alpha={plain['alpha']}", "alpha", ["retain.alpha"]))
         if not isinstance(alpha, dict):
             raise ValueError(f"retain.alpha={alpha}: must be weights by topic; give retain.alpha.default=NUMBER")
+        tasks = plain["eval"].get("tasks") or {}
+        plain["eval"]["tasks"] = {name: task for name, task in tasks.items() if task is not None}
         plain["alpha"] = {topic: weight for topic, weight in alpha.items() if weight is not None}
         merged = OmegaConf.merge(OmegaConf.structured(Settings), plain)
         settings = OmegaConf.to_object(merged)
@@ -169,6 +173,26 @@ def _alpha_by_topic(settings: Settings) -> dict[str, float]:
     return {topic: alpha.get(topic, alpha.get("default", 0.0)) for topic in topics}
 
 
+def _read_as_official(settings: Settings) -> None:
+    """How the authors' released code reads its data; how it computes its losses is in `rna.methods`.
+
+    The cyber corpus is raw lines, not parsed, except for RSV, which cuts all texts at 2,000 characters. Data in file
+    order, the first four refusals. Retain samples are cut at the topic's length, for RMU and Adaptive RMU at 512.
+    """
+    data, method = settings.data, settings.method.name
+    if "cyber" in data.topics and method != "rsv":
+        data.topics["cyber"].raw = True
+    if method == "rsv":
+        for corpus in data.corpora().values():
+            corpus.characters = 2000
+    data.order, data.max_refusals = "file", 4
+    if method in ("rmu", "adaptive_rmu"):
+        data.retain.max_length = 512
+    else:
+        data.retain_cut = {topic: corpus.max_length for topic, corpus in data.topics.items()}
+        data.retain.max_length = max([*data.retain_cut.values(), 2])
+
+
 def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{key}={value}: {nearest(value, list(allowed))}")
@@ -178,7 +202,8 @@ def _check_choices(settings: Settings) -> None:
     method = settings.method.name
     _one_of("method.name", method, tuple(NEEDS))
     _one_of("noise.name", settings.noise.name, ("rna", "none"))
-    _one_of("variant", settings.variant, ("paper",))
+    _one_of("variant", settings.variant, VARIANTS)
+    _one_of("data.order", settings.data.order, ("random", "file"))
     _one_of("baseline", settings.baseline, ("train", "cached", "skip"))
     _one_of("noise.scale", settings.noise.scale, ("std", "variance"))
     _one_of("layer.trainable", settings.layer.trainable, ("down_proj", "all"))
@@ -189,6 +214,14 @@ def _check_choices(settings: Settings) -> None:
     _check_devices(settings)
     _one_of("wandb.mode", settings.wandb.mode, ("offline", "online", "disabled"))
     _one_of("eval.kind", settings.eval.kind, ("choice", "perplexity"))
+    _one_of("eval.backend", settings.eval.backend, ("torch", "vllm"))
+    if settings.eval.backend == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise ValueError("eval.backend=vllm: vLLM is not installed (pip install 'rna[vllm]'); allowed: torch")
+    _one_of("eval.split", settings.eval.split, ("all", "select", "report"))
+    _one_of("eval.policy", settings.eval.policy, ("random", "first", "last"))
+    _one_of("eval.place", settings.eval.place, ("random", "start", "middle"))
+    if not 1 <= settings.eval.replaced <= 3:
+        raise ValueError(f"eval.replaced={settings.eval.replaced}: must be 1 to 3")
     for name, task in settings.eval.tasks.items():
         _one_of(f"eval.tasks.{name}.role", task.role, ROLES)
     for key in NEEDS[method]:
@@ -261,6 +294,7 @@ def _check_ranges(settings: Settings) -> None:
         "model.num_layers": settings.model.num_layers,
         "eval.batch_size": settings.eval.batch_size,
         "eval.max_documents": settings.eval.max_documents,
+        "eval.bootstrap": settings.eval.bootstrap,
     }
     at_least_two = {  # a token that another one follows; a standard error
         **{f"{key}.max_length": corpus.max_length for key, corpus in settings.data.corpora().items()},

@@ -1,10 +1,8 @@
 """Corpora in, batches out: texts from files, tokenised once, drawn in an order of their own seed."""
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,8 +10,9 @@ import torch
 from rna import NUMERICS
 from rna.batch import Batch, pad
 from rna.cache import Cache
+from rna.rows import read_rows
 from rna.settings import REFUSALS, CorpusSettings, Settings
-from rna.sources import model_fingerprint, text_files, text_fingerprint
+from rna.sources import model_fingerprint, text_fingerprint
 
 
 @dataclass(frozen=True)
@@ -26,71 +25,19 @@ class Corpus:
     truncated: int  # documents cut at the maximum length
 
 
-def read_texts(path: str, field: str, key: str) -> Iterator[str]:
+def read_texts(corpus: CorpusSettings, key: str) -> Iterator[str]:
     """Non-empty texts, in file order: a line of a .txt file, a row's `field` of a .jsonl or .parquet file.
 
     Raises:
-        ValueError: naming `key`, the file and the line, for a row without the field or a line that is not JSON.
+        ValueError: naming `key`, the file and the line, for a row without the field or whose field is no text.
     """
-    for file in text_files(path, key):
-        try:
-            for text in READERS[file.suffix](file, field):
-                if text.strip():
-                    yield text
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{key}={path}: {file.name} is not UTF-8 text (byte {error.start})") from None
-        except ValueError as error:
-            raise ValueError(f"{key}={path}: {error}") from None
-        except OSError as error:
-            raise ValueError(f"{key}={path}: {file.name} cannot be read ({error.strerror})") from None
-
-
-def _read_txt(file: Path, _field: str) -> Iterator[str]:
-    with file.open(encoding="utf-8-sig") as lines:
-        for line in lines:
-            yield line.rstrip("\n")
-
-
-def _text(value: Any, field: str, where: str) -> str:
-    if not isinstance(value, str):
-        found = "null" if value is None else f"of type {type(value).__name__}"
-        raise ValueError(f"{where}: the field '{field}' is {found}, and must be text")
-    return value
-
-
-def _read_jsonl(file: Path, field: str) -> Iterator[str]:
-    with file.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{file.name}, line {number} is not JSON ({error.msg})") from None
-            where = f"{file.name}, line {number}"
-            if not isinstance(row, dict) or field not in row:
-                found = ", ".join(sorted(row)) if isinstance(row, dict) else type(row).__name__
-                raise ValueError(f"{where} has no text field '{field}' (found: {found}); set the corpus's field")
-            yield _text(row[field], field, where)
-
-
-def _read_parquet(file: Path, field: str) -> Iterator[str]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        table = parquet.ParquetFile(file)
-        if field not in table.schema_arrow.names:
-            found = ", ".join(table.schema_arrow.names)
-            raise ValueError(f"{file.name} has no column '{field}' (found: {found}); set the corpus's field")
-        values = (value for batch in table.iter_batches(columns=[field]) for value in batch.column(0).to_pylist())
-        for number, value in enumerate(values, 1):
-            yield _text(value, field, f"{file.name}, row {number}")
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{file.name} is not a sound parquet file ({' '.join(str(error).split())})") from None
-
-
-READERS = {".txt": _read_txt, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    for where, row in read_rows(corpus.path, [corpus.field], key, pattern=corpus.files, raw=corpus.raw):
+        text = row[corpus.field]
+        if not isinstance(text, str):
+            found = "null" if text is None else f"of type {type(text).__name__}"
+            raise ValueError(f"{key}={corpus.path}: {where}: the field '{corpus.field}' is {found}, and must be text")
+        if text.strip():
+            yield text[: corpus.characters]
 
 
 def tokenise(tokenizer: Any, texts: Iterator[str], *, max_length: int) -> tuple[list[list[int]], int]:
@@ -120,10 +67,25 @@ def unpacked(tensors: dict[str, torch.Tensor]) -> tuple[list[list[int]], int]:
 
 
 class Feed:
-    """Batches without end: each pass over the documents in a fresh random order, none left out, none repeated."""
+    """Batches without end: each pass over the documents in a fresh random order, none left out, none repeated.
 
-    def __init__(self, documents: list[list[int]], *, batch_size: int, pad_id: int, generator: torch.Generator) -> None:
+    Args:
+        shuffled: if not, every pass is in file order.
+        official: pad on the left and count padding, as the authors' released code does.
+    """
+
+    def __init__(
+        self,
+        documents: list[list[int]],
+        *,
+        batch_size: int,
+        pad_id: int,
+        generator: torch.Generator,
+        shuffled: bool = True,
+        official: bool = False,
+    ) -> None:
         self.documents, self.batch_size, self.pad_id, self.generator = documents, batch_size, pad_id, generator
+        self.shuffled, self.official = shuffled, official
         self.order: list[int] = []
         self.drawn = 0  # batches so far
 
@@ -132,10 +94,11 @@ class Feed:
 
     def __next__(self) -> Batch:
         while len(self.order) < self.batch_size:
-            self.order += torch.randperm(len(self.documents), generator=self.generator).tolist()
+            count = len(self.documents)
+            self.order += torch.randperm(count, generator=self.generator).tolist() if self.shuffled else range(count)
         chosen, self.order = self.order[: self.batch_size], self.order[self.batch_size :]
         self.drawn += 1
-        return pad([self.documents[index] for index in chosen], self.pad_id)
+        return pad([self.documents[index] for index in chosen], self.pad_id, official=self.official)
 
     def state(self) -> dict[str, Any]:
         """Where the feed stands, for a checkpoint."""
@@ -162,7 +125,7 @@ def validate(settings: Settings) -> None:
         ValueError: naming the key, the file and the line.
     """
     for key, corpus in settings.data.corpora().items():
-        count = sum(1 for _ in read_texts(corpus.path, corpus.field, f"{key}.path"))
+        count = sum(1 for _ in read_texts(corpus, f"{key}.path"))
         held_out = round(settings.data.holdout * count)
         kept = count - held_out
         if kept < settings.train.batch_size:
@@ -177,16 +140,16 @@ def validate(settings: Settings) -> None:
                 "to eval=perplexity; raise data.holdout"
             )
     if settings.method.name == "dpo":
-        count = sum(1 for _ in read_texts(refusals_path(settings), "text", "data.refusals"))
+        count = sum(1 for _ in read_texts(refusals(settings), "data.refusals"))
         if count < settings.train.batch_size:
             raise ValueError(
-                f"data.refusals={refusals_path(settings)}: has {count} lines, fewer than one batch; "
+                f"data.refusals={refusals(settings).path}: has {count} lines, fewer than one batch; "
                 f"allowed: at least train.batch_size={settings.train.batch_size}"
             )
 
 
-def refusals_path(settings: Settings) -> str:
-    return settings.data.refusals or str(REFUSALS)
+def refusals(settings: Settings) -> CorpusSettings:
+    return CorpusSettings(path=settings.data.refusals or str(REFUSALS))
 
 
 def load(settings: Settings, tokenizer: Any, cache: Cache) -> Corpora:
@@ -198,31 +161,31 @@ def load(settings: Settings, tokenizer: Any, cache: Cache) -> Corpora:
     made_by = [model_fingerprint(settings.model.path, settings.model.revision), tokenizers_version()]
 
     def read(name: str, key: str, corpus: CorpusSettings, holdout: float) -> Corpus:
-        source = text_fingerprint(corpus.path, f"{key}.path")
-        identity = [NUMERICS, made_by, source, corpus.field, corpus.max_length]
+        source = text_fingerprint(corpus.path, key, corpus.files)
+        identity = [NUMERICS, made_by, source, corpus.field, corpus.max_length, corpus.raw, corpus.characters]
         found = cache.load("tokens", identity)
         if found is None:
-            texts = read_texts(corpus.path, corpus.field, f"{key}.path")
+            texts = read_texts(corpus, key)
             found = packed(*tokenise(tokenizer, texts, max_length=corpus.max_length))
             cache.save("tokens", identity, found)
         documents, truncated = unpacked(found)
         kept = len(documents) - round(holdout * len(documents))
         if kept < settings.train.batch_size:
             raise ValueError(
-                f"{key}.path={corpus.path}: has {kept} documents of two tokens or more to train on, "
+                f"{key}={corpus.path}: has {kept} documents of two tokens or more to train on, "
                 f"fewer than one batch; allowed: at least train.batch_size={settings.train.batch_size}"
             )
         return Corpus(name, documents[:kept], documents[kept:], truncated)
 
     forget = {
-        topic: read(f"forget/{topic}", f"data.topics.{topic}", corpus, settings.data.holdout)
+        topic: read(f"forget/{topic}", f"data.topics.{topic}.path", corpus, settings.data.holdout)
         for topic, corpus in settings.data.topics.items()
     }
-    retain = read("retain", "data.retain", settings.data.retain, settings.data.holdout)
-    refusals = None
-    if settings.method.name == "dpo":
-        refusals = read("refusals", "data.refusals", CorpusSettings(path=refusals_path(settings)), 0.0)
-    return Corpora(forget, retain, refusals)
+    retain = read("retain", "data.retain.path", settings.data.retain, settings.data.holdout)
+    idk = read("refusals", "data.refusals", refusals(settings), 0.0) if settings.method.name == "dpo" else None
+    if idk is not None and settings.data.max_refusals is not None:
+        idk = replace(idk, documents=idk.documents[: settings.data.max_refusals])
+    return Corpora(forget, retain, idk)
 
 
 def tokenizers_version() -> list[str]:

@@ -11,68 +11,106 @@ import torch
 from rna import losses, model, perturb
 from rna.batch import pad
 from rna.model import Decoder
+from rna.questions import CATEGORIES, REPORT, SELECT, faults
+from rna.seeding import generator, seed_of
 from rna.settings import TASKS, EvalSettings
 
-Metrics = dict[str, float]
+Metrics = dict[str, Any]  # flat numbers, and the same by half, subject and category
 Progress = Callable[[int, int], None]  # (done, total)
 
 
 def multiple_choice(
     decoder: Decoder, tokenizer: Any, names: list[str], options: EvalSettings, progress: Progress
 ) -> dict[str, Metrics]:
-    """Zero-shot accuracy and its standard error on each of the tasks, by lm-eval.
+    """Zero-shot accuracy of each of the tasks, judged by lm-eval, whole and by halves, subjects and categories.
 
     Args:
         names: names of `options.tasks` to run; all of their requests go through the model together.
+
+    Returns:
+        By name: `acc`, `acc_stderr`, `n`; the same for the halves under `select` and `report`, for each subject under
+        `subjects`, and for MMLU's four categories under `categories`; `correct`, a bit for each question in its order,
+        as hex; `truncated`, how many prompts were longer than the model's context and lost their beginning; for MMLU's
+        and WMDP's questions how many have odd choices.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     from lm_eval.evaluator import evaluate
-    from lm_eval.models import huggingface
     from lm_eval.tasks import TaskManager
 
-    hflm: Any = huggingface.HFLM
-
-    class Harness(hflm):
-        """lm-eval's own model, telling how far it is."""
-
-        done = 0
-
-        def loglikelihood(self, requests: Any, **_: Any) -> Any:
-            return super().loglikelihood(requests, disable_tqdm=True)  # `progress` shows how far it is
-
-        def _model_call(self, inps: torch.Tensor, **rest: Any) -> torch.Tensor:
-            self.done += len(inps)
-            progress(self.done, questions)
-            return super()._model_call(inps, **rest)
-
-    metadata: dict[str, Any] = {
-        "keyword": options.keyword,
-        "neutral_keyword": options.neutral_keyword,
-        "seed": options.seed,
-    }
+    fields = ("keyword", "neutral_keyword", "seed", "replaced", "policy", "mmlu_path", "wmdp_path")
+    metadata: dict[str, Any] = {name: getattr(options, name) for name in fields}
     if options.limit is not None:
         metadata["limit"] = options.limit
     tasks = {name: options.tasks[name].task for name in names}
     manager = TaskManager(include_path=str(TASKS), include_defaults=False, metadata=metadata)
     loaded = manager.load(list(dict.fromkeys(tasks.values())))
-    questions = sum(len(task.eval_docs) for task in loaded["tasks"].values())
+    harness = _harness(decoder, tokenizer, options, progress)
     # `simple_evaluate` would index all of lm-eval's tasks again, seed every global generator and probe the machine.
-    found: Any = evaluate(
-        # lm-eval ignores a `batch_size` given beside a model that exists already, so the harness has to carry it.
-        Harness(pretrained=decoder.model, tokenizer=tokenizer, batch_size=options.batch_size),
-        loaded,
-        bootstrap_iters=1,  # above 0 for the standard errors, which are analytic for accuracies
-        log_samples=False,
-    )
-    counts = {task: sample["effective"] for task, sample in found["n-samples"].items()}
-    return {
-        name: {
-            "acc": found["results"][task]["acc,none"],
-            "acc_stderr": found["results"][task]["acc_stderr,none"],
-            "n": counts[task],
-        }
-        for name, task in tasks.items()
+    found: Any = evaluate(harness, loaded, bootstrap_iters=0, log_samples=True)
+    cut = getattr(harness, "truncated", set())
+    return {name: _judged(found["samples"][task], options.tasks[name].subjects, cut) for name, task in tasks.items()}
+
+
+def _harness(decoder: Decoder, tokenizer: Any, options: EvalSettings, progress: Progress) -> Any:
+    """lm-eval's model: our own scorer, or vLLM on an exported copy."""
+    if options.backend == "torch":
+        from rna.score import harness
+
+        return harness(decoder, tokenizer, options.batch_size, progress)
+    import tempfile
+
+    from lm_eval.models import vllm_causallms
+
+    vllm: Any = vllm_causallms.VLLM
+    whole: Any = decoder.model
+    folder = tempfile.mkdtemp(prefix="rna-vllm-")
+    whole.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return vllm(pretrained=folder, batch_size=options.batch_size or "auto", gpu_memory_utilization=0.45)
+
+
+def _judged(samples: list[dict[str, Any]], subjects: list[str] | None, cut: set[str]) -> Metrics:
+    """lm-eval's verdict on each question, summed up."""
+    ordered = sorted(samples, key=lambda sample: sample["doc_id"])
+    chosen = [sample for sample in ordered if subjects is None or sample["doc"]["subject"] in subjects]
+    if not chosen:
+        raise ValueError(f"eval.tasks: there is no question of {', '.join(subjects or [])}")
+    rows = [sample["doc"] for sample in chosen]
+    correct = [bool(sample["acc"]) for sample in chosen]
+
+    def share(wanted: Callable[[dict[str, Any]], bool]) -> Metrics | None:
+        return accuracy([one for one, row in zip(correct, rows, strict=True) if wanted(row)])
+
+    halves = {half: share(lambda row, half=half: row["half"] == half) for half in (SELECT, REPORT)}
+    present = list(dict.fromkeys(row["subject"] for row in rows))
+    by_subject = {name: share(lambda row, name=name: row["subject"] == name) for name in present}
+    by_category = {
+        category: share(lambda row, of=of: row["subject"] in of)
+        for category, of in CATEGORIES.items()
+        if set(of) & set(present)
     }
+    whole = accuracy(correct)
+    assert whole is not None
+    bits = "".join("01"[one] for one in correct)
+    return {
+        **whole,
+        **{half: metrics for half, metrics in halves.items() if metrics},
+        "subjects": by_subject,
+        **({"categories": by_category} if len(by_category) > 1 else {}),
+        "correct": f"{int(bits, 2):0{-(-len(bits) // 4)}x}",
+        "truncated": sum(sample["arguments"][0][0] in cut for sample in chosen),
+        **{name: count for name, count in faults(rows).items() if count},
+    }
+
+
+def accuracy(correct: list[bool]) -> Metrics | None:
+    """Mean and standard error as lm-eval has them: the sample's deviation over the root of its size."""
+    count = len(correct)
+    if not count:
+        return None
+    mean = sum(correct) / count
+    stderr = math.sqrt(mean * (1 - mean) / (count - 1)) if count > 1 else 0.0
+    return {"acc": mean, "acc_stderr": stderr, "n": count}
 
 
 @dataclass
@@ -129,7 +167,9 @@ def perplexity(
     """Perplexity on held-out text, and on retain text behind an inserted forget keyword and a neutral one.
 
     `retain_after`, `perturbed` and `neutral` judge the same tokens: those behind the place of insertion, with
-    nothing, the keyword, or the neutral keyword put in there.
+    nothing, a forget keyword, or the neutral keyword put in there. Of several forget keywords each document draws one.
+    `change` is the mean change of the log-loss of these tokens, in nats a token, from nothing put in; `change_low` and
+    `change_high` are its 95 % interval over documents, by bootstrap.
     """
     corpora = {
         role: [ids for ids in documents if len(ids) >= 8][: options.max_documents]
@@ -140,22 +180,37 @@ def perplexity(
             raise ValueError(
                 f"eval.kind=perplexity: no held-out document of 8 tokens or more in '{role}'; raise data.holdout"
             )
-    pad_id = tokenizer.pad_token_id
-    words = {"perturbed": options.keyword, "neutral": options.neutral_keyword}
-    jobs: dict[str, tuple[list[list[int]], list[int]]] = {
-        role: (documents, [0] * len(documents)) for role, documents in corpora.items()
-    }
-    after: list[tuple[list[int], int]] = [
-        perturb.insert(ids, [], options.seed, index) for index, ids in enumerate(corpora["retain"])
-    ]
-    jobs["retain_after"] = ([ids for ids, _ in after], [start for _, start in after])
-    for role, word in words.items():
-        tokens = tokenizer(" " + word, add_special_tokens=False)["input_ids"]
-        placed = [perturb.insert(ids, tokens, options.seed, index) for index, ids in enumerate(corpora["retain"])]
-        jobs[role] = ([ids for ids, _ in placed], [start for _, start in placed])
-    found: dict[str, Metrics] = {}
+
+    def placed(words: list[str]) -> tuple[list[list[int]], list[int]]:
+        tokens = [tokenizer(" " + word, add_special_tokens=False)["input_ids"] for word in words] or [[]]
+        made = [
+            perturb.insert(ids, tokens[seed_of(options.seed, index) % len(tokens)], options.seed, index, options.place)
+            for index, ids in enumerate(corpora["retain"])
+        ]
+        return [ids for ids, _ in made], [start for _, start in made]
+
+    jobs = {role: (documents, [0] * len(documents)) for role, documents in corpora.items()}
+    jobs["retain_after"] = placed([])
+    jobs["perturbed"] = placed(perturb.read_keywords(options.keywords, options.keyword))
+    jobs["neutral"] = placed([options.neutral_keyword])
+    losses_of: dict[str, Clustered] = {}
     for number, (role, (documents, starts)) in enumerate(jobs.items()):
         progress(number, len(jobs))
-        found[role] = token_losses(decoder, documents, starts, batch_size=options.batch_size, pad_id=pad_id).metrics()
+        losses_of[role] = token_losses(
+            decoder, documents, starts, batch_size=options.batch_size or 8, pad_id=tokenizer.pad_token_id
+        )
     progress(len(jobs), len(jobs))
+    found = {role: clustered.metrics() for role, clustered in losses_of.items()}
+    for role in ("perturbed", "neutral"):
+        found[role] |= change(losses_of["retain_after"], losses_of[role], options.bootstrap, options.seed)
     return found
+
+
+def change(before: Clustered, after: Clustered, resamples: int, seed: int) -> Metrics:
+    """The change of a mean loss over the same tokens, with a bootstrap interval over documents."""
+    counts = torch.tensor(before.counts, dtype=torch.float64)
+    difference = torch.tensor(after.sums, dtype=torch.float64) - torch.tensor(before.sums, dtype=torch.float64)
+    drawn = torch.randint(len(counts), (resamples, len(counts)), generator=generator(seed, "bootstrap"))
+    means = difference[drawn].sum(1) / counts[drawn].sum(1)
+    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return {"change": (difference.sum() / counts.sum()).item(), "change_low": low, "change_high": high}

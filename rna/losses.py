@@ -122,6 +122,19 @@ def log_prob_kl(logits_NV: Float[Tensor, "N V"], logits_ref_NV: Float[Tensor, "N
     return (log_ref_NV.exp() * (log_ref_NV - log_softmax(logits_NV.float(), -1))).sum(-1)
 
 
+def official_log_prob_mse(logits_NV: Float[Tensor, "N V"], logits_ref_NV: Float[Tensor, "N V"]) -> Float[Tensor, "N"]:
+    """`log_prob_mse` of the authors' released code: both log-probabilities are rounded to bfloat16 first."""
+    log_probs_NV, log_ref_NV = (log_softmax(one.float(), -1).bfloat16().float() for one in (logits_NV, logits_ref_NV))
+    return (log_probs_NV - log_ref_NV).square().mean(-1)
+
+
+def official_log_prob_kl(logits_NV: Float[Tensor, "N V"], logits_ref_NV: Float[Tensor, "N V"]) -> Float[Tensor, "N"]:
+    """`log_prob_kl` of the authors' released code: the policy's log-probabilities are rounded to bfloat16 first."""
+    log_ref_NV = log_softmax(logits_ref_NV.float(), -1)
+    log_probs_NV = log_softmax(logits_NV.float(), -1).bfloat16().float()
+    return (log_ref_NV.exp() * (log_ref_NV - log_probs_NV)).sum(-1)
+
+
 # The same three with their slopes ∂value/∂logits in closed form. The logits are overwritten, so that a chunk of them
 # passes through memory a few times only, and no graph of it is ever built.
 

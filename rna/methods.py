@@ -33,6 +33,8 @@ class Trial:
     site: str  # residual | mlp: what RM's losses read at the unlearn layer
     noise: GaussianNoise | None
     directions: dict[str, Tensor] = field(default_factory=dict)  # topic -> RM's direction of unit norm
+    official: bool = False  # as the authors' released code computes: see `StepLosses`
+    coefficients: dict[str, Tensor] = field(default_factory=dict)  # official Adaptive RMU: topic -> its coefficient
 
 
 Recall = Callable[[str, Callable[[], Tensor]], Tensor]  # (forget | refusal, how to compute it) -> the reference's value
@@ -40,7 +42,13 @@ Recall = Callable[[str, Callable[[], Tensor]], Tensor]  # (forget | refusal, how
 
 @dataclass
 class StepLosses:
-    """One topic's step: iterate for (name, loss) pairs; afterwards `norms` holds mean token norms."""
+    """One topic's step: iterate for (name, loss) pairs; afterwards `norms` holds mean token norms.
+
+    With `trial.official` the losses are those of the authors' released code (its batches count padding):
+    a "log-prob" is one scalar, the mean over all tokens of the batch; DPO's refusal term is the policy's on both sides
+    and so cancels, which leaves NPO; SimNPO has no γ; Adaptive RMU takes its coefficient once, from the policy's mean
+    norm at the topic's first step; PO's reference sees no attention mask; log-probabilities are rounded to bfloat16.
+    """
 
     decoder: Decoder
     policy: Deltas
@@ -65,6 +73,11 @@ class StepLosses:
         direction_D = trial.directions[self.topic].to(hidden_ND.device)
         if trial.method == "rmu":
             target = losses.rmu_target(direction_D, trial.options["coefficient"])
+        elif trial.method == "adaptive_rmu" and trial.official:
+            if self.topic not in trial.coefficients:
+                norm = hidden_ND.detach().float().norm(dim=-1).mean()
+                trial.coefficients[self.topic] = trial.options["beta"] * norm
+            target = losses.rmu_target(direction_D, trial.coefficients[self.topic].item())
         elif trial.method == "adaptive_rmu":
             norms_N = self.recall("forget", lambda: self._reference(entry, batch).norm(dim=-1))
             target = losses.adaptive_rmu_target(direction_D, norms_N, trial.options["beta"])
@@ -92,9 +105,15 @@ class StepLosses:
         entry = self._prefix(self.forget, trial.first_trained)
         log_probs_B = self._log_probs(entry, self.forget, mean=mean, policy=True, note="forget")
         if trial.method == "simnpo":
-            return losses.simnpo(log_probs_B, beta=options["beta"], gamma=options["gamma"])
-        log_probs_ref_B = self.recall("forget", lambda: self._log_probs(entry, self.forget, mean=mean, policy=False))
-        if trial.method == "npo":
+            gamma = 0.0 if trial.official else options["gamma"]
+            return losses.simnpo(log_probs_B, beta=options["beta"], gamma=gamma)
+
+        def reference_log_probs() -> Tensor:
+            start = self._prefix(self.forget.unmasked(), trial.first_trained) if trial.official else entry
+            return self._log_probs(start, self.forget, mean=mean, policy=False)
+
+        log_probs_ref_B = self.recall("forget", reference_log_probs)
+        if trial.method == "npo" or trial.official:
             return losses.npo(log_probs_B, log_probs_ref_B, beta=options["beta"])
         refusal = self.refusal
         assert refusal is not None
@@ -111,13 +130,16 @@ class StepLosses:
         trial, decoder, batch = self.trial, self.decoder, self.retain
         entry = self._prefix(batch, self._shared())
         with torch.no_grad():
-            noised = model.advance(decoder, entry, len(decoder.layers), add_noise=trial.noise)
-            hidden_ref_ND = model.head_hidden(decoder, noised, batch.mask_BT)
-        hidden_ND = model.head_hidden(decoder, self._policy_stream(entry, batch, note="retain"), batch.mask_BT)
+            start = self._prefix(batch.unmasked(), self._shared()) if trial.official else entry
+            noised = model.advance(decoder, start, len(decoder.layers), add_noise=trial.noise)
+            hidden_ref_ND = model.head_hidden(decoder, noised, batch.counted_BT)
+        hidden_ND = model.head_hidden(decoder, self._policy_stream(entry, batch, note="retain"), batch.counted_BT)
         value, with_slope = {
-            "mse": (losses.log_prob_mse, losses.log_prob_mse_and_slope),
-            "kl": (losses.log_prob_kl, losses.log_prob_kl_and_slope),
-        }[trial.retain_loss]
+            ("mse", False): (losses.log_prob_mse, losses.log_prob_mse_and_slope),
+            ("kl", False): (losses.log_prob_kl, losses.log_prob_kl_and_slope),
+            ("mse", True): (losses.official_log_prob_mse, model.slope_of(losses.official_log_prob_mse)),
+            ("kl", True): (losses.official_log_prob_kl, model.slope_of(losses.official_log_prob_kl)),
+        }[trial.retain_loss, trial.official]
 
         def logits_of(ref_ND: Tensor) -> Tensor:
             with torch.no_grad():
@@ -149,14 +171,14 @@ class StepLosses:
         hidden_BTD = site(
             self.decoder, entry, self.trial.layer, policy=deltas, add_noise=noise, recompute=self.recompute
         )
-        return hidden_BTD[batch.mask_BT.to(hidden_BTD.device)]
+        return hidden_BTD[batch.counted_BT.to(hidden_BTD.device)]
 
     def _policy_stream(self, entry: Stream, batch: Batch, *, note: str | None) -> Stream:
         """The policy run to the end, its norm at the unlearn layer noted on the way."""
         run = partial(model.advance, self.decoder, policy=self.policy, recompute=self.recompute)
         middle = run(entry, self.trial.layer + 1)
         if note:
-            self._note_norm(note, middle.hidden_BTD[batch.mask_BT.to(middle.hidden_BTD.device)])
+            self._note_norm(note, middle.hidden_BTD[batch.counted_BT.to(middle.hidden_BTD.device)])
         return run(middle, len(self.decoder.layers))
 
     def _log_probs(
@@ -178,6 +200,8 @@ class StepLosses:
         predicts_BT = predicts_BT.to(values_N.device)
         row_N = predicts_BT.nonzero()[:, 0]
         sums_B = torch.zeros(len(batch.ids_BT), device=values_N.device).index_add(0, row_N, values_N)
+        if self.trial.official:
+            return values_N.mean()[None]
         return sums_B / predicts_BT.sum(1) if mean else sums_B
 
     def _note_norm(self, name: str, hidden_ND: Tensor) -> None:

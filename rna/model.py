@@ -76,6 +76,7 @@ def load(
     device_map: Any = None,
     attn_implementation: str | None = None,
     compiled: bool = False,
+    layer_path: str = "model.layers",
     num_layers: int | None = None,
 ) -> tuple[Decoder, Any]:
     """Load a causal LM and its tokenizer, frozen.
@@ -89,6 +90,7 @@ def load(
             or a mapping from module names to devices.
         attn_implementation: `sdpa`, `eager`, `flash_attention_2`; None leaves it to transformers.
         compiled: whether torch.compile makes the layers' kernels.
+        layer_path: where the decoder's layers are in the model.
         num_layers: load the embeddings and this many layers alone, without the head: all that RM methods run.
 
     Raises:
@@ -121,7 +123,7 @@ def load(
         with _quiet():  # of the tensors that are left out on purpose
             model = Headless(AutoModel.from_pretrained(path, config=config, **options))
     _refuse_offloading(model, device_map)
-    decoder = split(model.eval().requires_grad_(False))
+    decoder = split(model.eval().requires_grad_(False), layer_path)
     if compiled:
         for layer in decoder.layers:
             layer.compile()
@@ -172,28 +174,37 @@ def keep_freed_memory() -> None:
         mallopt(mmap_threshold, 2**25)
 
 
-def split(model: nn.Module) -> Decoder:
+def split(model: nn.Module, layer_path: str = "model.layers") -> Decoder:
     """Find the decoder's parts, or refuse an architecture whose forward cannot be staged.
 
     Raises:
         ValueError: naming the architecture and the part that is missing.
     """
     kind = type(model).__name__
-    base = getattr(model, "model", None)
-    base = getattr(base, "language_model", base)
+    base: Any = model
+    for part in layer_path.split(".")[:-1]:
+        base = getattr(base, part, None)
     head = getattr(model, "lm_head", None)
-    parts = {"model.layers": getattr(base, "layers", None), "model.norm": getattr(base, "norm", None), "lm_head": head}
+    where, _, last = layer_path.rpartition(".")
+    parts: dict[str, Any] = {
+        layer_path: getattr(base, last, None),
+        f"{where}.norm": getattr(base, "norm", None),
+        "lm_head": head,
+    }
     missing = [name for name, part in parts.items() if part is None and not (part is head and type(model) is Headless)]
-    if missing or base is None or not isinstance(parts["model.layers"], nn.ModuleList):
-        raise ValueError(f"model: {kind} cannot be split into prefix, block and suffix: it has no {', '.join(missing)}")
-    layers = parts["model.layers"]
+    if missing or base is None or not isinstance(parts[layer_path], nn.ModuleList):
+        raise ValueError(
+            f"model: {kind} cannot be split into prefix, block and suffix: it has no "
+            f"{', '.join(missing)}; model.layer_path says where the layers are"
+        )
+    layers = parts[layer_path]
     if not all(hasattr(layer, "mlp") for layer in layers):
         raise ValueError(f"model: {kind} cannot be split: its layers have no mlp")
     config: Any = model.config.get_text_config()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
     softcap = getattr(config, "final_logit_softcapping", None)
     names = {id(module): name for name, module in model.named_modules()}
     prefixes = {index: names[id(layer)] for index, layer in enumerate(layers)}
-    return Decoder(model, base, layers, parts["model.norm"], head, softcap, prefixes, config.hidden_size)  # pyright: ignore
+    return Decoder(model, base, layers, parts[f"{where}.norm"], head, softcap, prefixes, config.hidden_size)  # pyright: ignore
 
 
 def trained_names(decoder: Decoder, layers: Sequence[int], trainable: str) -> list[str]:
@@ -209,10 +220,15 @@ def trained_names(decoder: Decoder, layers: Sequence[int], trainable: str) -> li
     return names
 
 
-def masters(decoder: Decoder, names: Sequence[str]) -> Deltas:
-    """float32 leaves that hold the policy's trained tensors; the model's own tensors stay the reference's."""
+def masters(decoder: Decoder, names: Sequence[str], *, keep_dtype: bool = False) -> Deltas:
+    """Leaves that hold the policy's trained tensors in float32; the model's own tensors stay the reference's.
+
+    Args:
+        keep_dtype: leave them in the model's own dtype, as the variant `official` trains them.
+    """
     own = dict(decoder.model.named_parameters())
-    return {name: own[name].detach().float().clone().requires_grad_() for name in names}
+    dtypes = {name: own[name].dtype if keep_dtype else torch.float32 for name in names}
+    return {name: own[name].detach().to(dtypes[name]).clone().requires_grad_() for name in names}
 
 
 def rounded(decoder: Decoder, deltas: Deltas) -> Deltas:
@@ -352,6 +368,18 @@ def logits(decoder: Decoder, hidden_ND: Float[Tensor, "N D"]) -> Float[Tensor, "
 
 TokenValues = Callable[..., Tensor]  # (logits [N, V], extras [N, …]) -> values [N]
 WithSlope = Callable[..., tuple[Tensor, Tensor]]  # the same -> values [N], slopes [N, V]; may overwrite the logits
+
+
+def slope_of(value: TokenValues) -> WithSlope:
+    """A token's value with its slope by autograd, for values without a closed form."""
+
+    def with_slope(logits_NV: Tensor, *extras_N: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            leaf_NV = logits_NV.requires_grad_()
+            values_N = value(leaf_NV, *extras_N)
+            return values_N.detach(), torch.autograd.grad(values_N.sum(), leaf_NV)[0]
+
+    return with_slope
 
 
 def _chunks(decoder: Decoder, hidden_ND: Tensor) -> list[slice]:

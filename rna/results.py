@@ -18,7 +18,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rna import NUMERICS, __version__
+from rna import NUMERICS, __version__, questions
+from rna.perturb import read_keywords
 from rna.settings import BUILTIN, NEUTRAL, REFUSALS, TASKS, EvalSettings, Settings, TaskSettings, without_defaults
 from rna.sources import digest, fingerprint, model_fingerprint, text_fingerprint
 
@@ -55,14 +56,19 @@ def train_identity(settings: Settings) -> dict[str, Any]:
     }
     neutral = Settings()
     identity |= {"variant": settings.variant} if settings.variant != neutral.variant else {}
-    identity |= {"holdout": settings.data.holdout} if settings.data.holdout != neutral.data.holdout else {}
+    for option in ("holdout", "order", "max_refusals", "retain_cut"):
+        value = getattr(settings.data, option)
+        identity |= {option: value} if value != getattr(neutral.data, option) else {}
     return identity
 
 
 def _corpora(settings: Settings) -> dict[str, Any]:
     """Each corpus by the content of its files and how they are read, wherever they lie."""
     return {
-        key: {**without_defaults(corpus), "path": text_fingerprint(corpus.path, f"{key}.path")}
+        key: {
+            **{name: value for name, value in without_defaults(corpus).items() if name != "files"},
+            "path": text_fingerprint(corpus.path, f"{key}.path", corpus.files),
+        }
         for key, corpus in settings.data.corpora().items()
     }
 
@@ -82,6 +88,8 @@ def task_identities(settings: Settings) -> dict[str, dict[str, Any]]:
                 "keywords": [options.keyword, options.neutral_keyword],
                 "seed": options.seed,
                 "max_documents": options.max_documents,
+                **({"place": options.place} if options.place != EvalSettings.place else {}),
+                **({"more": read_keywords(options.keywords, options.keyword)} if options.keywords else {}),
             }
         }
     return {name: _task_identity(task, options) for name, task in options.tasks.items()}
@@ -89,14 +97,33 @@ def task_identities(settings: Settings) -> dict[str, dict[str, Any]]:
 
 def _task_identity(task: TaskSettings, options: EvalSettings) -> dict[str, Any]:
     identity: dict[str, Any] = {"task": task.task, "lm_eval": version("lm_eval"), "numerics": NUMERICS}
-    word = {"perturbed": options.keyword, "neutral": options.neutral_keyword}.get(task.role)
+    word = _word(task, options)
     if word is not None:
         identity |= {"keyword": word, "seed": options.seed}
+        identity |= {"replaced": options.replaced, "policy": options.policy}
     if options.limit is not None:
-        identity["limit"] = options.limit
+        identity |= {"limit": options.limit, "seed": options.seed}
+    if task.subjects is not None:
+        identity["subjects"] = task.subjects
+    for source, path in (("mmlu", options.mmlu_path), ("wmdp", options.wmdp_path)):
+        if source in task.task:
+            identity["questions"] = _question_files(source, path, task.task)
     if files := _task_files(task.task):
         identity["files"] = [fingerprint(file) for file in files]
     return identity
+
+
+def _word(task: TaskSettings, options: EvalSettings) -> str | None:
+    """The keyword that a task's questions are perturbed with."""
+    if task.role == "neutral":
+        return options.neutral_keyword
+    return options.keyword if task.role in ("perturbed", "forget_perturbed") else None
+
+
+def _question_files(source: str, path: str, task: str) -> list[str]:
+    subset = next((name for name in ("bio", "cyber") if name in task), None) if source == "wmdp" else None
+    key, pattern = questions.place(source, path, subset)
+    return text_fingerprint(path, key, pattern)
 
 
 def _task_files(task: str) -> list[Path]:

@@ -56,6 +56,7 @@ class ModelSettings:
     device: str = "auto"
     device_map: Any = None  # layers over several GPUs: auto, balanced, sequential, or modules to devices
     attn_implementation: str | None = None
+    layer_path: str = "model.layers"  # where the decoder's layers are
     unlearn_layer: int = 0
     num_layers: int | None = None  # None: read from the model's config.json
     threads: int | None = None  # CPU threads of a trial; None: all cores
@@ -67,6 +68,9 @@ class CorpusSettings:
     path: str = "???"
     field: str = "text"
     max_length: int = 512
+    files: str | None = None  # which files of a folder or hub data set; None: all
+    raw: bool = False  # a .jsonl line as it stands, not its field
+    characters: int | None = None  # texts are cut at, before they are tokenised
 
 
 @dataclass
@@ -76,6 +80,9 @@ class DataSettings:
     retain: CorpusSettings = field(default_factory=CorpusSettings)
     refusals: str | None = None  # a text file, one refusal a line; None: the project's own
     holdout: float = 0.0
+    order: str = "random"
+    max_refusals: int | None = None  # the first ones alone
+    retain_cut: dict[str, int] = field(default_factory=dict)  # topic -> tokens of a retain sample in its steps
 
     def corpora(self) -> dict[str, CorpusSettings]:
         """The forget set of each topic and the retain set, by their keys."""
@@ -99,19 +106,29 @@ class TrainSettings:
 class TaskSettings:
     task: str = "???"
     role: str = "???"
+    subjects: list[str] | None = None  # of the task's questions; None: all
 
 
 @dataclass
 class EvalSettings:
     name: str = "???"
     kind: str = "choice"
-    batch_size: int = 32
+    backend: str = "torch"
+    batch_size: int | None = None  # sequences at once; None: as many as fit
     keyword: str = "SARS-CoV-2"
     neutral_keyword: str = "Lake Geneva"
     seed: int = 0
+    replaced: int = 1
+    policy: str = "random"
     tasks: dict[str, TaskSettings] = field(default_factory=dict)
+    split: str = "all"
     limit: int | None = None
+    mmlu_path: str = "cais/mmlu"
+    wmdp_path: str = "cais/wmdp"
     max_documents: int = 200
+    keywords: Any = None  # perplexity: more forget keywords, a list or a file with one a line
+    place: str = "random"
+    bootstrap: int = 1000
 
 
 @dataclass
@@ -149,6 +166,9 @@ class Settings:
     train_only: bool = False
     rerun: bool = False
     output_dir: str = "outputs"
+
+
+VARIANTS = ("paper", "official")
 
 
 def without_defaults(value: Any) -> Any:

@@ -67,7 +67,14 @@ def feeds(settings: Settings, corpora: Corpora, pad_id: int) -> Feeds:
 
     def draw(corpus: Corpus) -> Feed:
         order = generator(settings.seed, "order", corpus.name)
-        return Feed(corpus.documents, batch_size=settings.train.batch_size, pad_id=pad_id, generator=order)
+        return Feed(
+            corpus.documents,
+            batch_size=settings.train.batch_size,
+            pad_id=pad_id,
+            generator=order,
+            shuffled=settings.data.order == "random",
+            official=settings.variant == "official",
+        )
 
     forget = {topic: draw(corpus) for topic, corpus in corpora.forget.items()}
     return Feeds(forget, draw(corpora.retain), draw(corpora.refusals) if corpora.refusals else None)
@@ -95,6 +102,7 @@ def prepare(settings: Settings, decoder: Decoder) -> Trial:
         site=settings.layer.site,
         noise=noise,
         directions=directions,
+        official=settings.variant == "official",
     )
 
 
@@ -125,7 +133,7 @@ def train(
     """
     trial = prepare(settings, decoder)
     names = model.trained_names(decoder, settings.layer.trained, settings.layer.trainable)
-    policy = model.masters(decoder, names)
+    policy = model.masters(decoder, names, keep_dtype=trial.official)
     options = settings.train
     optimizer = torch.optim.AdamW(policy.values(), lr=options.lr, eps=options.eps, weight_decay=0.0)
     loss_scale = LOSS_SCALE[next(decoder.model.parameters()).dtype]
@@ -203,7 +211,10 @@ def _draw(settings: Settings, source: Feeds, topic: str, device: torch.device) -
         forget, retain = source.forget[topic], source.retain
         number, refusal_number = forget.drawn, source.refusal.drawn if source.refusal else 0
         refusal = next(source.refusal).to(device) if source.refusal else None
-        micros.append(Micro(next(forget).to(device), next(retain).to(device), refusal, number, refusal_number))
+        kept = next(retain)
+        if topic in settings.data.retain_cut:
+            kept = kept.cut(settings.data.retain_cut[topic])
+        micros.append(Micro(next(forget).to(device), kept.to(device), refusal, number, refusal_number))
     forget_tokens = sum(micro.forget.tokens for micro in micros)
     retain_tokens = sum(micro.retain.tokens for micro in micros)
     for micro in micros:
@@ -236,6 +247,7 @@ def _state(policy: Deltas, optimizer: Any, trial: Trial, source: Feeds, curve: l
         "policy": {name: tensor.detach() for name, tensor in policy.items()},
         "optimizer": optimizer.state_dict(),
         "noise": trial.noise.generator.get_state() if trial.noise else None,
+        "coefficients": trial.coefficients,
         "feeds": {name: feed.state() for name, feed in source.by_name().items()},
         "curve": curve,
     }
@@ -249,6 +261,7 @@ def _restore(state: dict[str, Any], policy: Deltas, optimizer: Any, trial: Trial
     optimizer.load_state_dict(state["optimizer"])
     if trial.noise:
         trial.noise.generator.set_state(state["noise"])
+    trial.coefficients.update(state["coefficients"])
     for name, feed in source.by_name().items():
         feed.restore(state["feeds"][name])
     return state["curve"]

@@ -116,6 +116,7 @@ def load_model(settings: Settings) -> tuple[Any, Any]:
         "device_map": options.device_map,
         "attn_implementation": options.attn_implementation,
         "compiled": settings.train.compile,
+        "layer_path": options.layer_path,
     }
     part = settings.train_only and settings.method.name in RM_METHODS
     return _loaded(json.dumps(choice), settings.layer.unlearn + 1 if part else None)
@@ -172,8 +173,9 @@ def _train(
 
         cache = cache_of(settings)
         corpora = data.load(settings, tokenizer, cache)
-        feeds = train.feeds(settings, corpora, tokenizer.pad_token_id)
-        first = next(train.feeds(settings, corpora, tokenizer.pad_token_id).retain)
+        pad_id = tokenizer.eos_token_id if settings.variant == "official" else tokenizer.pad_token_id
+        feeds = train.feeds(settings, corpora, pad_id)
+        first = next(train.feeds(settings, corpora, pad_id).retain)
         model.self_check(decoder, first.to(decoder.device))
 
         def on_step(step: int, report: dict[str, float]) -> None:
@@ -220,6 +222,8 @@ def _remembered(row: Arm, cache: Cache, corpora: Any, decoder: Any) -> dict[str,
         "device": [decoder.device.type, device, torch.__version__, settings.train.compile],
         "seed": settings.seed,
         "batch_size": settings.train.batch_size,
+        "variant": settings.variant,
+        "order": settings.data.order,
         "what": [settings.layer.unlearn, settings.layer.site] if kind == "norms" else method.log_prob,
     }
     corpus_of = {f"forget/{topic}": corpus for topic, corpus in corpora.forget.items()}

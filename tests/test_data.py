@@ -43,7 +43,7 @@ def parquet(path: Path, texts: list, field: str = "text") -> str:
 
 
 def read(path: str, field: str = "text") -> list[str]:
-    return list(data.read_texts(path, field, "data.retain.path"))
+    return list(data.read_texts(CorpusSettings(path, field), "data.retain.path"))
 
 
 def error(path: str, field: str = "text") -> str:

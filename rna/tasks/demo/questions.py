@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 
+from rna import questions
 from rna.demo.words import NEUTRAL_KEYWORD, SUBJECTS
 from rna.perturb import perturb_all
 
@@ -21,6 +22,8 @@ def load(
     keyword: str = "marsh fevers",
     neutral_keyword: str = NEUTRAL_KEYWORD,
     seed: int = 0,
+    replaced: int = 1,
+    policy: str = "random",
     limit: int | None = None,
     **_: Any,
 ) -> dict[str, datasets.Dataset]:
@@ -32,14 +35,9 @@ def load(
     names = {subject.name for subject in SUBJECTS if subject.role in roles or subject.name == subset}
     rows = [json.loads(line) for line in QUESTIONS.read_text().splitlines()]
     rows = [row for row in rows if row["subject"] in names]
-    if limit is not None:
-        rows = rows[:: max(1, len(rows) // limit)][:limit]
+    rows = questions.sample([{**row, "half": questions.half(row)} for row in rows], limit, seed)
     chosen = {None: None, "keyword": keyword, "neutral_keyword": neutral_keyword}[word]
-    return {"test": datasets.Dataset.from_list(perturb_all(rows, chosen, seed))}
+    return {"test": datasets.Dataset.from_list(perturb_all(rows, chosen, seed, replaced=replaced, policy=policy))}
 
 
-def prompt(row: dict[str, Any]) -> str:
-    """MMLU's prompt. A function, as lm-eval compiles a template anew for each question."""
-    lines = "".join(f"{letter}. {choice}\n" for letter, choice in zip("ABCD", row["choices"], strict=True))
-    head = f"The following are multiple choice questions (with answers) about {row['subject']}."
-    return f"{head}\n\n{row['question'].strip()}\n{lines}Answer:"
+prompt = questions.prompt  # the tasks' doc_to_text

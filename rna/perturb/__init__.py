@@ -1,0 +1,121 @@
+"""Perturbed questions: a harmless question in which one wrong choice becomes a forget-token.
+
+arXiv:2501.19202, Appendix A.2. Rows are as in MMLU: `question`, `subject`, `choices`, `answer` (an index).
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+
+POLICIES = ("random", "first", "last")
+
+
+def draw(seed: int, row: Row, count: int, *more: int) -> int:
+    """A number below `count` that depends on the seed and the question alone: the same everywhere, in any order."""
+    text = json.dumps([seed, row["subject"], row["question"], row["choices"], *more], ensure_ascii=False)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % count
+
+
+def replaced_choices(row: Row, seed: int, *, replaced: int = 1, policy: str = "random") -> list[int]:
+    """Which choices give way: `replaced` wrong ones, those that repeat the right answer before all others.
+
+    Args:
+        policy: `random` draws from seed and question; `first` and `last` take them in order.
+
+    A few of MMLU's questions repeat the right answer among the wrong ones; replacing the repetition is the only way
+    to a question with one right answer.
+    """
+    right = row["choices"][row["answer"]]
+    wrong = [index for index in range(len(row["choices"])) if index != row["answer"]]
+    repeats = [index for index in wrong if row["choices"][index] == right]
+    chosen: list[int] = []
+    for number in range(max(replaced, len(repeats))):
+        slots = [index for index in repeats or wrong if index not in chosen]
+        slots = slots or [index for index in wrong if index not in chosen]
+        place = {"first": 0, "last": len(slots) - 1}.get(policy)
+        chosen.append(slots[draw(seed, row, len(slots), *([number] if number else [])) if place is None else place])
+    return chosen
+
+
+def perturb(row: Row, keyword: str, seed: int, *, replaced: int = 1, policy: str = "random") -> Row:
+    """The row with wrong choices replaced by `keyword`; the right answer is untouched.
+
+    Raises:
+        ValueError: if the keyword is the right answer, so that the question would have two.
+    """
+    if keyword.strip() == str(row["choices"][row["answer"]]).strip():
+        raise ValueError(f"keyword={keyword!r}: is the right answer of the question {row['question']!r}")
+    chosen = replaced_choices(row, seed, replaced=replaced, policy=policy)
+    return {**row, "choices": [keyword if index in chosen else choice for index, choice in enumerate(row["choices"])]}
+
+
+def has_choice(row: Row, keyword: str) -> bool:
+    """Whether the keyword stands among the choices already, so that there is nothing to perturb with it."""
+    return keyword.strip().casefold() in (str(choice).strip().casefold() for choice in row["choices"])
+
+
+def perturb_all(
+    rows: Iterable[Row], keyword: str | None, seed: int, *, replaced: int = 1, policy: str = "random"
+) -> list[Row]:
+    """All rows perturbed, or as they are if there is no keyword. A question that has the keyword among its choices
+    stays as it is: `has_choice` counts them."""
+    return [
+        dict(row)
+        if keyword is None or has_choice(row, keyword)
+        else perturb(row, keyword, seed, replaced=replaced, policy=policy)
+        for row in rows
+    ]
+
+
+def read_keywords(given: str | list[str] | None, keyword: str) -> list[str]:
+    """The forget keywords: a list's, a file's lines, or the one keyword.
+
+    Raises:
+        ValueError: if there is no such file, or no keyword in it.
+    """
+    if given is None:
+        return [keyword]
+    if isinstance(given, list):
+        words = [str(word) for word in given]
+    else:
+        try:
+            words = Path(given).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"eval.keywords={given}: cannot be read ({error}); give a list, or a file with a keyword a line"
+            ) from None
+    words = [word.strip() for word in words if word.strip()]
+    if not words:
+        raise ValueError(f"eval.keywords={given}: holds no keyword")
+    return words
+
+
+def insert(
+    document: list[int], keyword: list[int], seed: int, index: int, where: str = "random"
+) -> tuple[list[int], int]:
+    """A document with the keyword's tokens put in, and where they end.
+
+    Args:
+        where: `random`, drawn from (seed, index) in the middle half of the document; `middle`; or `start`, behind the
+            first token. It is the same for every keyword.
+    """
+    digest = hashlib.sha256(f"{seed}/{index}/{len(document)}".encode()).digest()
+    low, high = len(document) // 4, max(len(document) // 4 + 1, len(document) * 3 // 4)
+    drawn = low + int.from_bytes(digest[:8], "big") % (high - low)
+    place = {"random": drawn, "middle": len(document) // 2, "start": 1}[where]
+    return [*document[:place], *keyword, *document[place:]], place + len(keyword)
+
+
+def reduction_rate(base: float, unlearned: float) -> float | None:
+    """(base − unlearned)/base in percent (arXiv:2501.19202, Eq. 14); None where it is undefined."""
+    return None if base == 0 else 100 * (base - unlearned) / base
+
+
+def recovery_rate(base: float, unlearned: float, rna: float) -> float | None:
+    """(RNA − unlearned)/(base − unlearned) in percent (arXiv:2501.19202, Eq. 15); None where it is undefined."""
+    return None if base == unlearned else 100 * (rna - unlearned) / (base - unlearned)
