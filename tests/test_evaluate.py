@@ -23,7 +23,9 @@ def test_the_base_answers_and_a_perturbed_choice_does_not_disturb_it(demo):
         accuracy, count = found[name]["acc"], found[name]["n"]
         assert accuracy >= 0.95
         assert found[name]["acc_stderr"] == pytest.approx(math.sqrt(accuracy * (1 - accuracy) / (count - 1)))
-    assert seen[-1] == (256, 256)
+    done, total = seen[-1]
+    assert done == total
+    assert 64 < total <= 256  # what is asked twice is answered once
 
 
 def test_lm_eval_agrees_with_a_plain_argmax_over_letters(demo):
@@ -39,7 +41,7 @@ def test_lm_eval_agrees_with_a_plain_argmax_over_letters(demo):
 
 def test_token_losses_are_those_of_the_whole_model():
     decoder = tiny.decoder()
-    documents = [ids[mask].tolist() for ids, mask in zip(*vars(tiny.batch(5)).values(), strict=True)]
+    documents = [ids[mask].tolist() for ids, mask in zip(tiny.batch(5).ids_BT, tiny.batch(5).mask_BT, strict=True)]
     found = evaluate.token_losses(decoder, documents, [0, 3, 2], batch_size=2, pad_id=0)
     for ids, start, total, count in zip(documents, (1, 3, 2), found.sums, found.counts, strict=True):
         logits = decoder.model(input_ids=torch.tensor([ids])).logits[0, start - 1 : -1]

@@ -1,0 +1,206 @@
+"""The paper's setting: every preset's numbers, every model's entry, and whole trials on tiny stand-ins."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rna import config, run, trial
+from rna.settings import BUILTIN, CONF, Settings
+from tests import shared, tiny
+from tests.test_questions import row
+
+# arXiv:2501.19202, Appendix A.4: method -> own numbers, α of bio and cyber, ν
+PAPER: dict[str, tuple[dict[str, float], tuple[float, float], float]] = {
+    "rmu": ({"coefficient": 6.5}, (1200, 1200), 3e-2),
+    "adaptive_rmu": ({"beta": 3}, (1200, 1200), 8e-2),
+    "rsv": ({"coefficient": 10}, (1200, 1200), 9e-2),
+    "npo_kl": ({"beta": 0.1}, (50, 50), 1.4e-2),
+    "npo_mse": ({"beta": 0.1}, (5, 20), 1e-2),
+    "dpo_kl": ({"beta": 0.1}, (30, 50), 1e-2),
+    "dpo_mse": ({"beta": 0.1}, (5, 20), 2e-2),
+    "simnpo_kl": ({"beta": 0.1, "gamma": 0}, (20, 50), 1.4e-2),
+    "simnpo_mse": ({"beta": 0.1, "gamma": 0}, (5, 10), 1.8e-2),
+}
+# The released scripts: what differs from the table above, and steps and learning rate.
+OFFICIAL_ALPHA = {"simnpo_mse": (10, 5)}
+OFFICIAL_TRAIN = {"npo": (150, 2e-5), "simnpo": (50, 2e-5)}
+MODELS = {  # entry -> architecture, layers, unlearn layer
+    "zephyr_7b": ("Mistral", 32, 7),
+    "mistral_7b_instruct": ("Mistral", 32, 7),
+    "llama3_8b_instruct": ("Llama", 32, 7),
+    "qwen2_5_7b_instruct": ("Qwen2", 28, 6),
+    "qwen3_8b": ("Qwen3", 36, 8),
+    "gemma2_9b_it": ("Gemma2", 42, 9),
+    "smollm2_135m": ("Llama", 30, 7),
+}
+
+
+def composed(*overrides: str) -> Settings:
+    return config.check(run.compose(list(overrides), None))
+
+
+@pytest.mark.parametrize("noise", ["rna", "none"])
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_rows(name: str, noise: str):
+    own, alpha, nu = PAPER[name]
+    found = composed(f"experiment=paper/{name}", f"noise={noise}")
+    assert {key: getattr(found.method, key) for key in own} == own
+    assert found.alpha == {"bio": alpha[0], "cyber": alpha[1]}
+    assert (found.train.steps, found.train.lr, found.train.batch_size, found.train.eps) == (500, 5e-5, 4, 1e-8)
+    assert (found.layer.unlearn, found.layer.trained) == (7, [5, 6, 7])
+    assert (found.variant, found.seed) == ("paper", 0)
+    assert (found.model.name, found.data.name, found.eval.name) == ("zephyr_7b", "wmdp", "wmdp")
+    assert {topic: corpus.max_length for topic, corpus in found.data.topics.items()} == {"bio": 512, "cyber": 768}
+    if noise == "rna":
+        assert (found.noise.nu, found.noise.scale, found.noise.layers) == (nu, "std", [7])
+    else:
+        assert vars(found.noise) == {**vars(found.noise), "name": "none", "nu": 0.0, "layers": []}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_released_scripts_rows(name: str):
+    own, alpha, nu = PAPER[name]
+    found = composed(f"experiment=official/{name}")
+    steps, lr = OFFICIAL_TRAIN.get(name.split("_")[0], (500, 5e-5))
+    bio, cyber = OFFICIAL_ALPHA.get(name, alpha)
+    assert {key: getattr(found.method, key) for key in own} == own
+    assert found.alpha == {"bio": bio, "cyber": cyber}
+    assert (found.train.steps, found.train.lr, found.train.batch_size, found.train.eps) == (steps, lr, 4, 1e-6)
+    assert (found.variant, found.seed, found.noise.nu) == ("official", 42, nu)
+    assert (found.data.order, found.data.max_refusals) == ("file", 4)
+
+
+def test_each_kind_of_preset_has_the_nine_rows():
+    for kind in ("paper", "official"):
+        assert {file.stem for file in (CONF / "experiment" / kind).glob("*.yaml")} == set(PAPER)
+
+
+def stand_in(folder: Path, architecture: str) -> str:
+    """A random four-layer model of the architecture on disk with the demo's words as its tokenizer."""
+    vocabulary = json.loads((BUILTIN / "base" / "config.json").read_text())["vocab_size"]
+    made: Any = tiny.decoder(architecture, layers=4, vocab_size=vocabulary, max_position_embeddings=512).model
+    made.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((BUILTIN / "base" / name).read_bytes())
+    return str(folder)
+
+
+def local_files(folder: Path) -> list[str]:
+    """The overrides that point every source of the paper's setting at local files of its form."""
+    folder.mkdir()
+
+    def jsonl(name: str, rows: list[Any]) -> Path:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
+        return folder / name
+
+    texts = [{"text": f"the marsh fevers of the river number {number} are not geography"} for number in range(8)]
+    subjects = ("anatomy", "college_biology", "computer_security", "virology")
+    for subject in subjects:
+        jsonl(f"mmlu/{subject}.jsonl", [row(number, subject) for number in range(5)])
+    questions = [{key: value for key, value in row(number).items() if key != "subject"} for number in range(6)]
+    jsonl("wmdp/wmdp-bio.jsonl", questions)
+    jsonl("wmdp/wmdp-cyber.jsonl", questions[1:])
+    return [
+        f"data.topics.bio.path={jsonl('bio.jsonl', texts)}",
+        f"data.topics.cyber.path={jsonl('cyber.jsonl', texts[::-1])}",
+        f"data.retain.path={jsonl('retain.jsonl', texts[2:])}",
+        f"eval.mmlu_path={folder / 'mmlu'}",
+        f"eval.wmdp_path={folder / 'wmdp'}",
+    ]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_runs_a_whole_trial_in_the_papers_setting(name: str, tmp_path: Path):
+    architecture, layers, unlearn = MODELS[name]
+    entry = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())
+    said = (CONF / "model" / f"{name}.yaml").read_text()
+    assert (entry["num_layers"], entry["unlearn_layer"], entry["layer_path"]) == (layers, unlearn, "model.layers")
+    assert "/" in entry["path"]
+    assert "icence" in said or "Apache" in said
+    assert entry["dtype"] == ("float32" if name == "smollm2_135m" else "bfloat16")
+    settings = composed(
+        f"model={name}",
+        "data=wmdp",
+        "eval=wmdp",
+        "method=rmu",
+        "train.steps=2",
+        "retain.alpha.default=2",
+        "wandb=disabled",
+        f"output_dir={tmp_path / 'out'}",
+        f"model.path={stand_in(tmp_path / 'model', architecture)}",
+        "model.num_layers=4",
+        "model.unlearn_layer=2",
+        *local_files(tmp_path / "files"),
+    )
+    arm = trial.arm("with RNA", settings)
+    trial.work(arm, lambda *_: None)
+    assert arm.complete
+    metrics = {task: record["metrics"] for task, record in arm.evaluated.items()}
+    counts = {task: found["n"] for task, found in metrics.items()}
+    assert counts == {
+        "wmdp_bio": 6,
+        "wmdp_cyber": 5,
+        "mmlu": 20,
+        "mmlu_perturbed": 20,
+        "mmlu_neutral": 20,
+        "college_biology": 5,
+        "computer_security": 5,
+        "wmdp_bio_perturbed": 6,
+        "wmdp_cyber_perturbed": 5,
+    }
+    assert set(metrics["mmlu"]["categories"]) == {"stem", "other"}
+    halves = metrics["mmlu"]["select"]["n"] + metrics["mmlu"]["report"]["n"]
+    assert halves == 20
+    assert metrics["college_biology"]["acc"] == metrics["mmlu"]["subjects"]["college_biology"]["acc"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data=wmdp"], r"data.topics.bio.path=cais/wmdp-bio-forget-corpus: .*huggingface.co/datasets/cais/wmdp-bio"),
+        (["eval=wmdp"], r"eval.wmdp_path=cais/wmdp: .*give eval.wmdp_path=FOLDER"),
+        (["eval=mmlu"], r"eval.mmlu_path=cais/mmlu: .*give eval.mmlu_path=FOLDER"),
+    ],
+)
+def test_what_is_missing_is_said_before_anything_is_loaded(overrides: list[str], message: str, tmp_path: Path):
+    settings = composed(*overrides, f"output_dir={tmp_path}", "retain.alpha.default=1")
+    with pytest.raises(ValueError, match=message):
+        run.run(settings)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("eval.backend=vllm", "vLLM is not installed"),
+        ("eval.backend=tpu", "allowed: torch, vllm"),
+        ("eval.replaced=4", "must be 1 to 3"),
+        ("eval.policy=best", "allowed: random, first, last"),
+        ("eval.split=half", "allowed: all, select, report"),
+        ("variant=code", "allowed: paper, official"),
+        ("data.order=any", "allowed: random, file"),
+    ],
+)
+def test_options_that_do_not_exist_are_refused(override: str, message: str):
+    with pytest.raises(ValueError, match=message):
+        composed(override)
+
+
+@shared.needed
+def test_real_mmlu_is_asked_plain_perturbed_and_neutral(tmp_path: Path):
+    """A random tiny model on a stratified sample of the real questions: 12 subjects, no network."""
+    from rna import evaluate, model
+
+    path = stand_in(tmp_path / "m", "Llama")
+    settings = composed("eval=mmlu", f"eval.mmlu_path={shared.MMLU}", "eval.limit=48")
+    loaded = model.load(path, dtype="float32", device="cpu", revision=None)
+    found = evaluate.multiple_choice(*loaded, list(settings.eval.tasks), settings.eval, lambda *_: None)
+    assert {name: metrics["n"] for name, metrics in found.items() if name.startswith("mmlu")} == {
+        "mmlu": 48,
+        "mmlu_perturbed": 48,
+        "mmlu_neutral": 48,
+    }
+    assert len(found["mmlu"]["subjects"]) == 12
