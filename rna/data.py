@@ -1,9 +1,11 @@
 """Corpora in, batches out: texts from files, tokenised once, drawn in an order of their own seed."""
 
-from collections.abc import Iterator
+import hashlib
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, overload
 
 import torch
 
@@ -15,13 +17,47 @@ from rna.settings import REFUSALS, CorpusSettings, Settings
 from rna.sources import model_fingerprint, text_fingerprint
 
 
+class Documents(Sequence[list[int]]):
+    """Token ids of many documents end to end: four bytes a token, whatever their number."""
+
+    def __init__(self, ids: torch.Tensor, lengths: torch.Tensor) -> None:
+        self.ids, self.ends = ids, lengths.cumsum(0)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @overload
+    def __getitem__(self, index: int) -> list[int]: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Documents": ...
+    def __getitem__(self, index: int | slice) -> "list[int] | Documents":
+        if isinstance(index, slice):
+            first, last, step = index.indices(len(self))
+            assert step == 1
+            start = int(self.ends[first - 1]) if first else 0
+            ends = self.ends[first:last] - start
+            stop = int(ends[-1]) if len(ends) else 0
+            return Documents(self.ids[start : start + stop], ends.diff(prepend=ends.new_zeros(1)))
+        place = range(len(self))[index]
+        return self.ids[int(self.ends[place - 1]) if place else 0 : int(self.ends[place])].tolist()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    def digest(self) -> str:
+        """A hash of all tokens and lengths."""
+        hashed = hashlib.sha256(self.ids.numpy().tobytes())
+        hashed.update(self.ends.numpy().tobytes())
+        return hashed.hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class Corpus:
     """Tokenised documents of one role, `held_out` of which no training step ever sees."""
 
     name: str
-    documents: list[list[int]]
-    held_out: list[list[int]]
+    documents: Documents
+    held_out: Documents
     truncated: int  # documents cut at the maximum length
 
 
@@ -40,30 +76,21 @@ def read_texts(corpus: CorpusSettings, key: str) -> Iterator[str]:
             yield text[: corpus.characters]
 
 
-def tokenise(tokenizer: Any, texts: Iterator[str], *, max_length: int) -> tuple[list[list[int]], int]:
-    """Token ids of each document of two tokens or more, cut at `max_length`, and how many were cut."""
-    documents: list[list[int]] = []
-    truncated = 0
+def tokenise(tokenizer: Any, texts: Iterator[str], *, max_length: int) -> dict[str, torch.Tensor]:
+    """Token ids of each document of two tokens or more, cut at `max_length`: `ids` end to end, `lengths`, and how many
+    documents were cut, `truncated`. The texts are read one at a time."""
+    ids, lengths, truncated = array("i"), array("i"), 0
     for text in texts:
-        ids = tokenizer(text, add_special_tokens=True, verbose=False)["input_ids"]
-        truncated += len(ids) > max_length
-        if len(ids) > 1:
-            documents.append(ids[:max_length])
-    return documents, truncated
-
-
-def packed(documents: list[list[int]], truncated: int) -> dict[str, torch.Tensor]:
-    """Documents as tensors, for the cache."""
-    return {
-        "ids": torch.tensor([token for ids in documents for token in ids], dtype=torch.int32),
-        "lengths": torch.tensor([len(ids) for ids in documents], dtype=torch.int32),
-        "truncated": torch.tensor(truncated),
+        found = tokenizer(text, add_special_tokens=True, verbose=False)["input_ids"]
+        truncated += len(found) > max_length
+        if len(found) > 1:
+            ids.extend(found[:max_length])
+            lengths.append(min(len(found), max_length))
+    packed = {
+        name: torch.frombuffer(part, dtype=torch.int32) if part else torch.empty(0, dtype=torch.int32)
+        for name, part in (("ids", ids), ("lengths", lengths))
     }
-
-
-def unpacked(tensors: dict[str, torch.Tensor]) -> tuple[list[list[int]], int]:
-    parts = tensors["ids"].split(tensors["lengths"].tolist())
-    return [part.tolist() for part in parts], int(tensors["truncated"])
+    return {**packed, "truncated": torch.tensor(truncated)}
 
 
 class Feed:
@@ -76,7 +103,7 @@ class Feed:
 
     def __init__(
         self,
-        documents: list[list[int]],
+        documents: Sequence[list[int]],
         *,
         batch_size: int,
         pad_id: int,
@@ -166,16 +193,16 @@ def load(settings: Settings, tokenizer: Any, cache: Cache) -> Corpora:
         found = cache.load("tokens", identity)
         if found is None:
             texts = read_texts(corpus, key)
-            found = packed(*tokenise(tokenizer, texts, max_length=corpus.max_length))
+            found = tokenise(tokenizer, texts, max_length=corpus.max_length)
             cache.save("tokens", identity, found)
-        documents, truncated = unpacked(found)
+        documents = Documents(found["ids"], found["lengths"])
         kept = len(documents) - round(holdout * len(documents))
         if kept < settings.train.batch_size:
             raise ValueError(
                 f"{key}={corpus.path}: has {kept} documents of two tokens or more to train on, "
                 f"fewer than one batch; allowed: at least train.batch_size={settings.train.batch_size}"
             )
-        return Corpus(name, documents[:kept], documents[kept:], truncated)
+        return Corpus(name, documents[:kept], documents[kept:], int(found["truncated"]))
 
     forget = {
         topic: read(f"forget/{topic}", f"data.topics.{topic}.path", corpus, settings.data.holdout)

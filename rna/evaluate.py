@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,7 +160,7 @@ def token_losses(
 def perplexity(
     decoder: Decoder,
     tokenizer: Any,
-    held_out: dict[str, list[list[int]]],
+    held_out: Mapping[str, Sequence[list[int]]],
     options: EvalSettings,
     progress: Progress,
 ) -> dict[str, Metrics]:

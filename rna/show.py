@@ -66,6 +66,8 @@ def scores(row: Arm) -> Scores:
     by_role: dict[str, list[Estimate]] = {}
     for name, record in row.evaluated.items():
         metrics, role = record["metrics"], row.settings.eval.tasks[name].role
+        if row.settings.eval.split != "all":
+            metrics = metrics.get(row.settings.eval.split, {"acc": None, "acc_stderr": None})
         found[name] = Estimate(100 * _number(metrics["acc"]), 100 * _number(metrics["acc_stderr"]))
         by_role.setdefault(role, []).append(found[name])
     return found | {role: mean(estimates) for role, estimates in by_role.items()}
@@ -97,7 +99,8 @@ def table(rows: list[Arm]) -> "Table":
     columns = _choice_columns(rows[0]) if choice else _perplexity_columns(rows[0])
     show: Callable[[Estimate | None], str] = _percent if choice else _perplexity
     unit = "accuracy in %" if choice else "perplexity (lower is more certain)"
-    made = Table(title=f"{rows[0].settings.model.name} · {options.name} · {unit} ± standard error")
+    half = "" if options.split == "all" else f" · {options.split} half"
+    made = Table(title=f"{rows[0].settings.model.name} · {options.name}{half} · {unit} ± standard error")
     for title in ("", *columns.values(), *(("reduction", "recovery") if choice else ())):
         made.add_column(title, justify="right" if title else "left", overflow="fold", no_wrap=not title)
     for row in rows:
@@ -121,6 +124,7 @@ def _choice_columns(row: Arm) -> dict[str, str]:
         "perturbed": f"retain with '{options.keyword}' ↑",
         "neutral": f"retain with '{options.neutral_keyword}'",
         "related": "forget-related retain ↑",
+        "forget_perturbed": f"forget with '{options.keyword}' ↓",
     }
     present = {task.role for task in options.tasks.values()}
     return columns | {role: title for role, title in titles.items() if role in present}

@@ -229,7 +229,7 @@ def _remembered(row: Arm, cache: Cache, corpora: Any, decoder: Any) -> dict[str,
     corpus_of = {f"forget/{topic}": corpus for topic, corpus in corpora.forget.items()}
     corpus_of |= {"refusal": corpora.refusals} if corpora.refusals else {}
     return {
-        feed: Remembered(cache, kind, common | {"name": corpus.name, "documents": results.digest(corpus.documents)})
+        feed: Remembered(cache, kind, common | {"name": corpus.name, "documents": corpus.documents.digest()})
         for feed, corpus in corpus_of.items()
     }
 
@@ -319,10 +319,18 @@ def _evaluate(row: Arm, decoder: Any, tokenizer: Any, tracked: Any, progress: Pr
             "metrics": metrics,
         }
         results.write(settings.output_dir, key, record)
-        nested = metrics if settings.eval.kind == "perplexity" else {name: metrics}
-        tracked.summarise(
-            {f"eval/{part}/{metric}": value for part, values in nested.items() for metric, value in values.items()}
-        )
+        tracked.summarise(_flat(metrics, "eval" if settings.eval.kind == "perplexity" else f"eval/{name}"))
+
+
+def _flat(metrics: dict[str, Any], prefix: str) -> dict[str, float]:
+    """Numbers by flat names such as `eval/mmlu/select/acc`; single subjects stay in the record."""
+    found: dict[str, float] = {}
+    for name, value in metrics.items():
+        if isinstance(value, dict) and name != "subjects":
+            found |= _flat(value, f"{prefix}/{name}")
+        elif isinstance(value, int | float):
+            found[f"{prefix}/{name}"] = value
+    return found
 
 
 def _describe(row: Arm, kind: str, started: float) -> Record:

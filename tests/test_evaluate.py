@@ -91,3 +91,55 @@ def test_tasks_run_from_the_lm_eval_command_line(tmp_path: Path):
     assert done.returncode == 0, done.stderr[-2000:]
     (written,) = tmp_path.rglob("results_*.json")
     assert json.loads(written.read_text())["results"]["rna_demo_forget_bio"]["acc,none"] >= 0.95
+
+
+def test_the_change_of_a_loss_and_its_bootstrap_interval():
+    """Three documents of 2, 1 and 1 tokens rise by 1.0, 0.5 and 0.0 in sum: (1 + 0.5 + 0)/4 = 0.375 nats a token."""
+    before, after = Clustered([2.0, 1.0, 3.0], [2, 1, 1]), Clustered([3.0, 1.5, 3.0], [2, 1, 1])
+    found = evaluate.change(before, after, 2000, seed=0)
+    assert found["change"] == pytest.approx(0.375)
+    assert 0.0 <= found["change_low"] < 0.375 < found["change_high"] <= 0.5
+    assert evaluate.change(before, after, 2000, seed=0) == found
+    same = evaluate.change(before, before, 100, seed=0)
+    assert (same["change"], same["change_low"], same["change_high"]) == (0.0, 0.0, 0.0)
+
+
+def test_accuracy_has_lm_evals_standard_error():
+    from lm_eval.api.metrics import mean_stderr
+
+    correct = [True, False, True, True, False, True]
+    found = evaluate.accuracy(correct)
+    assert found is not None
+    assert found["acc"] == pytest.approx(4 / 6)
+    assert found["acc_stderr"] == pytest.approx(mean_stderr([float(one) for one in correct]))
+    assert evaluate.accuracy([]) is None
+
+
+def test_halves_subjects_and_bits_belong_together(demo):
+    settings = config.check(run.compose([], None))
+    found = evaluate.multiple_choice(*demo, ["perturbed"], settings.eval, lambda *_: None)["perturbed"]
+    bits = bin(int(found["correct"], 16))[2:].zfill(found["n"])
+    assert bits.count("1") / found["n"] == found["acc"]
+    assert sum(part["n"] for part in found["subjects"].values()) == found["n"]
+    weighted = sum(found[half]["acc"] * found[half]["n"] for half in ("select", "report"))
+    assert weighted / found["n"] == pytest.approx(found["acc"])
+
+
+def test_several_keywords_are_drawn_and_places_are_kept(demo, tmp_path: Path):
+    file = tmp_path / "keywords.txt"
+    file.write_text("marsh fevers\n\n vault breaking\n")
+    assert perturb.read_keywords(str(file), "x") == ["marsh fevers", "vault breaking"]
+    assert perturb.read_keywords(None, "x") == ["x"]
+    for bad in (str(tmp_path / "none.txt"), []):
+        with pytest.raises(ValueError, match=r"eval\.keywords="):
+            perturb.read_keywords(bad, "x")
+    options = config.check(run.compose(["eval=perplexity", "data.holdout=0.1", f"eval.keywords={file}"], None)).eval
+    documents = {"retain": [list(range(5, 5 + length)) for length in range(8, 30)]}
+    seen: dict[str, float] = {}
+    for place in ("start", "middle", "random"):
+        options.place = place
+        found = evaluate.perplexity(*demo, documents, options, lambda *_: None)
+        assert found["perturbed"]["change_low"] <= found["perturbed"]["change"] <= found["perturbed"]["change_high"]
+        assert found["perturbed"]["n"] == len(documents["retain"])
+        seen[place] = found["retain_after"]["nll"]
+    assert len(set(seen.values())) == 3

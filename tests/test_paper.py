@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from rna import config, run, trial
-from rna.settings import BUILTIN, CONF, Settings
+from rna.settings import CONF, Settings
 from tests import shared, tiny
 from tests.test_questions import row
 
@@ -79,12 +79,19 @@ def test_each_kind_of_preset_has_the_nine_rows():
 
 
 def stand_in(folder: Path, architecture: str) -> str:
-    """A random four-layer model of the architecture on disk with the demo's words as its tokenizer."""
-    vocabulary = json.loads((BUILTIN / "base" / "config.json").read_text())["vocab_size"]
-    made: Any = tiny.decoder(architecture, layers=4, vocab_size=vocabulary, max_position_embeddings=512).model
+    """A random four-layer model of the architecture on disk, with a byte-level tokenizer that has no pad token."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.BPE())
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet)
+    words.train_from_iterator(["The following are multiple choice questions (with answers) about rivers."], trainer)
+    made: Any = tiny.decoder(architecture, layers=4, vocab_size=300, max_position_embeddings=512).model
     made.save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        (folder / name).write_bytes((BUILTIN / "base" / name).read_bytes())
+    PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", eos_token="</s>").save_pretrained(folder)
     return str(folder)
 
 

@@ -1,12 +1,16 @@
 """Perturbed questions: one wrong choice changes, and nothing that tells the right one."""
 
+import hashlib
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from rna.perturb import insert, perturb, perturb_all, recovery_rate, reduction_rate, replaceable
+from rna.perturb import has_choice, insert, perturb, perturb_all, recovery_rate, reduction_rate, replaced_choices
 from tests import shared
 
 KEYWORD = "SARS-CoV-2"
@@ -34,13 +38,14 @@ def check_perturbed(row: dict, changed: dict, keyword: str) -> None:
     assert {key: changed[key] for key in ("question", "subject")} == {key: row[key] for key in ("question", "subject")}
     pairs = list(zip(row["choices"], changed["choices"], strict=True))
     differing = [index for index, (old, new) in enumerate(pairs) if old != new]
-    assert len(differing) == 1
-    assert differing[0] != row["answer"]
-    assert changed["choices"][differing[0]] == keyword
+    right = row["choices"][row["answer"]]
+    assert len(differing) == max(1, row["choices"].count(right) - 1)
+    assert {changed["choices"][index] for index in differing} == {keyword}
+    assert changed["choices"].count(right) == 1
 
 
 @given(questions(), keywords, seeds)
-def test_exactly_one_wrong_choice_changes(row, keyword, seed):
+def test_one_wrong_choice_changes_or_all_that_repeat_the_right_one(row, keyword, seed):
     assume(keyword not in row["choices"] and keyword.strip() != row["choices"][row["answer"]].strip())
     before = json.dumps(row)
     check_perturbed(row, perturb(row, keyword, seed), keyword)
@@ -59,8 +64,9 @@ def test_a_question_does_not_depend_on_its_place(rows, seed, random):
 def test_a_repetition_of_the_right_answer_is_what_is_replaced(row, seed):
     right = row["choices"][row["answer"]]
     count = row["choices"].count(right)
-    after = perturb(row, KEYWORD, seed)["choices"].count(right)
-    assert after == max(1, count - 1)
+    changed = perturb(row, KEYWORD, seed)["choices"]
+    assert changed.count(right) == 1
+    assert changed.count(KEYWORD) == max(1, count - 1)
 
 
 def test_draws_are_the_same_on_every_machine():
@@ -82,12 +88,69 @@ def test_another_seed_draws_anew():
     assert perturb_all(rows, KEYWORD, 0) != perturb_all(rows, KEYWORD, 1)
 
 
-def test_replaceable_without_repetition_is_every_wrong_choice():
-    assert replaceable(question("a", "b", "b", "c", answer=3)) == [0, 1, 2]
+def test_repetitions_of_the_right_answer_go_before_all_others():
+    row = question("a", "b", "c", "b", answer=1)
+    assert {replaced_choices(row, seed)[0] for seed in range(20)} == {3}
+    assert {tuple(replaced_choices(row, seed, replaced=2)) for seed in range(40)} == {(3, 0), (3, 2)}
+    assert {replaced_choices(question("a", "b", "b", "c", answer=3), seed)[0] for seed in range(40)} == {0, 1, 2}
 
 
-def test_replaceable_with_repetition_is_the_repetition():
-    assert replaceable(question("a", "b", "c", "b", answer=1)) == [3]
+@pytest.mark.parametrize("replaced", [1, 2, 3])
+def test_as_many_wrong_choices_give_way_as_asked(replaced):
+    row = question("w", "x", "y", "z", answer=2)
+    for seed in range(10):
+        chosen = replaced_choices(row, seed, replaced=replaced)
+        assert len(set(chosen)) == replaced
+        assert 2 not in chosen
+        assert perturb(row, KEYWORD, seed, replaced=replaced)["choices"].count(KEYWORD) == replaced
+    assert replaced_choices(row, 0, replaced=2)[0] == replaced_choices(row, 0)[0]
+
+
+def test_first_and_last_take_the_wrong_choices_in_order():
+    row = question("w", "x", "y", "z", answer=0)
+    assert replaced_choices(row, 0, replaced=2, policy="first") == [1, 2]
+    assert replaced_choices(row, 0, replaced=2, policy="last") == [3, 2]
+
+
+@pytest.mark.parametrize("choice", [KEYWORD, f" {KEYWORD.lower()}"])
+def test_a_question_that_has_the_keyword_stays_as_it_is(choice):
+    row = question("a", choice, "c", answer=0)
+    assert has_choice(row, KEYWORD)
+    assert perturb_all([row, {**row, "answer": 1}], KEYWORD, 0) == [row, {**row, "answer": 1}]
+
+
+def exported(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    rows = [question("w", "x", "y", "z", text=f"Question {number}?") for number in range(9)]
+    rows += [question("a", "a", "b", "c"), question(KEYWORD, "b", "c", "d")]
+    source = folder / "mmlu.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    command = [sys.executable, "-m", "rna.perturb", "export", str(folder / "out"), "--path", str(source), *more]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_exported_data_set_is_the_same_bytes_each_time_and_says_what_it_is(tmp_path: Path):
+    first = exported(tmp_path)
+    assert first.returncode == 0, first.stderr
+    lines = (tmp_path / "out" / "questions.jsonl").read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in lines.splitlines()]
+    assert [len(row["replaced"]) for row in rows] == [1] * 10 + [0]
+    assert rows[9]["choices"] == ["a", KEYWORD, "b", "c"]
+    # written down once: the same seed is the same bytes on every machine
+    digest = hashlib.sha256(lines.encode()).hexdigest()
+    assert digest.startswith("d38ee81f")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    for said in (digest, KEYWORD, "seed | 0", "right answer twice | 0", "1 questions had the keyword"):
+        assert said in card
+    from pyarrow import parquet
+
+    assert parquet.read_table(tmp_path / "out" / "questions.parquet").to_pylist() == rows
+    again = exported(tmp_path)
+    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+    assert "nothing is overwritten" in again.stderr
+
+
+def test_what_cannot_be_exported_is_said(tmp_path: Path):
+    assert "--replaced 4: allowed: 1 to 3" in exported(tmp_path, "--replaced", "4").stderr
 
 
 @pytest.mark.parametrize("keyword", [KEYWORD, f" {KEYWORD} "])

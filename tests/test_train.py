@@ -23,12 +23,9 @@ def settings(*overrides: str) -> Settings:
 def corpora() -> data.Corpora:
     def corpus(name: str, seed: int) -> data.Corpus:
         lengths = (9, 5, 7, 4, 8, 6)
-        return data.Corpus(
-            name,
-            [row[:size].tolist() for row, size in zip(tiny.batch(seed, lengths).ids_BT, lengths, strict=True)],
-            [],
-            0,
-        )
+        rows = [row[:size] for row, size in zip(tiny.batch(seed, lengths).ids_BT, lengths, strict=True)]
+        documents = data.Documents(torch.cat(rows).int(), torch.tensor(lengths))
+        return data.Corpus(name, documents, documents[:0], 0)
 
     return data.Corpora(
         {"bio": corpus("forget/bio", 1), "cyber": corpus("forget/cyber", 2)}, corpus("retain", 3), corpus("refusals", 4)
