@@ -17,7 +17,7 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL)).replace("\\\n", " ")
 COMMANDS = [line.split("#")[0].strip() for line in BLOCKS.splitlines() if line.strip()]
 RUNS = [command for command in COMMANDS if command.startswith("python -m rna.run")]
-OWN_FILES = [command for command in RUNS if "data=text" in command]
+OWN_FILES = [command for command in RUNS if "data=text" in command or "experiment=" in command]
 COMPLETE = [command for command in RUNS if command not in OWN_FILES]
 
 
@@ -68,7 +68,7 @@ def test_a_run_on_own_files_composes(command: str, tmp_path: Path, monkeypatch: 
     (model / "config.json").write_text('{"num_hidden_layers": 32}')
     words = [word.replace("/models", f"{tmp_path}/models") for word in shlex.split(command)[3:]]
     settings = config.check(run.compose(words, None))
-    assert settings.data.name == "text"
+    assert settings.data.name in ("text", "wmdp")
 
 
 def test_the_demo_rebuilds_for_a_quick_look(tmp_path: Path):
