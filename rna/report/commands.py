@@ -80,7 +80,9 @@ def _listed(value: Any) -> str:
 def sweep(study: Study, *words: str) -> str:
     """A command that would compute what is missing, on the study's model, data and evaluation."""
     config = study.config
-    groups = [f"{group}={config[group]['name']}" for group in ("model", "data", "eval") if config[group]["name"] != "demo"]
+    groups = [
+        f"{group}={config[group]['name']}" for group in ("model", "data", "eval") if config[group]["name"] != "demo"
+    ]
     return quoted(["-m", *groups, *words])
 
 

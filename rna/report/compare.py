@@ -31,7 +31,8 @@ class Condition:
         """The mean over seeds with its interval."""
         found = [trial.score(name, part or study.part) for trial in self.trials]
         scores = [score for score in found if score is not None]
-        return intervals.mean_of(scores) if scores else None
+        made = intervals.mean_of(scores) if scores else None
+        return intervals.within(made, 0.0, 100.0) if made is not None and study.kind == "choice" else made
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -57,10 +57,15 @@ def over_questions(value: float, stderr: float, seeds: int = 1) -> Estimate:
 
 
 def mean_of(scores: Sequence[Score]) -> Estimate:
-    """The mean over seeds; for one seed its interval over questions."""
-    if len(scores) == 1:
-        return over_questions(scores[0].value, scores[0].stderr)
-    return over_seeds([score.value for score in scores])
+    """The mean over seeds with its interval; over questions where there is one seed, or seeds that agree."""
+    return paired([(score.value, score.stderr) for score in scores])
+
+
+def within(made: Estimate, low: float, high: float) -> Estimate:
+    """The estimate with its interval cut where the quantity ends."""
+    if made.low is None or made.high is None:
+        return made
+    return replace(made, low=max(made.low, low), high=min(made.high, high))
 
 
 def aligned(one: Score, other: Score) -> tuple[np.ndarray, np.ndarray] | None:
@@ -97,7 +102,7 @@ def paired_over_questions(one: Score, other: Score) -> tuple[float, float]:
 
 
 def paired(changes: Sequence[tuple[float, float]]) -> Estimate:
-    """The mean of paired differences (value, standard error over questions), one for each seed.
+    """The mean of values or paired differences (value, standard error over questions), one for each seed.
 
     With one seed, or seeds that agree to the last digit (which says that a score is coarse, not that it is certain),
     the interval is over questions.

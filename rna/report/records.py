@@ -65,7 +65,7 @@ class Evaluation:
 
     @property
     def ngram(self) -> tuple[int, str] | None:
-        """For a task perturbed by n-grams of the forget set: n, and the group by similarity (high where none is named)."""
+        """For a task perturbed by the forget set's n-grams: n, and the group by similarity (high if none is named)."""
         found = NGRAM.search(self.task)
         return (int(found[1]), found[2] or "high") if found else None
 
@@ -415,8 +415,8 @@ def studies(trials: Iterable[Trial]) -> list[Study]:
 
     def trained(view: Trial) -> str:
         config, identity = view.config, view.identity
-        names = ("numerics", "model", "data", "topics", "variant", "holdout")
-        return digest([config["model"]["name"], config["data"]["name"], *(identity.get(name) for name in names)])
+        names = ("numerics", "model", "topics", "variant", "holdout")
+        return digest([config["model"]["name"], config["data"]["name"], _corpora(view), *map(identity.get, names)])
 
     groups: dict[tuple[str, str], list[Trial]] = {}
     for view in every:
@@ -431,6 +431,11 @@ def studies(trials: Iterable[Trial]) -> list[Study]:
     found.sort(key=lambda study: -len(study.trials))
     _say_differences(found)
     return found
+
+
+def _corpora(view: Trial) -> dict[str, Any]:
+    """A trial's corpora without the refusals, which are DPO's alone."""
+    return {name: item for name, item in (view.identity.get("data") or {}).items() if name != "data.refusals"}
 
 
 def _references(like: Trial, how: str, every: list[Trial], judged: Any) -> dict[str, Trial]:
@@ -489,7 +494,7 @@ def _say_differences(found: list[Study]) -> None:
             "model fingerprint": like.identity["model"].get("fingerprint"),
             "dtype": like.identity["model"].get("dtype"),
             "variant": like.identity.get("variant", "paper"),
-            "corpora": digest([like.identity.get("data"), like.identity.get("topics")]),
+            "corpora": digest([_corpora(like), like.identity.get("topics")]),
         }
         for item in like.evaluations:
             said |= {
