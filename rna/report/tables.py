@@ -208,7 +208,7 @@ def _said_of(study: Study) -> list[str]:
         f"{study.unit[0].upper()}{study.unit[1:]}; model: {config['model']['name']}; eval: {config['eval']['name']}."
     ]
     notes.append(
-        "Means over seeds with 95 % t-intervals, cut at 0 and 100 %; * over questions only: one seed, or seeds that agree."
+        "Means over seeds, 95 % t-intervals cut at 0 and 100 %; * over questions only: one seed, or seeds that agree."
     )
     if study.part == "report":
         notes.append("Scores are of the report half of each task's questions.")
