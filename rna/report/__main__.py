@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from rna.report import compare, figures, page, records, tables
+from rna.report import compare, drawing, figures, page, records, tables
 from rna.report.page import Chapter
 from rna.report.records import Filters, Loaded, Study
 
@@ -92,7 +92,7 @@ def _chapter(study: Study, loaded: Loaded, folder: Path, number: int) -> Chapter
         tables.write(table, folder / below / "tables")
     pictures = figures.every(study) if number <= MAX_DRAWN else []
     drawn = [
-        (picture, figures.save(picture, folder / below / "figures") if picture.drawing is not None else "")
+        (picture, drawing.save(picture, folder / below / "figures") if picture.drawing is not None else "")
         for picture in pictures
     ]
     return Chapter(study, below, compare.verdicts(study), made, drawn)

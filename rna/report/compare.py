@@ -233,6 +233,7 @@ class Verdict:
     method: str
     word: str  # helps, hurts, no evidence, unclear, not compared
     sentences: list[str]
+    seeds: int = 0  # shared by plain and RNA
 
 
 def verdicts(study: Study) -> list[Verdict]:
@@ -261,7 +262,7 @@ def _verdict(study: Study, method: str, pick: Chosen | None, curves: Sequence[Tr
     if not same:
         lines.append("At matched forgetting: not computed yet.")
         word = "unclear" if equal == "helps" and less else equal
-        return Verdict(method, word, lines)
+        return Verdict(method, word, lines, len(item.seeds))
     result = same[0].results["perturbed"]
     fair = intervals.word(result.mean, study.better)
     lines.append(
@@ -271,7 +272,7 @@ def _verdict(study: Study, method: str, pick: Chosen | None, curves: Sequence[Tr
     words = {equal, fair} - {"no evidence", "no interval"}
     word = "no evidence" if not words else words.pop() if len(words) == 1 else "unclear"
     word = "unclear" if word == "helps" and less and fair != "helps" else word
-    return Verdict(method, word, lines)
+    return Verdict(method, word, lines, len(item.seeds))
 
 
 def said(change: Estimate, study: Study) -> str:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rna.report import commands, compare, tables
+from rna.report import commands, compare, records, tables
 from rna.report.compare import Verdict
-from rna.report.figures import INK, Picture
+from rna.report.drawing import INK, Picture
 from rna.report.records import Loaded, Study, Trial
 from rna.report.tables import ROLES, Table
 
@@ -80,13 +80,18 @@ def overview(loaded: Loaded, selected: Sequence[Trial], chapters: Sequence[Chapt
     models = sorted({trial.config["model"]["name"] for trial in selected})
     lines = [
         f"{len(trained)} trials ({sum(trial.arm == 'plain' for trial in trained)} plain, "
-        f"{sum(trial.arm == 'rna' for trial in trained)} with RNA) from {loaded.files} records, {hours:.1f} hours of work.",
+        f"{sum(trial.arm == 'rna' for trial in trained)} with RNA) from {loaded.files} records; {hours:.1f} hours.",
         f"Model: {', '.join(models) or '–'}. Methods: {', '.join(methods) or 'none'}.",
         f"Seeds: {', '.join(map(str, seeds)) or '–'}. ν: {', '.join(f'{nu:g}' for nu in nus) or '–'}.",
     ]
     counts = Counter(verdict.word for chapter in chapters for verdict in chapter.verdicts)
     order = ("helps", "unclear", "no evidence", "hurts", "not compared")
-    said = [f"{word}: {counts[word]}" for word in order if counts[word]]
+    alone = Counter(verdict.word for chapter in chapters for verdict in chapter.verdicts if verdict.seeds == 1)
+    said = [
+        f"{word}: {counts[word]}" + (f" ({alone[word]} on one seed only)" if alone[word] else "")
+        for word in order
+        if counts[word]
+    ]
     return [*lines, f"Does RNA help against forget-tokens? {' · '.join(said) or 'nothing to compare yet'}."]
 
 
@@ -143,7 +148,7 @@ def _chapter(chapter: Chapter, number: int, count: int) -> dict[str, Any]:
 
 def _headers(chapters: Sequence[Chapter]) -> list[str]:
     names = [name for name in ROLES if any(chapter.study.has(name) for chapter in chapters)]
-    return ["method", "arm", "ν", "α", "seed", *(ROLES[name] for name in names), "train s", "study", "links"]
+    return ["method", "arm", "ν", "α", "seed", *(ROLES[name] for name in names), "train s", "study", "files"]
 
 
 def _rows(selected: Sequence[Trial], chapters: Sequence[Chapter], output: Path) -> list[dict[str, Any]]:
@@ -156,7 +161,7 @@ def _rows(selected: Sequence[Trial], chapters: Sequence[Chapter], output: Path) 
             placed.setdefault(trial.key, []).append(number)
             scored.setdefault(trial.key, (chapter.study, trial))
     rows: list[dict[str, Any]] = []
-    for trial in {trial.key: trial for trial in selected}.values():
+    for trial in records.ordered(selected):
         study, view = scored.get(trial.key, (None, trial))
         cells: list[tuple[str, Any]] = [
             (trial.method or "–", _place(trial.method)[0]),

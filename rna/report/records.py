@@ -424,7 +424,7 @@ def studies(trials: Iterable[Trial]) -> list[Study]:
             groups.setdefault((trained(view), judged(view)), []).append(view)
     found: list[Study] = []
     for (_, how), members in groups.items():
-        found.append(Study(_once(members), _references(members[0], how, every, judged), {}))
+        found.append(Study(ordered(members), _references(members[0], how, every, judged), {}))
     if not groups:
         for how, members in itertools.groupby(sorted(every, key=judged), key=judged):
             found.append(Study([], {view.arm: view for view in members}, {"evaluation": how}))
@@ -467,14 +467,14 @@ def _views(trial: Trial) -> Iterator[Trial]:
             yield replace(trial, evaluations=tuple(chosen))
 
 
-def _once(members: list[Trial]) -> list[Trial]:
+def ordered(members: Iterable[Trial]) -> list[Trial]:
     """Each training once, in the paper's order, plain before RNA."""
     order = {title: number for number, title in enumerate(PAPER_ORDER)}
     unique = {trial.key: trial for trial in members}
     return sorted(
         unique.values(),
         key=lambda trial: (
-            order.get(trial.method, 99),
+            order.get(trial.method, 99 if trial.method else -1),
             trial.method,
             trial.without("seed", "noise"),
             trial.arm,

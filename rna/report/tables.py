@@ -218,14 +218,14 @@ def _said_of(study: Study) -> list[str]:
 def summary(study: Study, picks: dict[str, Chosen | None]) -> Table:
     """Each method with and without RNA: 18 rows where all are there, below base and retrained."""
     names = [name for name in ROLES if study.has(name)]
-    columns = ["method", "", "ν", "seeds", *(ROLES[name] + _arrow(study, name) for name in names)]
-    columns += ["Δ perturbed", "verdict", "settings"]
+    columns = ["method", "", "ν", "seeds", "Δ perturbed", "verdict"]
+    columns += [*(ROLES[name] + _arrow(study, name) for name in names), "settings"]
     rows: list[list[Cell]] = []
     for arm in ("base", "retrained"):
         reference = study.references.get(arm)
         if reference is not None:
             cells = [Condition([reference]).estimate(study, name) for name in names]
-            rows.append([arm, "", None, None, *cells, None, "", ""])
+            rows.append([arm, "", None, None, None, "", *cells, ""])
     notes = _said_of(study)
     for method in [*PAPER_ORDER, *(method for method in study.methods if method not in PAPER_ORDER)]:
         pick = picks.get(method)
@@ -234,7 +234,7 @@ def summary(study: Study, picks: dict[str, Chosen | None]) -> Table:
             if plain:
                 rows.append(_row(study, max(plain, key=lambda row: len(row.trials)), names))
             else:
-                rows.append([method, "missing", None, None, *(None for _ in names), None, "not run", ""])
+                rows.append([method, "missing", None, None, None, "not run", *(None for _ in names), ""])
             continue
         item = pick.comparison
         change = item.changes.get("perturbed")
@@ -256,7 +256,7 @@ def _row(
     nu = f"{first.nu:g}" if first.arm == "rna" else None
     cells: list[Cell] = [item.estimate(study, name) for name in names]
     said = compare.hyperparameters(first)
-    return [first.method, "with RNA" if nu else "plain", nu, len(item.trials), *cells, change, word, said]
+    return [first.method, "with RNA" if nu else "plain", nu, len(item.trials), change, word, *cells, said]
 
 
 def differences(study: Study, found: Sequence[Comparison]) -> Table:
@@ -310,12 +310,14 @@ def matched(study: Study, curves: Sequence[TradeOff]) -> Table:
         "area: the same, not divided by the width of that range.",
         "Each seed's curve joins its points in the order of their forget score.",
     ]
-    notes += [
-        f"{item.method}, ν = {item.nu:g}: missing; {item.alphas[0]} α with RNA and {item.alphas[1]} plain, "
-        f"{compare.MIN_ALPHAS} of each and overlapping forget scores are needed."
-        for item in curves
-        if not item.results
+    lacking = [
+        f"{item.method} at ν = {item.nu:g} ({item.alphas[0]}, {item.alphas[1]})" for item in curves if not item.results
     ]
+    if lacking:
+        needed = (
+            f"Missing, as {compare.MIN_ALPHAS} values of α each (RNA, plain) and overlapping forget scores are needed: "
+        )
+        notes.append(needed + "; ".join(lacking) + ".")
     signed = ("Δ retain", "Δ perturbed retain", "area, perturbed")
     title = "RNA against plain at matched forgetting"
     command = commands.more_alphas(study, curves[0].rna[0]) if curves else None
@@ -377,7 +379,16 @@ def selected_nu(study: Study, found: Sequence[Comparison]) -> Table:
     columns = ["perturbed by", "method", "ν", "paper’s ν", "difference"]
     notes = [_beside(study, "Table 1")]
     command = commands.sweep(study, "method=npo", "retain=mse", "noise.nu=0.01,0.014,0.02,0.04", "seed=0,1,2")
-    return Table("table1", "Selected noise scale ν by n-gram", columns, rows, notes, 3, ("difference",), command)
+    return Table(
+        "table1",
+        "Beside the paper’s Table 1 · Selected noise scale ν by n-gram",
+        columns,
+        rows,
+        notes,
+        3,
+        ("difference",),
+        command,
+    )
 
 
 def _best(study: Study, found: Sequence[Comparison], task: str) -> float | None:
@@ -428,7 +439,7 @@ def ngram(study: Study, picks: dict[str, Chosen | None], n: str) -> Table:
     if other:
         notes.insert(1, f"Measured here with the keyword “{study.config['eval'].get('keyword')}”, not with {n}-grams.")
     signed = tuple(f"Δ {label}" for label in labels.values())
-    title = published["title"]
+    title = f"Beside the paper’s Table {published['table']} · {published['title']}"
     command = f"python -m rna.analyze harmful_ngrams --n {n}"
     return Table(f"table{published['table']}", title, columns, rows, notes, 1, signed, command)
 
@@ -436,12 +447,9 @@ def ngram(study: Study, picks: dict[str, Chosen | None], n: str) -> Table:
 def all_conditions(study: Study) -> Table:
     """Every condition's mean scores: what was run, averaged over seeds and nothing else."""
     names = [name for name in ROLES if study.has(name)]
-    columns = ["method", "", "ν", "seeds", *(ROLES[name] + _arrow(study, name) for name in names), "Δ perturbed"]
-    columns += ["verdict", "settings"]
+    columns = ["method", "", "ν", "seeds", *(ROLES[name] + _arrow(study, name) for name in names), "settings"]
     rows = [_row(study, item, names) for item in compare.conditions(study)]
-    kept = [place for place, column in enumerate(columns) if column not in ("Δ perturbed", "verdict")]
-    rows = [[row[place] for place in kept] for row in rows]
-    columns = [columns[place] for place in kept]
+    rows = [[*row[:4], *row[6:]] for row in rows]  # without difference and verdict
     return Table("conditions", "Every setting that was run", columns, rows, _said_of(study), _digits(study))
 
 
