@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from rna import perturb
@@ -52,6 +53,7 @@ class Comparison:
         return sorted(set(self.rna.seeds) & set(self.plain.seeds))
 
 
+@cache
 def conditions(study: Study) -> list[Condition]:
     """The study's conditions in the paper's order."""
     groups: dict[str, list[Trial]] = {}
@@ -60,6 +62,7 @@ def conditions(study: Study) -> list[Condition]:
     return [Condition(sorted(members, key=lambda trial: trial.seed)) for members in groups.values()]
 
 
+@cache
 def comparisons(study: Study) -> list[Comparison]:
     """Every condition with RNA that has a plain twin with a seed in common."""
     rows = conditions(study)
@@ -152,6 +155,7 @@ class TradeOff:
         return min(self.alphas) >= MIN_ALPHAS
 
 
+@cache
 def trade_offs(study: Study) -> list[TradeOff]:
     """By method and noise setting: the trials that differ in nothing but α and the seed, with RNA and plain."""
     plain: dict[str, list[Trial]] = {}

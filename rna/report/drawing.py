@@ -73,6 +73,8 @@ def save(picture: Picture, folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     where = folder / picture.name
     with styled():
+        picture.drawing.draw_without_rendering()
+        picture.drawing.set_layout_engine("none")  # it is laid out by now, and need not be for each file
         picture.drawing.savefig(where.with_suffix(".svg"), metadata={"Date": None}, transparent=True)
         picture.drawing.savefig(where.with_suffix(".pdf"), metadata={"CreationDate": None}, transparent=True)
         picture.drawing.savefig(where.with_suffix(".png"), dpi=200, facecolor="white")
@@ -100,21 +102,15 @@ def shape(method: str) -> str:
     return SHAPES.get(method.partition("+")[2], "s")
 
 
-def mark(axes: Any, x: float, y: float, method: str, rna: bool, size: float = 7.0) -> None:
-    """A method's mark; with RNA it wears a ring."""
-    axes.plot(
-        x,
-        y,
-        shape(method),
-        color=colour(method),
-        markersize=size,
-        markeredgecolor="white",
-        markeredgewidth=0.6,
-        zorder=4,
-    )
+def mark(axes: Any, points: Sequence[tuple[float, float]], method: str, *, rna: bool, size: float = 7.0) -> None:
+    """A method's marks; with RNA they wear a ring."""
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    common: dict[str, Any] = {"marker": shape(method), "linestyle": "none"}
+    filled: dict[str, Any] = {"color": colour(method), "markeredgecolor": "white", "markeredgewidth": 0.6}
+    axes.plot(xs, ys, markersize=size, zorder=4, **common, **filled)
     if rna:
         ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": RING, "markeredgewidth": 1.5}
-        axes.plot(x, y, shape(method), markersize=size + 4, zorder=5, **ring)
+        axes.plot(xs, ys, markersize=size + 4, zorder=5, **common, **ring)
 
 
 def handles_of(methods: Sequence[str], references: Sequence[str] = (), line: bool = False) -> list[Any]:
@@ -134,7 +130,7 @@ def handles_of(methods: Sequence[str], references: Sequence[str] = (), line: boo
 
 
 def legend(figure: Any, handles: Sequence[Any]) -> None:
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(7, math.ceil(len(handles) / 2)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)))
 
 
 def canvas(width: float, height: float) -> Any:
@@ -235,10 +231,11 @@ def series_over(
 
 def line(axes: Any, study: Study, series: Series, name: str, method: str, rna: bool) -> bool:
     """A method's line with its 95 % intervals, dashed where plain; False if no score is there."""
-    points = [(x, made) for x, row in series if (made := row.estimate(study, name)) is not None]
-    if not points:
+    known = [(x, made, row.first.arm) for x, row in series if (made := row.estimate(study, name)) is not None]
+    if not known:
         return False
-    xs, ys = [x for x, _ in points], [made.value for _, made in points]
+    points = [(x, made) for x, made, _ in known]
+    xs, ys, arms = [x for x, _ in points], [made.value for _, made in points], [arm for _, _, arm in known]
     axes.plot(xs, ys, color=colour(method), linestyle="-" if rna else "--", zorder=2)
     low = [made.value - (made.low if made.low is not None else made.value) for _, made in points]
     high = [(made.high if made.high is not None else made.value) - made.value for _, made in points]
@@ -246,9 +243,14 @@ def line(axes: Any, study: Study, series: Series, name: str, method: str, rna: b
     axes.errorbar(xs, ys, [low, high], fmt="none", ecolor=colour(method), elinewidth=0.8, alpha=0.45, zorder=1)
     if bounds is not None:
         axes.set_ylim(bounds)
-    arms = [row.first.arm for x, row in series if x in xs]
-    for x, y, arm in zip(xs, ys, arms, strict=True):
-        mark(axes, x, y, method, rna=arm == "rna", size=5)  # ν = 0 of a line with RNA is the plain method
+    for arm in ("plain", "rna"):  # ν = 0 of a line with RNA is the plain method
+        mark(
+            axes,
+            [(x, y) for x, y, one in zip(xs, ys, arms, strict=True) if one == arm],
+            method,
+            rna=arm == "rna",
+            size=5,
+        )
     return True
 
 

@@ -54,8 +54,8 @@ def robustness(study: Study, picks: dict[str, Chosen | None]) -> Picture:
                 style = {"arrowstyle": "-", "color": drawing.colour(method), "alpha": 0.55, "linewidth": 1.2}
                 axes.annotate("", ends[1], ends[0], arrowprops=style)
                 drawn += [ends[0], ends[1]]
-                drawing.mark(axes, *ends[0], method, rna=False)
-                drawing.mark(axes, *ends[1], method, rna=True)
+                drawing.mark(axes, [ends[0]], method, rna=False)
+                drawing.mark(axes, [ends[1]], method, rna=True)
         if not drawn:
             drawing.empty(axes, name, why)
             return
@@ -132,8 +132,8 @@ def trade_offs(study: Study) -> Picture:
                 {"color": drawing.RING, "linestyle": "-"} if rna else {"color": drawing.FAINT, "linestyle": "--"}
             )
             axes.plot([at[0] for at, _ in points], [at[1] for at, _ in points], zorder=2, **style)
+            drawing.mark(axes, [at for at, _ in points], method, rna=rna, size=6)
             for at, label in points:
-                drawing.mark(axes, *at, method, rna=rna, size=6)
                 axes.annotate(f"α {label}", at, (0, 7), textcoords="offset points", fontsize=6.5, ha="center")
         result = item.results.get("perturbed")
         if result is not None:
@@ -170,8 +170,10 @@ def pareto(study: Study) -> Picture:
         front = _front([at for row, at in rows if (row.first.arm == "rna") == rna], sign)
         axes.plot([x for x, _ in front], [y for _, y in front], linewidth=1.2, zorder=2, **style)
     size = 7.0 if len(rows) < 60 else 4.5
-    for row, at in rows:
-        drawing.mark(axes, *at, row.first.method, rna=row.first.arm == "rna", size=size)
+    for method in study.methods:
+        for arm in ("plain", "rna"):
+            mine = [at for row, at in rows if (row.first.method, row.first.arm) == (method, arm)]
+            drawing.mark(axes, mine, method, rna=arm == "rna", size=size)
     points = [at for _, at in rows]
     retrained = study.references.get("retrained")
     if retrained is not None and (at := drawing.point(study, Condition([retrained]), "forget", "perturbed")):
@@ -307,8 +309,7 @@ def ngrams(study: Study, picks: dict[str, Chosen | None]) -> Picture:
             known = [(place, made.value) for place, made in enumerate(values) if made is not None]
             style = {"color": drawing.colour(method), "linestyle": "-" if rna else "--"}
             axes.plot([place for place, _ in known], [value for _, value in known], **style)
-            for place, value in known:
-                drawing.mark(axes, place, value, method, rna=rna, size=5)
+            drawing.mark(axes, known, method, rna=rna, size=5)
     drawing.fit(axes, study, drawn)
     axes.set_xticks(range(len(present)), [f"{group} similarity" for group in present])
     axes.set_ylabel(drawing.label(study, "perturbed"))

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -342,7 +343,7 @@ def keys_of(output_dir: str, name: str) -> set[str]:
 # Grouping
 
 
-@dataclass
+@dataclass(eq=False)
 class Study:
     """Trials that may be compared: one model, one corpus, one way of evaluating."""
 
@@ -367,7 +368,7 @@ class Study:
         """The sign of a change for the better on retain tasks."""
         return 1 if self.kind == "choice" else -1
 
-    @property
+    @cached_property
     def part(self) -> str:
         """The half of the questions that results are read from: `report` where every evaluation has it."""
         evaluations = [item for trial in self.trials for item in trial.evaluations]
