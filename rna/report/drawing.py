@@ -249,7 +249,7 @@ def line(axes: Any, study: Study, series: Series, name: str, method: str, rna: b
             [(x, y) for x, y, one in zip(xs, ys, arms, strict=True) if one == arm],
             method,
             rna=arm == "rna",
-            size=5,
+            size=5.0,
         )
     return True
 

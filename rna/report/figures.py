@@ -132,7 +132,7 @@ def trade_offs(study: Study) -> Picture:
                 {"color": drawing.RING, "linestyle": "-"} if rna else {"color": drawing.FAINT, "linestyle": "--"}
             )
             axes.plot([at[0] for at, _ in points], [at[1] for at, _ in points], zorder=2, **style)
-            drawing.mark(axes, [at for at, _ in points], method, rna=rna, size=6)
+            drawing.mark(axes, [at for at, _ in points], method, rna=rna, size=6.0)
             for at, label in points:
                 axes.annotate(f"α {label}", at, (0, 7), textcoords="offset points", fontsize=6.5, ha="center")
         result = item.results.get("perturbed")
@@ -309,7 +309,7 @@ def ngrams(study: Study, picks: dict[str, Chosen | None]) -> Picture:
             known = [(place, made.value) for place, made in enumerate(values) if made is not None]
             style = {"color": drawing.colour(method), "linestyle": "-" if rna else "--"}
             axes.plot([place for place, _ in known], [value for _, value in known], **style)
-            drawing.mark(axes, known, method, rna=rna, size=5)
+            drawing.mark(axes, known, method, rna=rna, size=5.0)
     drawing.fit(axes, study, drawn)
     axes.set_xticks(range(len(present)), [f"{group} similarity" for group in present])
     axes.set_ylabel(drawing.label(study, "perturbed"))

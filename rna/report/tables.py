@@ -280,7 +280,10 @@ def differences(study: Study, found: Sequence[Comparison]) -> Table:
     notes.append("A gain in perturbed retain that comes with less forgetting is no gain yet: see matched forgetting.")
     signed = tuple(f"Δ {ROLES[name]}" for name in names)
     title = "RNA against plain at equal hyperparameters"
-    return Table("equal_hyperparameters", title, columns, rows, _said_of(study) + notes, _digits(study), signed)
+    command = commands.sweep(study, "method=npo", "retain=mse", "seed=0,1,2")
+    return Table(
+        "equal_hyperparameters", title, columns, rows, _said_of(study) + notes, _digits(study), signed, command
+    )
 
 
 def matched(study: Study, curves: Sequence[TradeOff]) -> Table:
@@ -349,12 +352,15 @@ def rates(study: Study, found: Sequence[Comparison]) -> Table:
                 ]
             )
             undefined += made.undefined
+    command = commands.sweep(study, "method=npo", "retain=mse", "seed=0,1,2")
     notes = ["Means over seeds of each seed's rates; reduction is the plain method's."]
     notes += [_beside(study, "Section 6.2")]
     notes += (
         [f"{undefined} seeds left out: base and plain are equal there, so recovery is undefined."] if undefined else []
     )
-    return Table("rates", "Reduction and recovery of perturbed accuracy", columns, rows, notes, 1, ("difference",))
+    return Table(
+        "rates", "Reduction and recovery of perturbed accuracy", columns, rows, notes, 1, ("difference",), command
+    )
 
 
 def _beside(study: Study, where: str) -> str:
