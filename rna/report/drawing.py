@@ -249,7 +249,7 @@ def line(axes: Any, study: Study, series: Series, name: str, method: str, rna: b
             [(x, y) for x, y, one in zip(xs, ys, arms, strict=True) if one == arm],
             method,
             rna=arm == "rna",
-            size=5.0,
+            size=6.0,
         )
     return True
 
@@ -283,6 +283,7 @@ def over(
                     shown += [method] if method not in shown else []
         axes.set_xlabel(x_label)
         axes.set_ylabel(label(study, name))
+        axes.locator_params(axis="x", nbins=5)
         if drawn:
             fit(axes, study, drawn)
         else:
