@@ -11,6 +11,7 @@ import pytest
 
 from rna import config, run, trial
 from rna.settings import CONF
+from tests import generated
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -56,6 +57,18 @@ def test_a_trial_is_exported(tmp_path: Path):
         assert done.returncode == code, done.stderr
         assert (Path(words[3]) / "model.safetensors").is_file()
     assert "--push me/my-unlearned-model: not uploaded" in done.stderr
+
+
+def test_reports_are_made(tmp_path: Path):
+    for made in (generated.settings(), generated.settings(nu=0.02), generated.settings("dpo", seed=1)):
+        generated.trial(tmp_path, made, generated.scores(30, 60))
+    made = [shlex.split(command)[1:] for command in COMMANDS if command.startswith("python -m rna.report")]
+    assert len(made) == 2
+    for words in made:
+        done = subprocess.run([sys.executable, *words, "--output-dir", str(tmp_path)], capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "reports" / "all" / "index.html").is_file()
+    assert (tmp_path / "reports" / "all_method=npo,dpo_seed=0,1" / "figures" / "pareto.svg").is_file()
 
 
 @pytest.mark.parametrize("command", OWN_FILES)
@@ -108,7 +121,7 @@ def test_no_file_of_the_project_is_missing_from_an_installed_wheel(tmp_path: Pat
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     inside = {str(file.relative_to(tmp_path / "site")) for file in (tmp_path / "site").rglob("*") if file.is_file()}
     needed = ["rna/conf/config.yaml", "rna/conf/tuned/demo/npo_mse.yaml", "rna/demo/assets/base/model.safetensors"]
-    needed += ["rna/tasks/demo/retain.yaml", "rna/refusals.txt"]
+    needed += ["rna/tasks/demo/retain.yaml", "rna/refusals.txt", "rna/report/page.html", "rna/report/paper.json"]
     assert [name for name in needed if name not in inside] == []
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
     command = [sys.executable, "-m", "rna.run", "noise.nu=-1"]

@@ -1,0 +1,102 @@
+"""`python -m rna.report [NAME …]`: every table, every figure and one HTML page from the records; torch is not needed.
+
+Without a NAME all records are shown; a NAME is a sweep's. Filters keep what they name: `--method npo --seed 0 1`.
+"""
+
+import argparse
+import re
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from rna.report import compare, drawing, figures, page, records, tables
+from rna.report.page import Chapter
+from rna.report.records import Filters, Loaded, Study
+
+MAX_DRAWN = 3  # studies whose figures are drawn; the others have tables
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line. A mistake ends in one line and exit code 2."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    parser = argparse.ArgumentParser(prog="python -m rna.report", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="sweeps; none: all records")
+    kinds = {"layer": int, "seed": int}
+    helps = {
+        "method": "rmu, adaptive_rmu, rsv, npo, simnpo, dpo",
+        "retain": "retain loss: mse, kl, representation",
+        "noise": "rna or none",
+        "layer": "unlearn layer",
+        "model": "a model's name",
+        "seed": "seeds",
+    }
+    for item in fields(Filters):
+        parser.add_argument(
+            f"--{item.name}", nargs="+", default=[], type=kinds.get(item.name, str), help=helps[item.name]
+        )
+    parser.add_argument("--output-dir", default="outputs", help="where the records lie (outputs)")
+    options = parser.parse_args(words)
+    filters = Filters(**{item.name: tuple(getattr(options, item.name)) for item in fields(Filters)})
+    command = " ".join(["python -m rna.report", *(shlex.quote(word) for word in words)])
+    try:
+        started = time.perf_counter()
+        folder = report(options.names, filters, options.output_dir, command)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(f"{folder / 'index.html'}  ({time.perf_counter() - started:.1f} s)")
+
+
+def report(names: Sequence[str], filters: Filters, output_dir: str, command: str) -> Path:
+    """Write `OUTPUT_DIR/reports/NAME/` and return it.
+
+    Raises:
+        ValueError: if there is no such sweep, or no record that passes the filters.
+    """
+    keys = set[str]().union(*(records.keys_of(output_dir, name) for name in names)) if names else None
+    loaded = records.load(output_dir)
+    selected = records.select(loaded.trials, filters, keys)
+    if keys is not None:
+        loaded.failures = [item for item in loaded.failures if item.key in keys]
+    if not selected:
+        where = Path(output_dir) / "results"
+        what = f"; {len(loaded.trials)} trials there, none passes the filters" if loaded.trials else ""
+        raise ValueError(f"no records to report in {where}{what}; python -m rna.run makes one")
+    name = _name(names, filters)
+    folder = Path(output_dir) / "reports" / name
+    found = records.studies(selected)
+    chapters = [_chapter(study, loaded, folder, number) for number, study in enumerate(found, 1)]
+    text = page.render(name, loaded, selected, chapters, folder, command)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "index.html").write_text(text, encoding="utf-8")
+    return folder
+
+
+def _name(names: Sequence[str], filters: Filters) -> str:
+    """The report's folder: the sweeps' names, or `all`, and the filters."""
+    parts = ["+".join(names) or "all"]
+    for item in fields(filters):
+        values = getattr(filters, item.name)
+        parts += [f"{item.name}={','.join(map(str, values))}"] if values else []
+    return re.sub(r"[^\w.+=,-]", "_", "_".join(parts))[:150]
+
+
+def _chapter(study: Study, loaded: Loaded, folder: Path, number: int) -> Chapter:
+    """Write a study's tables and figures; the first study's lie in the report's own folder."""
+    below = "" if number == 1 else f"study{number}/"
+    made = tables.every(study, loaded.failures if number == 1 else [])
+    for table in made:
+        tables.write(table, folder / below / "tables")
+    pictures = figures.every(study) if number <= MAX_DRAWN else []
+    drawn = [
+        (picture, drawing.save(picture, folder / below / "figures") if picture.drawing is not None else "")
+        for picture in pictures
+    ]
+    return Chapter(study, below, compare.verdicts(study), made, drawn)
+
+
+if __name__ == "__main__":
+    main()

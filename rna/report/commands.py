@@ -1,0 +1,101 @@
+"""The exact commands that reproduce a trial, and those that would compute what a report misses."""
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from rna.report.records import Study, Trial
+from rna.settings import EvalSettings, LayerSettings, MethodSettings, ModelSettings, NoiseSettings, TrainSettings
+
+RUN = "python -m rna.run"
+
+
+def quoted(words: Sequence[str]) -> str:
+    """The words as a shell takes them; what needs no quotes gets none."""
+    return " ".join([RUN, *(shlex.quote(word) for word in words)])
+
+
+def reproduce(trials: Sequence[Trial]) -> str:
+    """The command of trials that differ in nothing but the seed."""
+    trial = trials[0]
+    seeds = ",".join(str(one.seed) for one in trials)
+    several = ["-m"] if len(trials) > 1 else []
+    return quoted([*several, *overrides(trial), *([f"seed={seeds}"] if trial.method else [])])
+
+
+def overrides(trial: Trial) -> list[str]:
+    """Every setting a trial depends on, as overrides; without its seed."""
+    config = trial.config
+    method = config["method"]
+    words = [f"model={config['model']['name']}", f"data={config['data']['name']}", f"eval={config['eval']['name']}"]
+    words.append(f"method={method['name']}")
+    if trial.family == "PO":
+        words.append(f"retain={config['retain_loss']}")
+    words += _differing("method", method, MethodSettings(), skip=("name",))
+    if trial.method:
+        alpha = config["alpha"]
+        if len(set(alpha.values())) == 1:
+            words.append(f"retain.alpha.default={next(iter(alpha.values()))}")
+        else:
+            words += [f"retain.alpha.{topic}={value}" for topic, value in alpha.items()]
+        noise = config["noise"]
+        words.append(f"noise={noise['name']}")
+        if noise["name"] != "none":
+            words += [f"noise.nu={noise['nu']}", f"noise.layers={_listed(noise['layers'])}"]
+            words += [f"noise.scale={noise['scale']}"] if noise["scale"] != NoiseSettings().scale else []
+        layer, train = config["layer"], config["train"]
+        words += [f"layer.unlearn={layer['unlearn']}", f"layer.trained={_listed(layer['trained'])}"]
+        words += _differing("layer", layer, LayerSettings(), skip=("unlearn", "trained"))
+        words += [f"train.steps={train['steps']}", f"train.lr={train['lr']}"]
+        words += _differing("train", train, TrainSettings(), skip=("steps", "lr"))
+        words += [f"variant={config['variant']}"] if config.get("variant", "paper") != "paper" else []
+    words += _differing("model", config["model"], ModelSettings(), only=("dtype", "attn_implementation"))
+    if config["model"]["name"] == "local":
+        words += [f"model.path={config['model']['path']}", f"model.unlearn_layer={config['model']['unlearn_layer']}"]
+    if config["data"]["name"] != "demo":
+        words += [f"data.topics.{topic}.path={item['path']}" for topic, item in config["data"]["topics"].items()]
+        words.append(f"data.retain.path={config['data']['retain']['path']}")
+    names = ("keyword", "neutral_keyword", "seed", "limit")
+    return words + _differing("eval", config["eval"], EvalSettings(), only=names)
+
+
+def _differing(
+    group: str,
+    values: dict[str, Any],
+    neutral: object,
+    *,
+    skip: tuple[str, ...] = (),
+    only: tuple[str, ...] | None = None,
+) -> list[str]:
+    """Overrides for the group's values that differ from their defaults; what this version does not know is left out."""
+    names = [name for name in values if name not in skip and (only is None or name in only)]
+    known = [name for name in names if hasattr(neutral, name) and values[name] is not None]
+    return [f"{group}.{name}={values[name]}" for name in known if values[name] != getattr(neutral, name)]
+
+
+def _listed(value: Any) -> str:
+    return str(value).replace(" ", "")
+
+
+def sweep(study: Study, *words: str) -> str:
+    """A command that would compute what is missing, on the study's model, data and evaluation."""
+    config = study.config
+    groups = [
+        f"{group}={config[group]['name']}" for group in ("model", "data", "eval") if config[group]["name"] != "demo"
+    ]
+    return quoted(["-m", *groups, *words])
+
+
+def more_alphas(study: Study, trial: Trial) -> str:
+    """The command for a trade-off curve of a trial's method over α, with its own noise and its plain twins."""
+    values = {float(value) for value in trial.config["alpha"].values()}
+    centre = sorted(values)[len(values) // 2] if values else 1.0
+    grid = ",".join(f"{centre * factor:g}" for factor in (0.25, 0.5, 1, 2, 4))
+    words = [word for word in overrides(trial) if not word.startswith(("retain.alpha", "model=", "data=", "eval="))]
+    return sweep(study, *words, f"retain.alpha.default={grid}", "seed=0,1,2")
+
+
+def middle(study: Study) -> int:
+    """The number of decoder layers, or what is known of it."""
+    config = study.config
+    return int(config["model"].get("num_layers") or config["layer"]["unlearn"] + 1)

@@ -1,0 +1,322 @@
+"""RNA against plain: paired on the same seeds, at equal hyperparameters and at matched forgetting."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from rna import perturb
+from rna.report import intervals
+from rna.report.intervals import Curve, Estimate, Matched
+from rna.report.records import Study, Trial
+
+NAMES = ("forget", "retain", "perturbed", "neutral", "related", "perturbed_forget")
+MIN_ALPHAS = 3
+
+
+@dataclass
+class Condition:
+    """Trials that differ in nothing but the seed."""
+
+    trials: list[Trial]
+
+    @property
+    def first(self) -> Trial:
+        return self.trials[0]
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted(trial.seed for trial in self.trials)
+
+    def estimate(self, study: Study, name: str, part: str | None = None) -> Estimate | None:
+        """The mean over seeds with its interval."""
+        found = [trial.score(name, part or study.part) for trial in self.trials]
+        scores = [score for score in found if score is not None]
+        made = intervals.mean_of(scores) if scores else None
+        return intervals.within(made, 0.0, 100.0) if made is not None and study.kind == "choice" else made
+
+
+@dataclass
+class Comparison:
+    """One condition with RNA beside its plain twin."""
+
+    rna: Condition
+    plain: Condition
+    changes: dict[str, Estimate]  # RNA − plain, over the seeds both have
+
+    @property
+    def method(self) -> str:
+        return self.rna.first.method
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted(set(self.rna.seeds) & set(self.plain.seeds))
+
+
+@cache
+def conditions(study: Study) -> list[Condition]:
+    """The study's conditions in the paper's order."""
+    groups: dict[str, list[Trial]] = {}
+    for trial in study.trials:
+        groups.setdefault(trial.without("seed"), []).append(trial)
+    return [Condition(sorted(members, key=lambda trial: trial.seed)) for members in groups.values()]
+
+
+@cache
+def comparisons(study: Study) -> list[Comparison]:
+    """Every condition with RNA that has a plain twin with a seed in common."""
+    rows = conditions(study)
+    plain = {row.first.without("seed", "noise"): row for row in rows if row.first.arm == "plain"}
+    found: list[Comparison] = []
+    for row in rows:
+        twin = plain.get(row.first.without("seed", "noise"))
+        if row.first.arm == "rna" and twin is not None and set(row.seeds) & set(twin.seeds):
+            found.append(Comparison(row, twin, _changes(study, row.trials, twin.trials)))
+    return found
+
+
+def _changes(study: Study, one: Sequence[Trial], other: Sequence[Trial]) -> dict[str, Estimate]:
+    twins = {trial.seed: trial for trial in other}
+    found: dict[str, Estimate] = {}
+    for name in NAMES:
+        changes = [difference(trial, twins[trial.seed], name, study.part) for trial in one if trial.seed in twins]
+        known = [change for change in changes if change is not None]
+        if known:
+            found[name] = intervals.paired(known)
+    return found
+
+
+def difference(one: Trial, other: Trial, name: str, part: str) -> tuple[float, float] | None:
+    """one − other on a role, and its standard error over questions: the mean over the role's tasks."""
+    first, second = one.scores(name, part), other.scores(name, part)
+    if not first or first.keys() != second.keys():
+        return None
+    changes = [intervals.paired_over_questions(first[task], second[task]) for task in first]
+    count = len(changes)
+    return sum(value for value, _ in changes) / count, sum(error**2 for _, error in changes) ** 0.5 / count
+
+
+@dataclass
+class Chosen:
+    """The row of a method in the summary, and how its ν was chosen."""
+
+    comparison: Comparison
+    how: str
+
+
+def chosen(study: Study, method: str, found: Sequence[Comparison]) -> Chosen | None:
+    """A method's comparison: the setting tried with most trials, and of its noise scales the best on `select`.
+
+    Where the records have no `select` half, ν is chosen on the questions that are reported, as the paper did, which
+    flatters RNA; `how` says so.
+    """
+    mine = [item for item in found if item.method == method]
+    if not mine:
+        return None
+    sizes: dict[str, int] = {}
+    for trial in study.trials:
+        family = trial.without("seed", "noise")
+        sizes[family] = sizes.get(family, 0) + 1
+    family = max((item.rna.first.without("seed", "noise") for item in mine), key=lambda name: sizes[name])
+    mine = [item for item in mine if item.rna.first.without("seed", "noise") == family]
+    own = [item for item in mine if not _elsewhere(item.rna.first)]
+    mine = own or mine
+    most = max(len(item.seeds) for item in mine)
+    mine = [item for item in mine if len(item.seeds) == most]
+    if len(mine) == 1:
+        return Chosen(mine[0], "the only ν")
+    halved = all("select" in item.parts for one in mine for trial in one.rna.trials for item in trial.evaluations)
+    part = "select" if halved else study.part
+
+    def merit(item: Comparison) -> float:
+        estimate = item.rna.estimate(study, "perturbed", part)
+        return float("-inf") if estimate is None else study.better * estimate.value
+
+    how = "best of {} ν on the select half" if halved else "best of {} ν on the very questions reported: flattering"
+    return Chosen(max(mine, key=merit), how.format(len(mine)))
+
+
+# At matched forgetting
+
+
+@dataclass
+class TradeOff:
+    """A method's curves over α, with one noise setting and without."""
+
+    method: str
+    nu: float
+    rna: list[Trial]
+    plain: list[Trial]
+    alphas: tuple[int, int]  # how many α values, with RNA and plain
+    results: dict[str, Matched] = field(default_factory=dict)  # retain, perturbed
+
+    @property
+    def enough(self) -> bool:
+        return min(self.alphas) >= MIN_ALPHAS
+
+
+@cache
+def trade_offs(study: Study) -> list[TradeOff]:
+    """By method and noise setting: the trials that differ in nothing but α and the seed, with RNA and plain."""
+    plain: dict[str, list[Trial]] = {}
+    rna: dict[str, list[Trial]] = {}
+    for trial in study.trials:
+        where = plain if trial.arm == "plain" else rna
+        where.setdefault(trial.without("seed", "alpha", *(["noise"] if trial.arm == "plain" else [])), []).append(trial)
+    found: list[TradeOff] = []
+    for members in rna.values():
+        twins = plain.get(members[0].without("seed", "alpha", "noise"), [])
+        item = TradeOff(members[0].method, members[0].nu, members, twins, (_alphas(members), _alphas(twins)))
+        if item.enough:
+            for name in ("perturbed", "retain"):
+                pairs = [
+                    (curve, twin)
+                    for seed in sorted({trial.seed for trial in members})
+                    if len(curve := _curve(members, seed, name, study.part)) >= MIN_ALPHAS
+                    and len(twin := _curve(twins, seed, name, study.part)) >= MIN_ALPHAS
+                ]
+                result = intervals.matched(pairs) if pairs else None
+                if result is not None:
+                    item.results[name] = result
+        found.append(item)
+    return found
+
+
+def _alphas(trials: Sequence[Trial]) -> int:
+    return len({str(trial.config["alpha"]) for trial in trials})
+
+
+def _curve(trials: Sequence[Trial], seed: int, name: str, part: str) -> Curve:
+    points: Curve = []
+    for trial in trials:
+        forget, retain = trial.score("forget", part), trial.score(name, part)
+        if trial.seed == seed and forget is not None and retain is not None:
+            points.append((forget.value, forget.stderr, retain.value, retain.stderr))
+    return points
+
+
+# Rates
+
+
+@dataclass
+class Rates:
+    """Reduction and recovery of perturbed accuracy in percent (arXiv:2501.19202, Eqs. 14 and 15), means over seeds."""
+
+    reduction: Estimate | None
+    recovery: Estimate | None
+    undefined: int  # seeds whose recovery has a zero denominator
+
+
+def rates(study: Study, item: Comparison) -> Rates | None:
+    base = study.score(study.references.get("base"), "perturbed")
+    if base is None or study.kind != "choice":
+        return None
+    twins = {trial.seed: trial for trial in item.plain.trials}
+    reductions: list[float | None] = []
+    recoveries: list[float | None] = []
+    for trial in item.rna.trials:
+        with_rna = study.score(trial, "perturbed")
+        plain = study.score(twins.get(trial.seed), "perturbed")
+        if with_rna is not None and plain is not None:
+            reductions.append(perturb.reduction_rate(base.value, plain.value))
+            recoveries.append(perturb.recovery_rate(base.value, plain.value, with_rna.value))
+    if not reductions:
+        return None
+    known = [[value for value in values if value is not None] for values in (reductions, recoveries)]
+    reduction, recovery = (intervals.over_seeds(values) if values else None for values in known)
+    return Rates(reduction, recovery, recoveries.count(None))
+
+
+# Verdicts
+
+
+@dataclass
+class Verdict:
+    """What the records say of one method, in a word and in sentences."""
+
+    method: str
+    word: str  # helps, hurts, no evidence, unclear, not compared
+    sentences: list[str]
+    seeds: int = 0  # shared by plain and RNA
+
+
+def verdicts(study: Study) -> list[Verdict]:
+    """One verdict for each method of the study."""
+    found, curves = comparisons(study), trade_offs(study)
+    return [_verdict(study, method, chosen(study, method, found), curves) for method in study.methods]
+
+
+def _verdict(study: Study, method: str, pick: Chosen | None, curves: Sequence[TradeOff]) -> Verdict:
+    if pick is None or "perturbed" not in pick.comparison.changes:
+        return Verdict(method, "not compared", ["No trial with RNA has a plain twin on the same seed."])
+    item = pick.comparison
+    change, forget = item.changes["perturbed"], item.changes.get("forget")
+    equal = intervals.word(change, study.better)
+    lines = [
+        f"At equal hyperparameters (ν = {item.rna.first.nu:g}, {pick.how}), RNA changes perturbed retain by "
+        f"{said(change, study)}: {equal}."
+    ]
+    less = forget is not None and forget.sign == study.better  # a higher forget score: less was forgotten
+    if forget is not None:
+        moved = {0: "no evidence of a change", study.better: "it forgets less", -study.better: "it forgets more"}
+        lines.append(f"Forget changes by {said(forget, study)}: {moved[forget.sign]}.")
+    noise = item.rna.first.config["noise"]
+    mine = [curve for curve in curves if curve.method == method and "perturbed" in curve.results]
+    same = [curve for curve in mine if curve.rna[0].config["noise"] == noise] or mine
+    if not same:
+        lines.append("At matched forgetting: not computed yet.")
+        word = "unclear" if equal == "helps" and less else equal
+        return Verdict(method, word, lines, len(item.seeds))
+    result = same[0].results["perturbed"]
+    fair = intervals.word(result.mean, study.better)
+    lines.append(
+        f"At matched forgetting (ν = {same[0].nu:g}, forget from {result.low:.1f} to {result.high:.1f}): "
+        f"{said(result.mean, study)}: {fair}."
+    )
+    words = {equal, fair} - {"no evidence", "no interval"}
+    word = "no evidence" if not words else words.pop() if len(words) == 1 else "unclear"
+    word = "unclear" if word == "helps" and less and fair != "helps" else word
+    return Verdict(method, word, lines, len(item.seeds))
+
+
+def said(change: Estimate, study: Study) -> str:
+    """A difference in words: value, unit, interval and what the interval is over."""
+    digits = 1 if study.kind == "choice" else 3
+    unit = "points" if study.kind == "choice" else "nats a token"
+    text = f"{change.value:+.{digits}f} {unit}".replace("-", "−")
+    if change.low is None or change.high is None:
+        return f"{text} (one seed, no interval)"
+    over = f"{change.n} seeds" if change.over == "seeds" else f"over questions only, {seeds(change.n)}"
+    return f"{text} [{change.low:+.{digits}f}, {change.high:+.{digits}f}] ({over})".replace("-", "−")
+
+
+def seeds(count: int) -> str:
+    return "one seed" if count == 1 else f"{count} seeds"
+
+
+# Settings in words
+
+
+def hyperparameters(trial: Trial) -> str:
+    """What a trial's row says of its settings, next to method and noise."""
+    config: dict[str, Any] = trial.config
+    options, layer, train = config["method"], config["layer"], config["train"]
+    words = [f"c = {options['coefficient']:g}"] if options.get("coefficient") is not None else []
+    words += [f"β = {options['beta']:g}"] if options.get("beta") is not None else []
+    words += [f"γ = {options['gamma']:g}"] if options.get("gamma") else []
+    words.append(f"α = {alpha(config)}")
+    words += [f"l = {layer['unlearn']}", f"{train['steps']} steps", f"lr {train['lr']:g}"]
+    words += [f"noise at {config['noise']['layers']}"] if _elsewhere(trial) else []
+    return ", ".join(words)
+
+
+def alpha(config: dict[str, Any]) -> str:
+    """The retain weight: one number, or one for each topic where they differ."""
+    values = config["alpha"]
+    if len(set(values.values())) <= 1:
+        return "–" if not values else f"{next(iter(values.values())):g}"
+    return " / ".join(f"{value:g}" for value in values.values())
+
+
+def _elsewhere(trial: Trial) -> bool:
+    return trial.arm == "rna" and trial.config["noise"]["layers"] != [trial.config["layer"]["unlearn"]]

@@ -1,0 +1,292 @@
+"""How the report draws: one palette, RM as circles and PO as triangles, RNA as a blue ring, and panels and lines."""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rna.report.compare import Condition
+from rna.report.records import Study, Trial
+from rna.report.tables import ROLES
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart; the retain loss shows in the shape.
+COLOURS = {
+    "RMU": "#E69F00",
+    "Adaptive RMU": "#CC79A7",
+    "RSV": "#7A6A4F",
+    "NPO": "#009E73",
+    "DPO": "#56B4E9",
+    "SimNPO": "#D55E00",
+}
+RING = "#0072B2"  # RNA
+INK = "#22262e"  # text and axes; the page draws them in its own text colour
+FAINT = "#9aa0aa"
+CHANCE = 25.0  # per cent: four choices
+SHAPES = {"": "o", "KL": "^", "MSE": "v"}
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlelocation": "left",
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "axes.grid": True,
+    "grid.color": FAINT,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.5,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 5.5,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "rna",
+    "pdf.fonttype": 42,
+}
+
+
+@dataclass
+class Picture:
+    """A figure and what to see in it; without a drawing, why it is missing and what would compute it."""
+
+    name: str
+    title: str
+    caption: str
+    drawing: Any = None
+    command: str | None = None
+
+
+def save(picture: Picture, folder: Path) -> str:
+    """NAME.svg, NAME.pdf and NAME.png; returns the SVG's text for the page. Time stamps are left out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    where = folder / picture.name
+    with styled():
+        picture.drawing.draw_without_rendering()
+        picture.drawing.set_layout_engine("none")  # it is laid out by now, and need not be for each file
+        picture.drawing.savefig(where.with_suffix(".svg"), metadata={"Date": None}, transparent=True)
+        picture.drawing.savefig(where.with_suffix(".pdf"), metadata={"CreationDate": None}, transparent=True)
+        picture.drawing.savefig(where.with_suffix(".png"), dpi=200, facecolor="white")
+    return where.with_suffix(".svg").read_text(encoding="utf-8")
+
+
+def styled() -> AbstractContextManager[None]:
+    """Draws for files alone, in the report's style."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    style: Any = STYLE
+    return mpl.rc_context(style)
+
+
+# Marks
+
+
+def colour(method: str) -> str:
+    return COLOURS.get(method.split("+")[0], INK)
+
+
+def shape(method: str) -> str:
+    """RM circles, PO triangles: up with KL, down with MSE."""
+    return SHAPES.get(method.partition("+")[2], "s")
+
+
+def mark(axes: Any, points: Sequence[tuple[float, float]], method: str, *, rna: bool, size: float = 7.0) -> None:
+    """A method's marks; with RNA they wear a ring."""
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    common: dict[str, Any] = {"marker": shape(method), "linestyle": "none"}
+    filled: dict[str, Any] = {"color": colour(method), "markeredgecolor": "white", "markeredgewidth": 0.6}
+    axes.plot(xs, ys, markersize=size, zorder=4, **common, **filled)
+    if rna:
+        ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": RING, "markeredgewidth": 1.5}
+        axes.plot(xs, ys, markersize=size + 4, zorder=5, **common, **ring)
+
+
+def handles_of(methods: Sequence[str], references: Sequence[str] = (), line: bool = False) -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    dash: dict[str, Any] = {"linestyle": "--" if line else "none"}
+    made = [
+        Line2D([], [], color=colour(method), marker=shape(method), linestyle="-" if line else "none", label=method)
+        for method in methods
+    ]
+    made.append(Line2D([], [], color=FAINT, marker="o", **dash, label="plain"))
+    ring: dict[str, Any] = {"markeredgecolor": RING, "markeredgewidth": 1.6, "markersize": 7.5}
+    made.append(Line2D([], [], color=FAINT, marker="o", linestyle="-" if line else "none", **ring, label="with RNA"))
+    marks = {"base": "*", "retrained": "D"}
+    made += [Line2D([], [], color=INK, marker=marks[name], linestyle="none", label=name) for name in references]
+    return made
+
+
+def legend(figure: Any, handles: Sequence[Any]) -> None:
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)))
+
+
+def canvas(width: float, height: float) -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height))
+
+
+def chance(axes: Any, study: Study, vertical: bool = False) -> None:
+    """A line where guessing among four choices lies, if it is in view."""
+    if study.kind != "choice":
+        return
+    style = {"color": FAINT, "linewidth": 0.9, "linestyle": ":", "zorder": 1}
+    low, high = axes.get_xlim() if vertical else axes.get_ylim()
+    if not low < CHANCE < high:
+        return
+    if vertical:
+        axes.axvline(CHANCE, **style)
+        where = {
+            "xy": (CHANCE, 1),
+            "xycoords": ("data", "axes fraction"),
+            "xytext": (2, -2),
+            "rotation": 90,
+            "va": "top",
+        }
+    else:
+        axes.axhline(CHANCE, **style)
+        where = {"xy": (1, CHANCE), "xycoords": ("axes fraction", "data"), "xytext": (-2, 2), "ha": "right"}
+    axes.annotate("chance", textcoords="offset points", fontsize=7, color=FAINT, **where)
+
+
+def label(study: Study, name: str) -> str:
+    role = ROLES.get(name, name.replace("_", " "))
+    return f"{role} ({'%' if study.kind == 'choice' else 'nats a token'})"
+
+
+def empty(axes: Any, title: str, why: str) -> None:
+    axes.set_title(title)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.text(0.5, 0.5, why, ha="center", va="center", transform=axes.transAxes, color=FAINT, fontsize=8.5)
+
+
+def point(study: Study, row: Condition, x: str, y: str) -> tuple[float, float] | None:
+    first, second = row.estimate(study, x), row.estimate(study, y)
+    return None if first is None or second is None else (first.value, second.value)
+
+
+def frame(axes: Any, points: Sequence[tuple[float, float]]) -> None:
+    """Limits around the points with room for the marks; at least two units wide."""
+    for values, limit in (([x for x, _ in points], axes.set_xlim), ([y for _, y in points], axes.set_ylim)):
+        low, high = min(values), max(values)
+        room = max(0.09 * (high - low), 1.0 if high > 5 else 0.05)
+        limit(low - room, high + room)
+
+
+def panels_for(names: Sequence[str], height: float = 2.3, columns: int = 3) -> tuple[Any, dict[str, Any]]:
+    """A panel for each name, at most three in a row."""
+    columns = min(columns, len(names))
+    rows = math.ceil(len(names) / columns)
+    figure = canvas(7.2 if columns > 1 else 4.6, height * rows + 0.7)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    panels = dict(zip(names, grid.flat, strict=False))
+    for axes in list(grid.flat)[len(names) :]:
+        axes.set_visible(False)
+    return figure, panels
+
+
+def share_labels(panels: dict[str, Any], x: str, y: str) -> None:
+    """The label of x under the lowest panel of each column, that of y beside the first of each row."""
+    every_panel = list(panels.values())
+    columns = every_panel[0].get_subplotspec().get_gridspec().ncols
+    for place, axes in enumerate(every_panel):
+        if place + columns >= len(every_panel):
+            axes.set_xlabel(x)
+        if place % columns == 0:
+            axes.set_ylabel(y)
+
+
+Series = list[tuple[float, Condition]]
+
+
+def series_over(
+    trials: Sequence[Trial], fixed: Callable[[Trial], Any], x: Callable[[Trial], float | None]
+) -> list[Series]:
+    """Groups of trials alike in `fixed`, by x, those with most values of x first."""
+    groups: dict[str, dict[float, list[Trial]]] = {}
+    for trial in trials:
+        value = x(trial)
+        if value is not None:
+            groups.setdefault(str(fixed(trial)), {}).setdefault(value, []).append(trial)
+    made = [[(value, Condition(by_x[value])) for value in sorted(by_x)] for by_x in groups.values()]
+    return sorted(made, key=lambda series: -len(series))
+
+
+def line(axes: Any, study: Study, series: Series, name: str, method: str, rna: bool) -> bool:
+    """A method's line with its 95 % intervals, dashed where plain; False if no score is there."""
+    known = [(x, made, row.first.arm) for x, row in series if (made := row.estimate(study, name)) is not None]
+    if not known:
+        return False
+    points = [(x, made) for x, made, _ in known]
+    xs, ys, arms = [x for x, _ in points], [made.value for _, made in points], [arm for _, _, arm in known]
+    axes.plot(xs, ys, color=colour(method), linestyle="-" if rna else "--", zorder=2)
+    low = [made.value - (made.low if made.low is not None else made.value) for _, made in points]
+    high = [(made.high if made.high is not None else made.value) - made.value for _, made in points]
+    bounds = axes.get_ylim() if axes.lines[1:] else None
+    axes.errorbar(xs, ys, [low, high], fmt="none", ecolor=colour(method), elinewidth=0.8, alpha=0.45, zorder=1)
+    if bounds is not None:
+        axes.set_ylim(bounds)
+    for arm in ("plain", "rna"):  # ν = 0 of a line with RNA is the plain method
+        mark(
+            axes,
+            [(x, y) for x, y, one in zip(xs, ys, arms, strict=True) if one == arm],
+            method,
+            rna=arm == "rna",
+            size=6.0,
+        )
+    return True
+
+
+def fit(axes: Any, study: Study, lines: Sequence[tuple[Series, str]]) -> None:
+    """Vertical limits from the means, so that a wide interval does not flatten the lines."""
+    values = [made.value for series, name in lines for _, row in series if (made := row.estimate(study, name))]
+    if values:
+        room = max(0.12 * (max(values) - min(values)), 2.0 if study.kind == "choice" else 0.05)
+        axes.set_ylim(min(values) - room, max(values) + room)
+    chance(axes, study)
+
+
+def over(
+    study: Study,
+    methods: Sequence[str],
+    plan: Callable[[str], list[tuple[Series, bool]]],
+    names: Sequence[str],
+    x_label: str,
+) -> Any:
+    """A panel for each role over a setting, a line for each method."""
+    figure = canvas(7.2, 3.2)
+    grid = figure.subplots(1, len(names), squeeze=False)[0]
+    shown: list[str] = []
+    for axes, name in zip(grid, names, strict=True):
+        drawn: list[tuple[Series, str]] = []
+        for method in methods:
+            for series, rna in plan(method):
+                if line(axes, study, series, name, method, rna):
+                    drawn.append((series, name))
+                    shown += [method] if method not in shown else []
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(label(study, name))
+        axes.locator_params(axis="x", nbins=5)
+        if drawn:
+            fit(axes, study, drawn)
+        else:
+            empty(axes, "", "not evaluated")
+    legend(figure, handles_of(shown, line=True))
+    return figure

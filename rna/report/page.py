@@ -1,0 +1,212 @@
+"""The report as one HTML file that needs nothing else: no network, no fonts, no scripts from elsewhere."""
+
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rna.report import commands, compare, records, tables
+from rna.report.compare import Verdict
+from rna.report.drawing import INK, Picture
+from rna.report.records import Loaded, Study, Trial
+from rna.report.tables import ROLES, Table
+
+ARMS = {"base": "base", "retrained": "retrained", "plain": "plain", "rna": "with RNA"}
+WORDS = {"helps": "good", "hurts": "bad", "unclear": "unsure"}  # word -> class of its badge
+
+
+@dataclass
+class Chapter:
+    """One study with what was made of it."""
+
+    study: Study
+    folder: str  # relative to index.html
+    verdicts: list[Verdict]
+    tables: list[Table]
+    pictures: list[tuple[Picture, str]]  # with the SVG's text, "" where the figure is missing
+
+
+def render(
+    name: str, loaded: Loaded, selected: Sequence[Trial], chapters: Sequence[Chapter], output: Path, command: str
+) -> str:
+    """The page's text. `output` is the folder it will lie in, to which its links are relative."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader = FileSystemLoader(str(Path(__file__).parent))
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("page.html").render(
+        name=name,
+        command=command,
+        overview=overview(loaded, selected, chapters),
+        notices=notices(loaded, chapters),
+        chapters=[_chapter(chapter, number, len(chapters)) for number, chapter in enumerate(chapters, 1)],
+        headers=_headers(chapters),
+        trials=_rows(selected, chapters, output),
+        methods=sorted({trial.method for trial in selected if trial.method}, key=_place),
+        reproduce=reproduce(chapters),
+    )
+
+
+def _place(method: str) -> tuple[int, str]:
+    return (tables.PAPER_ORDER.index(method) if method in tables.PAPER_ORDER else 99, method)
+
+
+def inline(svg: str, name: str) -> str:
+    """An SVG file's drawing for a page: its ids made unique, its ink the page's text colour."""
+    from markupsafe import Markup
+
+    text = svg[svg.index("<svg") :]
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'(url\(#|xlink:href="#|\bhref="#)', rf"\g<1>{name}-", text)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    return Markup(text.replace(INK, "currentColor"))  # as drawn by matplotlib, which escapes text
+
+
+def overview(loaded: Loaded, selected: Sequence[Trial], chapters: Sequence[Chapter]) -> list[str]:
+    """What was run, in a few lines."""
+    trained = [trial for trial in selected if trial.method]
+    methods = sorted({trial.method for trial in trained}, key=_place)
+    seeds = sorted({trial.seed for trial in trained})
+    hours = sum((trial.facts["seconds"] or 0.0) + trial.seconds_evaluating for trial in trained) / 3600
+    nus = sorted({trial.nu for trial in trained if trial.arm == "rna"})
+    models = sorted({trial.config["model"]["name"] for trial in selected})
+    lines = [
+        f"{len(trained)} trials ({sum(trial.arm == 'plain' for trial in trained)} plain, "
+        f"{sum(trial.arm == 'rna' for trial in trained)} with RNA) from {loaded.files} records; {hours:.1f} hours.",
+        f"Model: {', '.join(models) or '–'}. Methods: {', '.join(methods) or 'none'}.",
+        f"Seeds: {', '.join(map(str, seeds)) or '–'}. ν: {', '.join(f'{nu:g}' for nu in nus) or '–'}.",
+    ]
+    counts = Counter(verdict.word for chapter in chapters for verdict in chapter.verdicts)
+    order = ("helps", "unclear", "no evidence", "hurts", "not compared")
+    alone = Counter(verdict.word for chapter in chapters for verdict in chapter.verdicts if verdict.seeds == 1)
+    said = [
+        f"{word}: {counts[word]}" + (f" ({alone[word]} on one seed only)" if alone[word] else "")
+        for word in order
+        if counts[word]
+    ]
+    return [*lines, f"Does RNA help against forget-tokens? {' · '.join(said) or 'nothing to compare yet'}."]
+
+
+def notices(loaded: Loaded, chapters: Sequence[Chapter]) -> list[str]:
+    """What a reader must know before believing a number."""
+    found: list[str] = []
+    if len(chapters) > 1:
+        found.append(
+            f"{len(chapters)} groups of records differ in model, data, numerics or evaluation; each stands by itself "
+            "below, and nothing is averaged across them."
+        )
+    for chapter in chapters:
+        study = chapter.study
+        seeds = {trial.seed for trial in study.trials}
+        if len(seeds) == 1:
+            found.append(f"{study.name}: one seed. Intervals are over questions and say nothing of other seeds.")
+        if len(study.commits) > 1:
+            found.append(
+                f"{study.name}: trials of {len(study.commits)} code versions ({', '.join(study.commits)}) are averaged "
+                "together; their numerics have the same version number."
+            )
+        models = {study.config["model"]["name"]}
+        if "demo" in models:
+            found.append(
+                "Numbers of the demo model are about a tiny invented world; they are no estimate for a 7B model."
+            )
+    if loaded.unknown:
+        fields = ", ".join(f"{name} ({count})" for name, count in loaded.unknown.most_common(8))
+        found.append(f"{sum(loaded.unknown.values())} unknown fields in records were ignored: {fields}.")
+    if loaded.unreadable:
+        first = "; ".join(loaded.unreadable[:3])
+        found.append(f"{len(loaded.unreadable)} files in results/ could not be used: {first}.")
+    if loaded.reruns:
+        found.append(f"{loaded.reruns} reruns are left out; the first record of a key counts.")
+    if loaded.failures:
+        found.append(f"{len(loaded.failures)} attempts stopped; see the table of trials that stopped.")
+    return list(dict.fromkeys(found))
+
+
+def _chapter(chapter: Chapter, number: int, count: int) -> dict[str, Any]:
+    drawn = [(item, inline(svg, f"s{number}{item.name}")) for item, svg in chapter.pictures if svg]
+    missing = [picture for picture, svg in chapter.pictures if not svg]
+    return {
+        "number": number,
+        "name": chapter.study.name,
+        "folder": chapter.folder,
+        "shown": count == 1 or number == 1,
+        "verdicts": [(item, WORDS.get(item.word, "none")) for item in chapter.verdicts],
+        "pictures": drawn,
+        "missing": missing + [table for table in chapter.tables if not table.rows and table.command],
+        "tables": [table for table in chapter.tables if table.rows],
+    }
+
+
+def _headers(chapters: Sequence[Chapter]) -> list[str]:
+    names = [name for name in ROLES if any(chapter.study.has(name) for chapter in chapters)]
+    return ["method", "arm", "ν", "α", "seed", *(ROLES[name] for name in names), "train s", "study", "files"]
+
+
+def _rows(selected: Sequence[Trial], chapters: Sequence[Chapter], output: Path) -> list[dict[str, Any]]:
+    """A row for each trial: texts with the values to sort by, links and command."""
+    names = [name for name in ROLES if any(chapter.study.has(name) for chapter in chapters)]
+    placed: dict[str, list[int]] = {}
+    scored: dict[str, tuple[Study, Trial]] = {}
+    for number, chapter in enumerate(chapters, 1):
+        for trial in [*chapter.study.trials, *chapter.study.references.values()]:
+            placed.setdefault(trial.key, []).append(number)
+            scored.setdefault(trial.key, (chapter.study, trial))
+    rows: list[dict[str, Any]] = []
+    for trial in records.ordered(selected):
+        study, view = scored.get(trial.key, (None, trial))
+        cells: list[tuple[str, Any]] = [
+            (trial.method or "–", _place(trial.method)[0]),
+            (ARMS[trial.arm], list(ARMS).index(trial.arm)),
+            (f"{trial.nu:g}" if trial.arm == "rna" else "–", trial.nu),
+            (compare.alpha(trial.config), next(iter(trial.config["alpha"].values()), -1)),
+            (str(trial.seed) if trial.method else "–", trial.seed),
+        ]
+        for name in names:
+            score = study.score(view, name) if study is not None else None
+            digits = 1 if trial.kind == "choice" else 3
+            cells.append((tables.score_text(score, digits), -math.inf if score is None else score.value))
+        seconds = trial.facts["seconds"] or 0.0
+        cells += [(f"{seconds:.0f}", seconds), (" ".join(map(str, placed.get(trial.key, []))) or "–", 0)]
+        rows.append(
+            {
+                "method": trial.method,
+                "arm": trial.arm,
+                "cells": [(text, "" if value in (math.inf, -math.inf) else value) for text, value in cells],
+                "links": _links(trial, output),
+                "command": commands.reproduce([trial]),
+                "key": trial.key,
+            }
+        )
+    return rows
+
+
+def _links(trial: Trial, output: Path) -> list[tuple[str, str]]:
+    """Record and W&B folder, relative to the page."""
+    results = output.parent.parent / "results" / f"{trial.key}.json"
+    links = [("record", os.path.relpath(results, output))]
+    wandb = trial.facts.get("wandb")
+    if wandb:
+        name = Path(str(wandb)).name
+        links.append(("log", os.path.relpath(output.parent.parent / "wandb" / name, output)))
+    return links
+
+
+def reproduce(chapters: Sequence[Chapter]) -> list[tuple[str, str]]:
+    """The commands of what the summary shows: a method with RNA, its plain twin and the base with it."""
+    made: list[tuple[str, str]] = []
+    for chapter in chapters:
+        found = compare.comparisons(chapter.study)
+        for method in chapter.study.methods:
+            pick = compare.chosen(chapter.study, method, found)
+            if pick is not None:
+                made.append((method, commands.reproduce(pick.comparison.rna.trials)))
+    return made

@@ -1,0 +1,508 @@
+"""Trials as the report sees them: read from the records, selected, and grouped so that only like is averaged with like.
+
+A study is the trials that share model, data, numerics and the settings of every evaluation.
+"""
+
+import itertools
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rna.results import Record
+from rna.settings import RM_METHODS
+from rna.sources import digest
+
+TITLES = {
+    "rmu": "RMU",
+    "adaptive_rmu": "Adaptive RMU",
+    "rsv": "RSV",
+    "npo": "NPO",
+    "dpo": "DPO",
+    "simnpo": "SimNPO",
+}
+PAPER_ORDER = (
+    ["RMU", "Adaptive RMU", "RSV", "NPO+KL", "NPO+MSE", "DPO+KL", "DPO+MSE", "SimNPO+KL", "SimNPO+MSE"]
+)  # fmt: skip
+ARMS = ("base", "retrained", "plain", "rna")
+KNOWN_FIELDS = frozenset(
+    "kind key label config identity rna numerics commit python packages host created seconds peak_memory_bytes "
+    "curve wandb delta truncated_documents train_key task task_identity metrics reason step message".split()
+)
+CURVE_POINTS = 50  # a training curve is kept as so many means
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracy in percent or log-loss in nats a token, with its standard error over questions or documents.
+
+    `correct` holds one bit a question, in the questions' order, where the record has them.
+    """
+
+    value: float
+    stderr: float
+    n: int
+    correct: str | None = None
+
+
+NGRAM = re.compile(r"(\d+)_?-?grams?(?:_(high|mean|low))?")
+
+Parts = dict[str, Score]  # all, select, report -> score
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One task's outcome and the settings it was judged with."""
+
+    task: str
+    role: str
+    identity: dict[str, Any]
+    parts: Parts
+
+    @property
+    def ngram(self) -> tuple[int, str] | None:
+        """For a task perturbed by the forget set's n-grams: n, and the group by similarity (high if none is named)."""
+        found = NGRAM.search(self.task)
+        return (int(found[1]), found[2] or "high") if found else None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training (or reference model) and what was evaluated of it."""
+
+    key: str
+    arm: str  # base, retrained, plain, rna
+    method: str  # as the paper writes it: RMU, NPO+KL; "" for base and retrained
+    seed: int
+    config: dict[str, Any]
+    identity: dict[str, Any]
+    facts: dict[str, Any]  # provenance, seconds, memory, W&B folder
+    curve: dict[str, list[tuple[float, float]]]  # name -> (step, mean of the steps around it)
+    evaluations: tuple[Evaluation, ...] = ()
+    seconds_evaluating: float = 0.0
+
+    @property
+    def family(self) -> str:
+        """RM or PO; what has neither is a reference."""
+        return "" if not self.method else "RM" if self.config["method"]["name"] in RM_METHODS else "PO"
+
+    @property
+    def kind(self) -> str:
+        return self.config["eval"]["kind"]
+
+    @property
+    def nu(self) -> float:
+        """The noise scale; 0 for the plain method."""
+        return float(self.config["noise"]["nu"]) if self.arm == "rna" else 0.0
+
+    def without(self, *keys: str) -> str:
+        """What identifies the training apart from these: trials that share it differ in nothing else."""
+        return digest({key: value for key, value in self.identity.items() if key not in keys})
+
+    def scores(self, name: str, part: str = "all") -> dict[str, Score]:
+        """By task, the scores of a role or of one task; none if one of them is missing or not finite."""
+        # A task may have the name of another task's role, so a role goes before a task.
+        named = [item for item in self.evaluations if item.role == name]
+        named = named or [item for item in self.evaluations if item.task == name]
+        found = {item.task: item.parts[part] for item in named if part in item.parts}
+        complete = len(found) == len(named) and all(math.isfinite(item.value) for item in found.values())
+        return found if complete else {}
+
+    def score(self, name: str, part: str = "all") -> Score | None:
+        """The score of a role (the unweighted mean of its tasks) or of a task."""
+        scores = list(self.scores(name, part).values())
+        if not scores:
+            return None
+        if len(scores) == 1:
+            return scores[0]
+        count = len(scores)
+        value = sum(item.value for item in scores) / count
+        stderr = math.hypot(*(item.stderr for item in scores)) / count
+        return Score(value, stderr, sum(item.n for item in scores))
+
+
+@dataclass
+class Failure:
+    """A trial that stopped."""
+
+    key: str
+    name: str
+    reason: str
+    message: str
+    method: str
+    seed: int
+
+
+@dataclass
+class Loaded:
+    """All that a folder of records holds, and what could not be used."""
+
+    trials: list[Trial] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    files: int = 0
+    unknown: Counter[str] = field(default_factory=Counter)  # fields that this version does not know
+    unreadable: list[str] = field(default_factory=list)
+    reruns: int = 0  # of keys that have a first record; the first counts
+
+
+# Reading
+
+
+def load(output_dir: str, prefixes: set[str] | None = None) -> Loaded:
+    """Read the records of `OUTPUT_DIR/results`; with `prefixes`, those of these training keys alone."""
+    found = Loaded()
+    trained: dict[str, Record] = {}
+    evaluated: dict[str, list[Record]] = {}
+    for file in sorted((Path(output_dir) / "results").glob("*.json")):
+        if file.name.startswith(".") or (prefixes is not None and re.split(r"[-.]", file.name)[0] not in prefixes):
+            continue
+        found.files += 1
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+            key, kind = str(record["key"]), record["kind"]
+            _needed(record)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            found.unreadable.append(f"{file.name}: {type(error).__name__}: {error}")
+            continue
+        found.unknown.update(name for name in record if name not in KNOWN_FIELDS)
+        if kind == "failure":
+            reason, message = str(record.get("reason", "")), str(record.get("message", ""))
+            method, seed = method_title(record["config"]), int(record["config"]["seed"])
+            found.failures.append(Failure(key, file.stem, reason, message, method, seed))
+        elif kind == "train":
+            trained[key] = {**record, "curve": _shortened(record.get("curve") or [])}
+        elif kind == "eval":
+            evaluated.setdefault(record["train_key"], []).append(record)
+        else:
+            found.unreadable.append(f"{file.name}: kind={kind!r}")
+    for key, record in trained.items():
+        if ".r" in key and key.partition(".r")[0] in trained:
+            found.reruns += 1
+        else:
+            by_kind: dict[str, list[Record]] = {}
+            for one in evaluated.get(key, []):
+                by_kind.setdefault(one["config"]["eval"]["kind"], []).append(one)
+            found.trials += [_trial(key, record, group) for group in by_kind.values() or [[]]]
+    return found
+
+
+def _needed(record: Record) -> None:
+    """Raises KeyError or TypeError if a record lacks what no report can do without."""
+    config = record["config"]
+    _ = config["method"]["name"], config["noise"]["name"], config["model"]["name"], config["data"]["name"]
+    _ = int(config["seed"]), config["eval"]["kind"], config["eval"]["tasks"], record["identity"]["model"]["fingerprint"]
+    if record["kind"] == "eval":
+        _ = record["train_key"], record["task"], dict(record["metrics"]), dict(record["task_identity"])
+
+
+def method_title(config: dict[str, Any]) -> str:
+    """A method as the paper writes it: RMU, NPO+KL."""
+    name, retain = config["method"]["name"], config["retain_loss"]
+    if name == "none":
+        return ""
+    title = str(TITLES.get(name, name))
+    return title if retain == "representation" else f"{title}+{retain.upper()}"
+
+
+def _shortened(curve: list[dict[str, float | None]]) -> dict[str, list[tuple[float, float]]]:
+    """A training curve as means of neighbouring steps, whose topics alternate."""
+    width = max(1, math.ceil(len(curve) / CURVE_POINTS))
+    short: dict[str, list[tuple[float, float]]] = {}
+    for name in curve[0] if curve else ():
+        points: list[tuple[float, float]] = []
+        for start in range(0, len(curve), width):
+            values = [step.get(name) for step in curve[start : start + width]]
+            finite = [value for value in values if value is not None]
+            if finite:
+                points.append((start + (len(values) + 1) / 2, sum(finite) / len(finite)))
+        short[name] = points
+    return short
+
+
+def _trial(key: str, record: Record, evaluated: list[Record]) -> Trial:
+    config = record["config"] | ({"eval": evaluated[0]["config"]["eval"]} if evaluated else {})
+    if config["method"]["name"] == "none":
+        arm = "retrained" if record.get("label") == "retrained" else "base"
+    else:
+        arm = "plain" if config["noise"]["name"] == "none" else "rna"
+    evaluations = tuple(item for one in evaluated for item in _evaluations(one))
+    curve = record["curve"]
+    facts = {name: record.get(name) for name in ("rna", "numerics", "commit", "host", "created", "seconds", "wandb")}
+    peak = record.get("peak_memory_bytes") or {}
+    facts["memory"] = peak.get("gpu") or peak.get("process")
+    seconds = max((one.get("seconds") or 0.0 for one in evaluated), default=0.0)
+    return Trial(
+        key,
+        arm,
+        method_title(config),
+        int(config["seed"]),
+        config,
+        record["identity"],
+        facts,
+        curve,
+        evaluations,
+        seconds,
+    )
+
+
+def _evaluations(record: Record) -> Iterator[Evaluation]:
+    """A record's evaluations: one, or for perplexity one for each text it was measured on."""
+    task, metrics = record["task"], record["metrics"]
+    if record["config"]["eval"]["kind"] == "perplexity":
+        for name, values in metrics.items():
+            role = "forget" if name.startswith("forget_") else name
+            score = Score(_number(values.get("nll")), _number(values.get("nll_stderr")), int(values.get("n") or 0))
+            yield Evaluation(name, role, record["task_identity"], {"all": score})
+        return
+    role = (record["config"]["eval"]["tasks"].get(task) or {}).get("role", task)
+    parts = {"all": _accuracy(metrics)}
+    parts |= {part: _accuracy(metrics[part]) for part in ("select", "report") if isinstance(metrics.get(part), dict)}
+    yield Evaluation(task, role, record["task_identity"], parts)
+
+
+def _accuracy(metrics: dict[str, Any]) -> Score:
+    correct = metrics.get("correct")
+    value, stderr = 100 * _number(metrics.get("acc")), 100 * _number(metrics.get("acc_stderr"))
+    return Score(value, stderr, int(metrics.get("n") or 0), correct if isinstance(correct, str) else None)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+# Selecting
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What to keep; an empty tuple keeps all. Base and retrained pass all but `model`."""
+
+    method: tuple[str, ...] = ()
+    retain: tuple[str, ...] = ()
+    noise: tuple[str, ...] = ()
+    layer: tuple[int, ...] = ()
+    model: tuple[str, ...] = ()
+    seed: tuple[int, ...] = ()
+
+    def keep(self, trial: Trial) -> bool:
+        config = trial.config
+        checks: list[tuple[tuple[Any, ...], Any]] = [(self.model, config["model"]["name"])]
+        if trial.method:
+            checks += [
+                (self.method, config["method"]["name"]),
+                (self.retain, config["retain_loss"]),
+                (self.noise, config["noise"]["name"]),
+                (self.layer, config["layer"]["unlearn"]),
+                (self.seed, trial.seed),
+            ]
+        return all(not allowed or value in allowed for allowed, value in checks)
+
+
+def select(trials: Iterable[Trial], filters: Filters, keys: set[str] | None = None) -> list[Trial]:
+    """The trials of these keys (None: all) that pass the filters.
+
+    Base, retrained and the plain twins of a key belong to it though no list names them: they are computed once and
+    shared between sweeps.
+    """
+    every = list(trials)
+    if keys is not None:
+        twins = {trial.without("noise") for trial in every if trial.key in keys}
+        every = [
+            trial
+            for trial in every
+            if trial.key in keys
+            or not trial.method
+            or (trial.arm == "plain" and trial.without("noise") in twins)
+        ]  # fmt: skip
+    return [trial for trial in every if filters.keep(trial)]
+
+
+def keys_of(output_dir: str, name: str) -> set[str]:
+    """The training keys of a sweep.
+
+    Raises:
+        ValueError: if there is no such sweep; with those there are.
+    """
+    folder = Path(output_dir) / "sweeps"
+    try:
+        return set(json.loads((folder / name / "keys.json").read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        there = ", ".join(sorted(file.parent.name for file in folder.glob("*/keys.json"))) or "none so far"
+        raise ValueError(
+            f"NAME={name}: no such sweep in {folder}; allowed: {there} (without a NAME: all records)"
+        ) from None
+    except (ValueError, OSError) as error:
+        raise ValueError(f"NAME={name}: {folder / name / 'keys.json'} cannot be read: {error}") from None
+
+
+# Grouping
+
+
+@dataclass(eq=False)
+class Study:
+    """Trials that may be compared: one model, one corpus, one way of evaluating."""
+
+    trials: list[Trial]  # plain and with RNA
+    references: dict[str, Trial]  # base, retrained
+    varied: dict[str, Any]  # the evaluation settings in which this study differs from the others
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return (self.trials or list(self.references.values()))[0].config
+
+    @property
+    def kind(self) -> str:
+        return self.config["eval"]["kind"]
+
+    @property
+    def unit(self) -> str:
+        return "accuracy in %" if self.kind == "choice" else "log-loss in nats a token"
+
+    @property
+    def better(self) -> int:
+        """The sign of a change for the better on retain tasks."""
+        return 1 if self.kind == "choice" else -1
+
+    @cached_property
+    def part(self) -> str:
+        """The half of the questions that results are read from: `report` where every evaluation has it."""
+        evaluations = [item for trial in self.trials for item in trial.evaluations]
+        return "report" if evaluations and all("report" in item.parts for item in evaluations) else "all"
+
+    @property
+    def methods(self) -> list[str]:
+        present = {trial.method for trial in self.trials}
+        order = [title for title in PAPER_ORDER if title in present]
+        return order + sorted(present - set(order))
+
+    @property
+    def commits(self) -> list[str]:
+        return sorted({str(trial.facts["commit"] or "installed package")[:12] for trial in self.trials})
+
+    @property
+    def name(self) -> str:
+        """Model and evaluation, and what sets this study apart."""
+        config = self.config
+        options = [f"{key} {value}" for key, value in self.varied.items()]
+        keyword = config["eval"].get("keyword")
+        first = [f"model {config['model']['name']}", f"data {config['data']['name']}", f"eval {config['eval']['name']}"]
+        first += [f"keyword “{keyword}”"] if keyword and "keyword" not in self.varied else []
+        return " · ".join([*first, *options])
+
+    def score(self, trial: Trial | None, name: str) -> Score | None:
+        return None if trial is None else trial.score(name, self.part)
+
+    def has(self, name: str) -> bool:
+        return any(trial.score(name, self.part) is not None for trial in self.trials)
+
+
+def studies(trials: Iterable[Trial]) -> list[Study]:
+    """Group what may be compared, the largest group first. A trial judged in two ways is in two studies."""
+    every = [view for trial in trials for view in _views(trial)]
+    seen: dict[str, dict[str, dict[str, Any]]] = {}
+    for view in every:
+        for item in view.evaluations:
+            seen.setdefault(item.task, {})[digest(item.identity)] = item.identity
+    mixed = sorted(task for task, identities in seen.items() if len(identities) > 1)
+
+    def judged(view: Trial) -> str:
+        identities = {item.task: item.identity for item in view.evaluations}
+        return digest([view.kind, [(task, identities.get(task)) for task in mixed]])
+
+    def trained(view: Trial) -> str:
+        config, identity = view.config, view.identity
+        names = ("numerics", "model", "topics", "variant", "holdout")
+        return digest([config["model"]["name"], config["data"]["name"], _corpora(view), *map(identity.get, names)])
+
+    groups: dict[tuple[str, str], list[Trial]] = {}
+    for view in every:
+        if view.method:
+            groups.setdefault((trained(view), judged(view)), []).append(view)
+    found: list[Study] = []
+    for (_, how), members in groups.items():
+        found.append(Study(ordered(members), _references(members[0], how, every, judged), {}))
+    if not groups:
+        for how, members in itertools.groupby(sorted(every, key=judged), key=judged):
+            found.append(Study([], {view.arm: view for view in members}, {"evaluation": how}))
+    found.sort(key=lambda study: -len(study.trials))
+    _say_differences(found)
+    return found
+
+
+def _corpora(view: Trial) -> dict[str, Any]:
+    """A trial's corpora without the refusals, which are DPO's alone."""
+    return {name: item for name, item in (view.identity.get("data") or {}).items() if name != "data.refusals"}
+
+
+def _references(like: Trial, how: str, every: list[Trial], judged: Any) -> dict[str, Trial]:
+    """The base and retrained models of a study: same model, numerics and evaluation."""
+    found: dict[str, Trial] = {}
+    for view in every:
+        same_base = view.identity["model"] == like.identity["model"]
+        same_name = view.config["model"]["name"] == like.config["model"]["name"]
+        same_numerics = view.identity.get("numerics") == like.identity.get("numerics")
+        if view.method or judged(view) != how or not same_numerics:
+            continue
+        if (view.arm == "base" and same_base) or (view.arm == "retrained" and same_name):
+            found.setdefault(view.arm, view)
+    return found
+
+
+def _views(trial: Trial) -> Iterator[Trial]:
+    """A trial once for each consistent choice among evaluations of one task: same seed, same number of questions."""
+    by_task: dict[str, list[Evaluation]] = {}
+    for item in trial.evaluations:
+        by_task.setdefault(item.task, []).append(item)
+    for chosen in itertools.islice(itertools.product(*by_task.values()), 64):
+        alike = all(
+            len({json.dumps(item.identity[name]) for item in chosen if name in item.identity}) < 2
+            for name in ("seed", "lm_eval", "numerics")
+        )
+        limits = {item.identity.get("limit") for item in chosen}
+        if alike and len(limits) < 2:
+            yield replace(trial, evaluations=tuple(chosen))
+
+
+def ordered(members: Iterable[Trial]) -> list[Trial]:
+    """Each training once, in the paper's order, plain before RNA."""
+    order = {title: number for number, title in enumerate(PAPER_ORDER)}
+    unique = {trial.key: trial for trial in members}
+    return sorted(
+        unique.values(),
+        key=lambda trial: (
+            order.get(trial.method, 99 if trial.method else -1),
+            trial.method,
+            trial.without("seed", "noise"),
+            trial.arm,
+            trial.nu,
+            trial.seed,
+        ),
+    )
+
+
+def _say_differences(found: list[Study]) -> None:
+    """Note for each of several studies the settings in which it differs from another."""
+    facts: list[dict[str, Any]] = []
+    for study in found:
+        like = (study.trials or list(study.references.values()))[0]
+        said: dict[str, Any] = {
+            "numerics": like.identity.get("numerics"),
+            "model fingerprint": like.identity["model"].get("fingerprint"),
+            "dtype": like.identity["model"].get("dtype"),
+            "variant": like.identity.get("variant", "paper"),
+            "corpora": digest([_corpora(like), like.identity.get("topics")]),
+        }
+        for item in like.evaluations:
+            said |= {
+                f"{item.task} {key}": value for key, value in item.identity.items() if key not in ("task", "files")
+            }
+            said[f"{item.task} questions"] = digest(item.identity.get("files"))
+        facts.append(said)
+    names = [name for name in facts[0] if any(said.get(name) != facts[0][name] for said in facts)] if facts else []
+    for study, said in zip(found, facts, strict=True):
+        study.varied |= {name.replace("perturbed keyword", "keyword"): said.get(name, "none") for name in names[:4]}

@@ -1,0 +1,495 @@
+"""Every table of a report, as CSV for programs, Markdown for READMEs and LaTeX (booktabs) for papers."""
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from rna.report import commands, compare
+from rna.report.compare import Chosen, Comparison, Condition, TradeOff
+from rna.report.intervals import Estimate, over_seeds
+from rna.report.records import PAPER_ORDER, Failure, Score, Study
+
+Cell = str | float | int | Estimate | None
+
+ROLES = {
+    "forget": "forget",
+    "retain": "retain",
+    "perturbed": "perturbed retain",
+    "neutral": "neutral control",
+    "related": "forget-related",
+    "perturbed_forget": "perturbed forget",
+}
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "α": r"$\alpha$",
+    "β": r"$\beta$",
+    "γ": r"$\gamma$",
+    "ν": r"$\nu$",
+    "Δ": r"$\Delta$",
+    "↓": r"$\downarrow$",
+    "↑": r"$\uparrow$",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "×": r"$\times$",
+    "–": "--",
+    "“": "``",
+    "”": "''",
+    "…": r"\ldots{}",
+}
+
+
+@dataclass
+class Table:
+    """Columns and cells; a cell that is None is missing. `digits` of its numbers."""
+
+    name: str
+    title: str
+    columns: list[str]
+    rows: list[list[Cell]]
+    notes: list[str] = field(default_factory=list)
+    digits: int = 1
+    signed: tuple[str, ...] = ()  # columns that are differences
+    command: str | None = None  # for a table without rows: what would fill it
+
+    def text(self, cell: Cell, column: str) -> str:
+        """A cell for a reader: `52.1 [48.0, 56.2]`, `–` where there is nothing."""
+        sign = "+" if column in self.signed else ""
+        if isinstance(cell, Estimate):
+            made = f"{cell.value:{sign}.{self.digits}f}"
+            if cell.low is not None and cell.high is not None:
+                made += f" [{cell.low:{sign}.{self.digits}f}, {cell.high:{sign}.{self.digits}f}]"
+                made += "*" if cell.over == "questions" else ""
+            return made.replace("-", "−")
+        if isinstance(cell, float):
+            return "–" if math.isnan(cell) else f"{cell:{sign}.{self.digits}f}".replace("-", "−")
+        return "–" if cell is None else str(cell)
+
+    def texts(self) -> list[list[str]]:
+        return [[self.text(cell, column) for cell, column in zip(row, self.columns, strict=True)] for row in self.rows]
+
+
+# Writing
+
+
+def write(table: Table, folder: Path) -> None:
+    """NAME.csv, NAME.md and NAME.tex."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{table.name}.csv").open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows(_plain(table))
+    (folder / f"{table.name}.md").write_text(markdown(table), encoding="utf-8")
+    (folder / f"{table.name}.tex").write_text(latex(table), encoding="utf-8")
+
+
+def _plain(table: Table) -> list[list[Any]]:
+    """Header and rows for a program: an interval takes four columns, a missing number is empty."""
+    spread = [any(isinstance(row[place], Estimate) for row in table.rows) for place in range(len(table.columns))]
+    parts = ("", " low", " high", " interval over")
+    rows: list[list[Any]] = [
+        [
+            column + part
+            for column, wide in zip(table.columns, spread, strict=True)
+            for part in (parts if wide else ("",))
+        ]
+    ]
+    for row in table.rows:
+        cells: list[Any] = []
+        for cell, wide in zip(row, spread, strict=True):
+            if isinstance(cell, Estimate):
+                cells += [cell.value, cell.low, cell.high, cell.over if cell.low is not None else None]
+            else:
+                cells += [cell, None, None, None] if wide else [cell]
+        rows.append(cells)
+    return rows
+
+
+def markdown(table: Table) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+    lines = [f"**{table.title}**", ""]
+    if table.rows:
+        ruler = "|" + "|".join("---" for _ in table.columns) + "|"
+        lines += [line(table.columns), ruler, *(line(row) for row in table.texts())]
+    elif table.command:
+        lines.append(f"Missing. What would compute it: `{table.command}`")
+    else:
+        lines.append("Missing.")
+    return "\n".join([*lines, "", *(f"- {note}" for note in table.notes)]).rstrip() + "\n"
+
+
+def latex(table: Table) -> str:
+    r"""A `table` environment for \usepackage{booktabs}; compiles with every character escaped."""
+    head = " & ".join(escaped(column) for column in table.columns) + r" \\"
+    body = [" & ".join(escaped(cell) for cell in row) + r" \\" for row in table.texts()]
+    if not table.rows:
+        body = [rf"\multicolumn{{{max(len(table.columns), 1)}}}{{l}}{{missing}} \\"]
+    caption = " ".join([table.title + ".", *table.notes])
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{escaped(caption)}}}",
+        rf"\label{{tab:{table.name}}}",
+        rf"\begin{{tabular}}{{{_alignment(table)}}}",
+        r"\toprule",
+        head,
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _alignment(table: Table) -> str:
+    numeric = [
+        any(isinstance(row[place], int | float | Estimate) for row in table.rows) for place in range(len(table.columns))
+    ]
+    return "".join("r" if right else "l" for right in numeric)
+
+
+def escaped(text: str) -> str:
+    """Text as LaTeX shows it."""
+    return "".join(LATEX.get(letter, letter) for letter in text.replace("\n", " "))
+
+
+# The paper's numbers
+
+
+@cache
+def paper() -> dict[str, Any]:
+    """The published numbers, by table."""
+    return json.loads((Path(__file__).parent / "paper.json").read_text(encoding="utf-8"))
+
+
+# The tables
+
+
+def every(study: Study, failures: Sequence[Failure]) -> list[Table]:
+    """All tables of a study, in the order a reader wants them."""
+    found, curves = compare.comparisons(study), compare.trade_offs(study)
+    picks = {method: compare.chosen(study, method, found) for method in study.methods}
+    made = [summary(study, picks), differences(study, found), matched(study, curves), rates(study, found)]
+    made += [selected_nu(study, found), *(ngram(study, picks, n) for n in paper()["accuracy"])]
+    made += [all_conditions(study), costs(study)]
+    return [*made, failed(failures)] if failures else made
+
+
+def _arrow(study: Study, name: str) -> str:
+    down = (name in ("forget", "perturbed_forget")) == (study.kind == "choice")
+    return "" if name == "neutral" else " ↓" if down else " ↑"
+
+
+def _digits(study: Study) -> int:
+    return 1 if study.kind == "choice" else 3
+
+
+def _said_of(study: Study) -> list[str]:
+    """The notes of every table of measured scores."""
+    config = study.config
+    notes = [
+        f"{study.unit[0].upper()}{study.unit[1:]}; model: {config['model']['name']}; eval: {config['eval']['name']}."
+    ]
+    notes.append(
+        "Means over seeds, 95 % t-intervals cut at 0 and 100 %; * over questions only: one seed, or seeds that agree."
+    )
+    if study.part == "report":
+        notes.append("Scores are of the report half of each task's questions.")
+    return notes
+
+
+def summary(study: Study, picks: dict[str, Chosen | None]) -> Table:
+    """Each method with and without RNA: 18 rows where all are there, below base and retrained."""
+    names = [name for name in ROLES if study.has(name)]
+    columns = ["method", "", "ν", "seeds", "Δ perturbed", "verdict"]
+    columns += [*(ROLES[name] + _arrow(study, name) for name in names), "settings"]
+    rows: list[list[Cell]] = []
+    for arm in ("base", "retrained"):
+        reference = study.references.get(arm)
+        if reference is not None:
+            cells = [Condition([reference]).estimate(study, name) for name in names]
+            rows.append([arm, "", None, None, None, "", *cells, ""])
+    notes = _said_of(study)
+    for method in [*PAPER_ORDER, *(method for method in study.methods if method not in PAPER_ORDER)]:
+        pick = picks.get(method)
+        if pick is None:
+            plain = [row for row in compare.conditions(study) if row.first.method == method]
+            if plain:
+                rows.append(_row(study, max(plain, key=lambda row: len(row.trials)), names))
+            else:
+                rows.append([method, "missing", None, None, None, "not run", *(None for _ in names), ""])
+            continue
+        item = pick.comparison
+        change = item.changes.get("perturbed")
+        rows.append(_row(study, item.plain, names))
+        rows.append(
+            _row(study, item.rna, names, change, compare.intervals.word(change, study.better) if change else "")
+        )
+        notes += [f"{method}: ν is the {pick.how}."] if pick.how != "the only ν" else []
+    notes.append("Δ perturbed: RNA − plain on the same seeds, at equal hyperparameters.")
+    return Table(
+        "summary", "Every method, with and without RNA", columns, rows, notes, _digits(study), ("Δ perturbed",)
+    )
+
+
+def _row(
+    study: Study, item: Condition, names: Sequence[str], change: Estimate | None = None, word: str = ""
+) -> list[Cell]:
+    first = item.first
+    nu = f"{first.nu:g}" if first.arm == "rna" else None
+    cells: list[Cell] = [item.estimate(study, name) for name in names]
+    said = compare.hyperparameters(first)
+    return [first.method, "with RNA" if nu else "plain", nu, len(item.trials), change, word, *cells, said]
+
+
+def differences(study: Study, found: Sequence[Comparison]) -> Table:
+    """RNA − plain on the same seeds, at equal hyperparameters: every setting that has both."""
+    names = [name for name in ROLES if any(name in item.changes for item in found)]
+    columns = ["method", "ν", "seeds", *(f"Δ {ROLES[name]}" for name in names), "perturbed retain", "settings"]
+    rows: list[list[Cell]] = []
+    for item in found:
+        change = item.changes.get("perturbed")
+        rows.append(
+            [
+                item.method,
+                f"{item.rna.first.nu:g}",
+                len(item.seeds),
+                *(item.changes.get(name) for name in names),
+                compare.intervals.word(change, study.better) if change else None,
+                compare.hyperparameters(item.rna.first),
+            ]
+        )
+    notes = ["RNA − plain, paired on the same seeds; each interval is 95 % by itself, not over all rows together."]
+    notes.append("A gain in perturbed retain that comes with less forgetting is no gain yet: see matched forgetting.")
+    signed = tuple(f"Δ {ROLES[name]}" for name in names)
+    title = "RNA against plain at equal hyperparameters"
+    command = commands.sweep(study, "method=npo", "retain=mse", "seed=0,1,2")
+    return Table(
+        "equal_hyperparameters", title, columns, rows, _said_of(study) + notes, _digits(study), signed, command
+    )
+
+
+def matched(study: Study, curves: Sequence[TradeOff]) -> Table:
+    """RNA − plain at the same forget score, along the trade-off curves over α."""
+    shown = [item for item in curves if item.results]
+    columns = ["method", "ν", "α values (RNA, plain)", "forget range", "Δ retain", "Δ perturbed retain"]
+    columns += ["area, perturbed", "perturbed retain"]
+    rows: list[list[Cell]] = []
+    for item in shown:
+        retain, perturbed = item.results.get("retain"), item.results.get("perturbed")
+        one = perturbed or retain
+        assert one is not None
+        rows.append(
+            [
+                item.method,
+                f"{item.nu:g}",
+                f"{item.alphas[0]}, {item.alphas[1]}",
+                f"{one.low:.1f} to {one.high:.1f}",
+                retain.mean if retain else None,
+                perturbed.mean if perturbed else None,
+                perturbed.area if perturbed else None,
+                compare.intervals.word(perturbed.mean, study.better) if perturbed else None,
+            ]
+        )
+    notes = [
+        "Mean vertical distance between the curves RNA and plain draw over α, over the forget scores both reach; "
+        "area: the same, not divided by the width of that range.",
+        "Each seed's curve joins its points in the order of their forget score.",
+    ]
+    lacking = [
+        f"{item.method} at ν = {item.nu:g} ({item.alphas[0]}, {item.alphas[1]})" for item in curves if not item.results
+    ]
+    if lacking:
+        needed = (
+            f"Missing, as {compare.MIN_ALPHAS} values of α each (RNA, plain) and overlapping forget scores are needed: "
+        )
+        notes.append(needed + "; ".join(lacking) + ".")
+    signed = ("Δ retain", "Δ perturbed retain", "area, perturbed")
+    title = "RNA against plain at matched forgetting"
+    command = commands.more_alphas(study, curves[0].rna[0]) if curves else None
+    return Table("matched_forgetting", title, columns, rows, _said_of(study) + notes, _digits(study), signed, command)
+
+
+def rates(study: Study, found: Sequence[Comparison]) -> Table:
+    """Reduction and recovery rates on the perturbed task, beside the recovery rates of the paper's Section 6.2."""
+    published = paper()["recovery"]["by_method"]
+    columns = ["method", "ν", "seeds", "reduction %", "recovery %", "paper’s recovery %", "difference", "settings"]
+    rows: list[list[Cell]] = []
+    undefined = 0
+    for item in found:
+        made = compare.rates(study, item)
+        if made is not None:
+            number = published.get(item.method)
+            gap = made.recovery.value - number if made.recovery is not None and number is not None else None
+            recovery: Cell = made.recovery if made.recovery is not None else "undefined"
+            rows.append(
+                [
+                    item.method,
+                    f"{item.rna.first.nu:g}",
+                    len(item.seeds),
+                    made.reduction,
+                    recovery,
+                    number,
+                    gap,
+                    compare.hyperparameters(item.rna.first),
+                ]
+            )
+            undefined += made.undefined
+    command = commands.sweep(study, "method=npo", "retain=mse", "seed=0,1,2")
+    notes = ["Means over seeds of each seed's rates; reduction is the plain method's."]
+    notes += [_beside(study, "Section 6.2")]
+    notes += (
+        [f"{undefined} seeds left out: base and plain are equal there, so recovery is undefined."] if undefined else []
+    )
+    return Table(
+        "rates", "Reduction and recovery of perturbed accuracy", columns, rows, notes, 1, ("difference",), command
+    )
+
+
+def _beside(study: Study, where: str) -> str:
+    config, published = study.config, paper()
+    return (
+        f"Measured: model {config['model']['name']}, eval {config['eval']['name']}. "
+        f"Paper: model {published['model']}, eval {published['eval']} ({published['source']}, {where}). "
+        "The difference is measured − paper; between different models it is no error of either."
+    )
+
+
+def selected_nu(study: Study, found: Sequence[Comparison]) -> Table:
+    """Table 1: the ν chosen for each n-gram task, beside the paper's."""
+    published = paper()["nu"]["by_ngram"]
+    rows: list[list[Cell]] = []
+    for n, by_method in published.items():
+        task = _ngram_task(study, int(n))
+        for method, number in by_method.items():
+            best = _best(study, [item for item in found if item.method == method], task) if task else None
+            if best is not None:
+                rows.append([f"{n}-gram", method, best, number, best - number])
+    columns = ["perturbed by", "method", "ν", "paper’s ν", "difference"]
+    notes = [_beside(study, "Table 1")]
+    command = commands.sweep(study, "method=npo", "retain=mse", "noise.nu=0.01,0.014,0.02,0.04", "seed=0,1,2")
+    return Table(
+        "table1",
+        "Beside the paper’s Table 1 · Selected noise scale ν by n-gram",
+        columns,
+        rows,
+        notes,
+        3,
+        ("difference",),
+        command,
+    )
+
+
+def _best(study: Study, found: Sequence[Comparison], task: str) -> float | None:
+    """The ν with the best mean on a task, on the select half where there is one."""
+    scored: list[tuple[float, float]] = []
+    for item in found:
+        scores = [trial.score(task, "select") or trial.score(task) for trial in item.rna.trials]
+        values = [score.value for score in scores if score is not None]
+        if values:
+            scored.append((study.better * sum(values) / len(values), item.rna.first.nu))
+    return max(scored)[1] if len({nu for _, nu in scored}) > 1 else None
+
+
+def _ngram_task(study: Study, n: int) -> str | None:
+    """The study's task that is perturbed by the most similar n-grams."""
+    for trial in study.trials:
+        for item in trial.evaluations:
+            if item.ngram == (n, "high"):
+                return item.task
+    return None
+
+
+def ngram(study: Study, picks: dict[str, Chosen | None], n: str) -> Table:
+    """Tables 2 to 5: forget, retain and n-gram perturbed retain beside the paper's.
+
+    Where no n-gram task was judged, Table 2 shows the keyword-perturbed one and says so; the others are missing.
+    """
+    published = paper()["accuracy"][n]
+    task, other = _ngram_task(study, int(n)), False
+    if task is None and n == "2" and study.has("perturbed"):
+        task, other = "perturbed", True
+    columns = ["method", ""]
+    labels = {"forget": "forget", "retain": "retain", "perturbed": "perturbed"}
+    for label in labels.values():
+        columns += [f"{label}, measured", f"{label}, paper", f"Δ {label}"]
+    rows: list[list[Cell]] = []
+    for method, by_arm in published["rows"].items():
+        pick = picks.get(method)
+        if pick is None or task is None or study.kind != "choice":
+            continue
+        for arm, condition in (("plain", pick.comparison.plain), ("rna", pick.comparison.rna)):
+            cells: list[Cell] = []
+            for label, number in zip(labels, by_arm[arm], strict=True):
+                measured = condition.estimate(study, task if label == "perturbed" else label)
+                cells += [measured, number, measured.value - number if measured else None]
+            rows.append([method, "with RNA" if arm == "rna" else "plain", *cells])
+    notes = [_beside(study, f"Table {published['table']}"), *published["slips"]]
+    if other:
+        notes.insert(1, f"Measured here with the keyword “{study.config['eval'].get('keyword')}”, not with {n}-grams.")
+    signed = tuple(f"Δ {label}" for label in labels.values())
+    title = f"Beside the paper’s Table {published['table']} · {published['title']}"
+    command = f"python -m rna.analyze harmful_ngrams --n {n}"
+    return Table(f"table{published['table']}", title, columns, rows, notes, 1, signed, command)
+
+
+def all_conditions(study: Study) -> Table:
+    """Every condition's mean scores: what was run, averaged over seeds and nothing else."""
+    names = [name for name in ROLES if study.has(name)]
+    columns = ["method", "", "ν", "seeds", *(ROLES[name] + _arrow(study, name) for name in names), "settings"]
+    rows = [_row(study, item, names) for item in compare.conditions(study)]
+    rows = [[*row[:4], *row[6:]] for row in rows]  # without difference and verdict
+    return Table("conditions", "Every setting that was run", columns, rows, _said_of(study), _digits(study))
+
+
+def costs(study: Study) -> Table:
+    """What the trials took: training and evaluation time, speed and memory."""
+    columns = ["method", "", "trials", "training s", "evaluation s", "tokens/s", "peak memory GiB", "total h"]
+    rows: list[list[Cell]] = []
+    for method in study.methods:
+        for arm, label in (("plain", "plain"), ("rna", "with RNA")):
+            trials = [trial for trial in study.trials if trial.method == method and trial.arm == arm]
+            if not trials:
+                continue
+            train = [float(trial.facts["seconds"]) for trial in trials if trial.facts["seconds"]]
+            judge = [trial.seconds_evaluating for trial in trials if trial.seconds_evaluating]
+            curves = [trial.curve.get("train/tokens_per_second") or [] for trial in trials]
+            speed = [sum(value for _, value in curve) / len(curve) for curve in curves if curve]
+            memory = [trial.facts["memory"] / 2**30 for trial in trials if trial.facts["memory"]]
+            total = (sum(train) + sum(judge)) / 3600
+            means: list[Cell] = [_mean(train), _mean(judge), round(_mean(speed)) if speed else None, _mean(memory)]
+            rows.append([method, label, len(trials), *means, total])
+    notes = ["Means over trials; memory is the process's peak, or the GPU's allocations where there is one."]
+    return Table("costs", "What the trials took", columns, rows, notes, 2)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return over_seeds(values).value if values else math.nan
+
+
+def failed(failures: Sequence[Failure]) -> Table:
+    """Trials that stopped, and why."""
+    rows: list[list[Cell]] = [[item.method, item.seed, item.reason, item.message, item.name] for item in failures]
+    return Table("failures", "Trials that stopped", ["method", "seed", "reason", "message", "record"], rows)
+
+
+def score_text(score: Score | None, digits: int) -> str:
+    """A trial's own score with its standard error over questions."""
+    return "–" if score is None else f"{score.value:.{digits}f} ± {score.stderr:.{digits}f}".replace("-", "−")
