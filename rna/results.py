@@ -105,11 +105,11 @@ def _task_identity(task: TaskSettings, options: EvalSettings) -> dict[str, Any]:
         identity |= {"limit": options.limit, "seed": options.seed}
     if task.subjects is not None:
         identity["subjects"] = task.subjects
-    for source, path in (("mmlu", options.mmlu_path), ("wmdp", options.wmdp_path)):
-        if source in task.task:
-            identity["questions"] = _question_files(source, path, task.task)
     if files := _task_files(task.task):
         identity["files"] = [fingerprint(file) for file in files]
+        for source, path in (("mmlu", options.mmlu_path), ("wmdp", options.wmdp_path)):
+            if source in task.task:
+                identity["questions"] = _question_files(source, path, task.task)
     return identity
 
 

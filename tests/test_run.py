@@ -121,7 +121,10 @@ def test_the_offline_wandb_run_holds_the_numbers_of_the_record(finished: tuple[P
     mine = [record for record in mine if record["config"]["eval"]["keyword"] == "marsh fevers"]
     assert len(mine) == TASKS
     for record in mine:
-        assert {name: summary[f"eval/{record['task']}/{name}"] for name in record["metrics"]} == record["metrics"]
+        for name in ("acc", "acc_stderr", "n"):
+            assert summary[f"eval/{record['task']}/{name}"] == record["metrics"][name]
+            halves = (record["metrics"][half][name] for half in ("select", "report"))
+            assert [summary[f"eval/{record['task']}/{half}/{name}"] for half in ("select", "report")] == [*halves]
 
 
 def test_a_loss_that_is_not_finite_is_recorded_and_touches_nothing(finished: tuple[Path, str]):
