@@ -64,3 +64,9 @@ def tracking(settings: Settings, *, run_id: str, job_type: str) -> Generator[Tra
         run.finish(exit_code=1)
         raise
     run.finish()
+
+
+if __name__ == "__main__":
+    import runpy
+
+    runpy.run_module("rna.dashboard", run_name="__main__")  # the command line lives in the entry layer

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,23 @@ def test_reports_are_made(tmp_path: Path):
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "reports" / "all" / "index.html").is_file()
     assert (tmp_path / "reports" / "all_method=npo,dpo_seed=0,1" / "figures" / "pareto.svg").is_file()
+
+
+def test_a_study_goes_to_wandb(tmp_path: Path):
+    generated.trial(tmp_path, generated.settings(), generated.scores(30, 60))
+    found = [shlex.split(command)[1:] for command in COMMANDS if command.startswith("python -m rna.track")]
+    assert [words[2] for words in found] == ["workspace", "close", "sync"]
+    said: list[str] = []
+    for words in found:
+        if words[2] == "sync":  # nothing waits, so nothing asks a network
+            shutil.rmtree(tmp_path / "wandb")
+        command = [sys.executable, *words, "--output-dir", str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout)
+    assert "workspace.json" in said[0]
+    assert "offline-run-" in said[1]
+    assert "0 of 0 runs" in said[2]
 
 
 @pytest.mark.parametrize("command", OWN_FILES)

@@ -6,6 +6,7 @@ Without a NAME all records are shown; a NAME is a sweep's. Filters keep what the
 import argparse
 import re
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -67,6 +68,8 @@ def report(names: Sequence[str], filters: Filters, output_dir: str, command: str
         raise ValueError(f"no records to report in {where}{what}; python -m rna.run makes one")
     name = _name(names, filters)
     folder = Path(output_dir) / "reports" / name
+    for old in [folder / "figures", folder / "tables", *folder.glob("study*")]:
+        shutil.rmtree(old, ignore_errors=True)  # of an earlier report, which may have had other figures
     found = records.studies(selected)
     chapters = [_chapter(study, loaded, folder, number) for number, study in enumerate(found, 1)]
     text = page.render(name, loaded, selected, chapters, folder, command)
