@@ -1,5 +1,6 @@
 """Work on several arms, side by side where they are small, and show how far each one is."""
 
+import multiprocessing
 import os
 import sys
 import time
@@ -26,7 +27,8 @@ def work_on(rows: list[Arm]) -> None:
         Interrupted: at SIGTERM, when the arms in work have written their checkpoints.
     """
     threads = rows[0].settings.model.threads
-    workers = min(len(rows), (os.cpu_count() or 1) // threads) if threads else 1
+    inside = multiprocessing.current_process().daemon  # a pool's worker has one core and no workers of its own
+    workers = min(len(rows), (os.cpu_count() or 1) // threads) if threads and not inside else 1
     with display() as tell:
         failures = _in_turn(rows, tell) if workers <= 1 else _side_by_side(rows, workers, tell)
     if failures:

@@ -34,9 +34,20 @@ def main() -> None:
     hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
 
 
-def job(composed: "DictConfig") -> None:
-    """One trial of the command line or of a sweep."""
-    guarded(lambda: run(config.check(composed)))
+def job(composed: "DictConfig") -> dict[str, Any] | None:
+    """One trial of the command line, or of a sweep: it gets the trial's key and metrics, and its failures as they are."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        return guarded(lambda: run(config.check(composed)))
+    from rna import lookup
+
+    config.register_resolvers()  # this process may be a worker
+    settings = config.check(composed)
+    run(settings)
+    where = lookup.address_of(settings)
+    return {"key": where["key"], **(lookup.metrics(where) or {})}
 
 
 def guarded(action: Callable[[], Any]) -> None:
