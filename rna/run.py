@@ -29,8 +29,9 @@ def main() -> None:
     config.register_resolvers()
     arguments = get_args_parser().parse_args()
     asks_hydra = any((arguments.help, arguments.hydra_help, arguments.info, arguments.cfg))
-    if not arguments.multirun and not asks_hydra:
-        guarded(lambda: config.check(compose(arguments.overrides, arguments.config_dir)))
+    if not asks_hydra:
+        overrides, folder = arguments.overrides, arguments.config_dir
+        guarded(lambda: compose_fixed(overrides, folder) if arguments.multirun else config.check(compose(overrides, folder)))
     hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
 
 
@@ -126,6 +127,18 @@ def compose(overrides: list[str], config_dir: str | None) -> "DictConfig":
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
             raise ValueError(_explained(error, overrides)) from None
+
+
+def compose_fixed(overrides: list[str], config_dir: str | None) -> "DictConfig":
+    """Compose what a sweep's trials share: all overrides but the swept ones. Raises ValueError like `compose`."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        raise ValueError(_explained(error, overrides)) from None
+    return compose([item.input_line or "" for item in parsed if not item.is_sweep_override()], config_dir)
 
 
 def _explained(error: Exception, overrides: list[str]) -> str:

@@ -28,10 +28,13 @@ class JobFailed(RuntimeError):
 class GpuPoolLauncher(Launcher):
     """The plugin: options as in `GpuPoolConf`."""
 
+    wait, survives = True, False
+
     def __init__(self, gpus: int | None, trials_per_gpu: int, processes: int | None) -> None:
         self.assigned = assignment(visible_gpus(os.environ), gpus, trials_per_gpu, processes, os.cpu_count() or 1)
         self.pool: Any = None
         self.tickets: dict[int, int] = {}  # ticket -> job number
+        self.jobs: dict[int, str] = {}  # a cluster's ids: none here
         self.shared: bytes = b""
 
     @property
@@ -53,7 +56,7 @@ class GpuPoolLauncher(Launcher):
             self.close()
         return [found[number] for number in sorted(found)]
 
-    def start(self, overrides: list[str], number: int) -> str:
+    def start(self, overrides: list[str], number: int, _title: str = "") -> str:
         """Queue a job, and say where its log will be."""
         import cloudpickle
 
@@ -64,7 +67,7 @@ class GpuPoolLauncher(Launcher):
             self.pool = Pool(self.assigned)
             about = (self.hydra_context, self.task_function, self.config, Singleton.get_state(), sys.path)
             self.shared = cloudpickle.dumps(about)
-        composed = _composed(self.hydra_context, self.config, overrides, number)
+        composed = composed_job(self.hydra_context, self.config, overrides, number)
         log = Path(str(composed.hydra.sweep.dir)).absolute() / str(composed.hydra.sweep.subdir) / LOG
         self.tickets[self.pool.submit(serve, self.shared, overrides, number, str(log))] = number
         return str(log)
@@ -83,7 +86,7 @@ class GpuPoolLauncher(Launcher):
             elif isinstance(event.error, JobFailed):
                 ended.append((number, cloudpickle.loads(event.error.args[0])))
             else:
-                ended.append((number, _failed(event.error)))
+                ended.append((number, failed_job(event.error)))
         return ended
 
     def stop(self, number: int) -> None:
@@ -118,7 +121,7 @@ def serve(shared: bytes, overrides: list[str], number: int, log: str, _tell: Any
         fresh_peaks()
         Singleton.set_state(state)
         setup_globals()
-        composed = _composed(context, config, overrides, number)
+        composed = composed_job(context, config, overrides, number)
         ended = run_job(
             hydra_context=context,
             task_function=function,
@@ -158,7 +161,7 @@ def _pickled_failure(ended: JobReturn) -> bytes:
         return cloudpickle.dumps(ended)
 
 
-def _composed(context: HydraContext, config: DictConfig, overrides: list[str], number: int) -> DictConfig:
+def composed_job(context: HydraContext, config: DictConfig, overrides: list[str], number: int) -> DictConfig:
     composed = context.config_loader.load_sweep_config(config, overrides)
     with open_dict(composed):
         composed.hydra.job.id = str(number)
@@ -166,7 +169,7 @@ def _composed(context: HydraContext, config: DictConfig, overrides: list[str], n
     return composed
 
 
-def _failed(error: BaseException) -> JobReturn:
+def failed_job(error: BaseException) -> JobReturn:
     if isinstance(error, SystemExit):
         error = RuntimeError(f"it ended with exit code {error.code}")
     made = JobReturn()

@@ -15,7 +15,7 @@ class RnaOptunaConf:
     sampler: str | None = None  # grid | random | tpe | nsga2; None: grid
     seed: int = 0  # of the sampler
     params: dict[str, Any] | None = None  # overrides, as on the command line, which wins
-    objectives: dict[str, str] | None = None  # metric -> minimize | maximize; None: the store's, or the returned value
+    objectives: Any = None  # {METRIC: minimize | maximize, …}; None: the store's choice, or the returned value
     direction: str = "minimize"  # of a returned value
     constraints: list[str] = field(default_factory=list)  # "METRIC <= NUMBER" or "METRIC >= NUMBER"
     n_trials: int | None = None  # of random, tpe, nsga2

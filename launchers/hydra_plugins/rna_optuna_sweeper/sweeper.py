@@ -6,6 +6,7 @@ other is called for one trial after another.
 """
 
 import importlib
+import itertools
 import math
 import os
 import platform
@@ -32,7 +33,7 @@ from .config import RnaOptunaConf
 if TYPE_CHECKING:
     from rna.ledger import Trial
 
-    from .study import Brain, Constraint, Mirror
+    from ._study import Brain, Constraint, Mirror
 
 TRY_AGAIN = ("killed", "hung", "preempted", "out of memory", "timeout")  # another time may end otherwise
 PATIENCE = 60.0  # seconds that trials have to write a checkpoint when the sweep is stopped
@@ -51,12 +52,14 @@ class OneByOne:
     """Any Hydra launcher, called for one trial after another."""
 
     places = 1
+    wait, survives = True, False
 
     def __init__(self, launcher: Any) -> None:
         self.launcher = launcher
+        self.jobs: dict[int, str] = {}
         self.next: tuple[list[str], int] | None = None
 
-    def start(self, overrides: list[str], number: int) -> str | None:
+    def start(self, overrides: list[str], number: int, _title: str) -> str | None:
         self.next = (overrides, number)
         return None
 
@@ -134,9 +137,12 @@ class RnaOptunaSweeper(Sweeper):
         Raises:
             ValueError: if more than one trial at a time is asked of a launcher that cannot do that.
         """
-        made = Plugins.instance().instantiate_launcher(
-            hydra_context=self.hydra_context, task_function=self.task_function, config=self.config
-        )
+        try:
+            made = Plugins.instance().instantiate_launcher(
+                hydra_context=self.hydra_context, task_function=self.task_function, config=self.config
+            )
+        except HydraException as error:
+            raise ValueError(one_line(error.__cause__ or error)) from None
         if hasattr(made, "start"):
             return made
         if (self.options.n_jobs or 1) > 1:
@@ -166,6 +172,7 @@ class Sweep:
         self.began = time.monotonic()
         self.stopping: int | None = None  # by which signal
         self.full: str | None = None  # what a trial said of the disk
+        self.left_alone = False  # jobs were submitted, and nobody waits for them
         self.said, self.said_at = "", 0.0
         self.took: list[float] = []
         self.brain: Brain | None = None
@@ -179,30 +186,32 @@ class Sweep:
 
         import optuna
 
-        from . import study
+        from . import _study as study
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.constraints = [study.constraint(said) for said in self.options.constraints]
         self._check_space()
+        launcher = self.plugin.launcher()
+        self._take_over(launcher)
         fresh = self._queue_cells()
         self._address(fresh)
         self.objectives = self._objectives()
         for trial in self.trials.values():
-            self._recall(trial)
+            if trial.number not in self.running:
+                self._recall(trial)
         storage = study.open_storage(self.options.storage, self.folder)
-        launcher = self.plugin.launcher()
         places = self.options.n_jobs or launcher.places
         self._keep_spec()
         ordered = [self.trials[number] for number in sorted(self.trials)]
         for trial in ordered:
             ledger.save(self.folder, trial)
-        ledger.clear_beats(self.folder)
+        ledger.clear_beats(self.folder, [self.trials[number] for number in self.running])
         directions = list(self.objectives.values())
         self.mirror = study.mirror(storage, self.folder.name, self.space, directions, ordered)
         if self.sampler != "grid":
             self.brain = study.brain(self.sampler, self.options.seed, self.space, directions, ordered)
-        queue = deque(trial for trial in ordered if not trial.over)
-        if (done := sum(trial.status == ledger.DONE for trial in ordered)) or not queue:
+        queue = deque(trial for trial in ordered if trial.status == ledger.QUEUED)
+        if done := sum(trial.status == ledger.DONE for trial in ordered):
             self._print(f"{done} of {self._total()} trials are done already")
         try:
             with signals.noted(*signals.STOPS, *signals.WARNINGS) as heard:
@@ -226,12 +235,18 @@ class Sweep:
                 return
             for number, ended in launcher.poll(0.2):
                 self._ended(self.trials[number], ended, queue)
+            self._note_jobs(launcher)
+            if not launcher.wait and not queue and launcher.settled():
+                self._note_jobs(launcher)
+                self.left_alone = True
+                return
             self._end_hung(launcher)
             if heard.pending:
                 number, heard.pending[:] = heard.pending[0], []
                 launcher.signal(number)
                 if number in (signal.SIGTERM, signal.SIGINT):
-                    if self.stopping is not None:
+                    if self.stopping is not None or launcher.survives:
+                        self.stopping = number
                         return
                     self.stopping, deadline = number, time.monotonic() + PATIENCE
                     self._print(f"stopping; {len(self.running)} trials write their checkpoints")
@@ -286,32 +301,43 @@ class Sweep:
         assert self.options.n_trials is not None
         return self.options.n_trials
 
-    def _queue_cells(self) -> "list[Trial]":
-        """Requeue what died, and queue a grid's cells that are new; what died in earlier lives keeps its number."""
+    def _take_over(self, launcher: Any) -> None:
+        """Of the trials in work in an earlier life: watch those that outlived it, and requeue those that died."""
         from rna import ledger
-        from rna.ledger import Trial
 
         for trial in self.trials.values():
-            if trial.status == ledger.RUNNING:
+            if trial.status != ledger.RUNNING:
+                continue
+            if launcher.survives and trial.job:
+                launcher.adopt(trial.number, trial.job)
+                self.running[trial.number] = time.monotonic()
+            else:
                 end_survivor(ledger.last_beat(self.folder, trial))
                 trial.status, trial.token = ledger.QUEUED, ""
+
+    def _queue_cells(self) -> "list[Trial]":
+        """Queue a grid's cells that are new."""
+        from rna.ledger import Trial
+
         if self.sampler != "grid":
             return []
         known = {tuple(trial.cell) for trial in self.trials.values()}
-        number = max(self.trials, default=-1) + 1
         fresh: list[Trial] = []
         for cell in self.space.cells():
             if tuple(cell) not in known:
-                fresh.append(Trial(number, cell, self.space.params(cell)))
-                number += 1
-        self.trials |= {trial.number: trial for trial in fresh}
+                fresh.append(Trial(self._free_number(), cell, self.space.params(cell)))
+                self.trials[fresh[-1].number] = fresh[-1]
         return fresh
+
+    def _free_number(self) -> int:
+        """The lowest that no trial has: where a trial's file was lost, its number comes back, and with it its cell."""
+        return next(number for number in itertools.count() if number not in self.trials)
 
     def _address(self, fresh: "list[Trial]") -> None:
         """Where each trial's record lies: composed once a cell, and again where configuration or code have changed.
 
         Raises:
-            ValueError: if no cell of the sweep is one that can be run, with what is wrong with the first.
+            ValueError: for a cell that cannot be composed, or if the app's checks refuse every one.
         """
         from rna import ledger
 
@@ -319,13 +345,16 @@ class Sweep:
             return
         spec = ledger.read_json(self.folder / "sweep.json") or {}
         changed = "fingerprint" in spec and spec["fingerprint"] != self._fingerprint()
-        todo = list(self.trials.values()) if changed else fresh + [t for t in self.trials.values() if not t.address]
+        there = [trial for trial in self.trials.values() if trial.number not in self.running]
+        todo = there if changed else fresh + [trial for trial in there if not trial.address]
         before = {trial.number: (trial.address or {}).get("key") for trial in todo}
         refused: list[tuple[Trial, str]] = []
         started = told = time.monotonic()
         for count, trial in enumerate({trial.number: trial for trial in todo}.values()):
             try:
                 trial.address = self._composed(trial.cell)
+            except HydraException as error:
+                raise ValueError(f"{trial.name}: {one_line(error)}") from None
             except ValueError as error:
                 refused.append((trial, str(error)))
             if time.monotonic() - told > 5:
@@ -348,29 +377,25 @@ class Sweep:
             self._print(f"configuration or code has changed since this sweep began: {what if moved else 'same trials'}")
 
     def _composed(self, cell: Sequence[str]) -> dict[str, Any]:
-        """A cell's address. Raises ValueError if it cannot be composed or fails the app's checks."""
-        try:
-            composed = self.plugin.hydra_context.config_loader.load_sweep_config(
-                self.plugin.config, [*self.space.fixed, *cell]
-            )
-        except HydraException as error:
-            raise ValueError(one_line(error)) from None
+        """A cell's address. Raises HydraException if it cannot be composed, ValueError if the app's checks refuse it."""
+        composed = self.plugin.hydra_context.config_loader.load_sweep_config(
+            self.plugin.config, [*self.space.fixed, *cell]
+        )
         with read_write(composed), open_dict(composed):
             del composed["hydra"]
         return self.store.address(composed)
 
     def _objectives(self) -> dict[str, str]:
         """Metric -> direction. Raises ValueError for a direction or a metric that does not exist."""
-        from . import study
+        from . import _study as study
 
         address = next((trial.address for trial in self.trials.values() if trial.address), None)
         if address is None and self.store is not None:  # nothing is known before the first draw
             address = self._composed([axis.override(_first(axis)) for axis in self.space.axes])
-        given = dict(self.options.objectives or {})
-        for metric, direction in [*given.items(), ("", self.options.direction)]:
-            if direction not in study.DIRECTIONS:
-                key = f"hydra.sweeper.objectives.{metric}" if metric else "hydra.sweeper.direction"
-                raise ValueError(f"{key}={direction}: {search_space.nearest(direction, study.DIRECTIONS)}")
+        given = check_objectives(self.options.objectives)
+        if self.options.direction not in study.DIRECTIONS:
+            allowed = search_space.nearest(self.options.direction, study.DIRECTIONS)
+            raise ValueError(f"hydra.sweeper.direction={self.options.direction}: {allowed}")
         if address is not None:
             names = self.store.names(address)
             study.check_metrics("hydra.sweeper.objectives", list(given), names)
@@ -403,7 +428,7 @@ class Sweep:
         """
         from rna import ledger
 
-        from . import study
+        from . import _study as study
 
         study.check_metrics("hydra.sweeper.objectives", list(self.objectives), list(trial.metrics))
         study.check_metrics("hydra.sweeper.constraints", [item.metric for item in self.constraints], list(trial.metrics))
@@ -427,8 +452,7 @@ class Sweep:
                 return trial
         while self.brain is not None and len(self.trials) < self._total():
             taken = {tuple(trial.cell) for trial in self.trials.values()}
-            number = max(self.trials, default=-1) + 1
-            trial = self.brain.draw(number, taken)
+            trial = self.brain.draw(self._free_number(), taken)
             if trial is None:
                 self._print(f"every combination has been drawn: {len(self.trials)} trials, no more")
                 self.options.n_trials = len(self.trials)
@@ -437,8 +461,8 @@ class Sweep:
             if self.store is not None:
                 try:
                     trial.address = self._composed(trial.cell)
-                except ValueError as error:
-                    self._fail(trial, "bad config", str(error))
+                except (ValueError, HydraException) as error:
+                    self._fail(trial, "bad config", one_line(error))
                     continue
             if not self._done_elsewhere(trial):
                 return trial
@@ -461,9 +485,22 @@ class Sweep:
         owner = _quoted(ledger.owner_value(self.folder, trial))
         ours = [f"++hydra.job.env_set.{ledger.OWNER}={owner}", f"hydra.sweeper.study_name={_quoted(self.folder.name)}"]
         self.running[trial.number] = time.monotonic()
-        trial.log = launcher.start([*self.space.fixed, *trial.cell, *ours], trial.number)
+        where = trial.address or {}
+        title = f"{where['title']}-s{where['seed']}" if "title" in where else trial.name
+        trial.job = None
+        trial.log = launcher.start([*self.space.fixed, *trial.cell, *ours], trial.number, title)
         if trial.log:
             ledger.save(self.folder, trial)
+
+    def _note_jobs(self, launcher: Any) -> None:
+        """Write down under which ids a cluster knows the trials: by these another life finds them again."""
+        from rna import ledger
+
+        for number, job in launcher.jobs.items():
+            trial = self.trials[number]
+            if trial.job != job:
+                trial.job = job
+                ledger.save(self.folder, trial)
 
     def _ended(self, trial: "Trial", ended: JobReturn, queue: "deque[Trial]") -> None:
         from rna import ledger
@@ -481,7 +518,7 @@ class Sweep:
         error: BaseException = ended._return_value
         reason = "hung" if trial.reason == "hung" else reason_of(error)
         message = one_line(error) or type(error).__name__
-        if self.store is not None and reason in TRY_AGAIN and self._recall(trial):  # killed after its last word
+        if self.store is not None and self._recall(trial):  # killed after its last word
             return self._settle(trial)
         if reason == "disk full":
             self.full = message
@@ -572,6 +609,9 @@ class Sweep:
         if self.full:
             raise OSError(self.full)
         counts = Counter(trial.status for trial in self.trials.values())
+        if self.left_alone:
+            self._print(f"{len(self.running)} trials are with the cluster; python -m rna.sweep status {self.folder.name}")
+            return counts[ledger.FAILED]
         self._print(f"{counts[ledger.DONE]} done, {counts[ledger.FAILED]} failed; {self.folder}")
         done = [trial for trial in self.trials.values() if trial.status == ledger.DONE]
         if self.options.finish:
@@ -606,6 +646,20 @@ def check_sampler(options: RnaOptunaConf, space: search_space.Space) -> str:
     if options.n_trials is None or options.n_trials < 1:
         raise ValueError(f"hydra.sweeper.n_trials={options.n_trials}: {sampler} needs a whole number ≥ 1")
     return sampler
+
+
+def check_objectives(given: Any) -> dict[str, str]:
+    """Raises ValueError for what is no mapping of metrics to directions."""
+    from ._study import DIRECTIONS
+
+    if given is not None and not hasattr(given, "items"):
+        raise ValueError(f"hydra.sweeper.objectives={given}: allowed: {{METRIC: minimize}}, {{METRIC: maximize}}")
+    objectives = {str(metric): str(direction) for metric, direction in (given or {}).items()}
+    for metric, direction in objectives.items():
+        if direction not in DIRECTIONS:
+            allowed = search_space.nearest(direction, DIRECTIONS)
+            raise ValueError(f"hydra.sweeper.objectives.{metric}={direction}: {allowed}")
+    return objectives
 
 
 def reason_of(error: BaseException) -> str:
@@ -657,7 +711,9 @@ def end_survivor(told: dict[str, Any]) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    return " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    """What an error says, without the list of folders that Hydra looked into."""
+    said = str(error).partition("Config search path:")[0].partition("full_key:")[0]
+    return " ".join(line.strip() for line in said.splitlines() if line.strip())
 
 
 def _first(axis: search_space.Axis) -> Any:

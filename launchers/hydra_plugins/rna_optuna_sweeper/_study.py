@@ -1,4 +1,7 @@
-"""The Optuna study as a view of the ledger: mended where torn, compared on every start, made anew where it differs."""
+"""The Optuna study as a view of the ledger: mended where torn, compared on every start, made anew where it differs.
+
+Hydra imports every module of its plugins at every start, but for those whose name begins like this one's.
+"""
 
 import json
 import random
@@ -255,7 +258,8 @@ class Brain:
             self.study.enqueue_trial(self.space.params(cell))
             asked = self.study.ask(distributions)
         self.numbers[number] = asked.number
-        return Trial(number, cell, dict(asked.params), attributes=dict(asked.system_attrs))
+        stored = self.study.get_trials(deepcopy=False)[asked.number]
+        return Trial(number, cell, dict(stored.params), attributes=dict(stored.system_attrs))
 
 
 def brain(sampler: str, seed: int, space: Space, directions: list[str], trials: Sequence[Trial]) -> Brain:
