@@ -72,7 +72,7 @@ def metrics(where: Address) -> Metrics | None:
     found = {name: _record(where, key) for name, key in where["evals"].items()}
     if trained is None or any(record is None for record in found.values()):
         return None
-    flat: Metrics = {name: value for name, value in (trained.get("curve") or [{}])[-1].items()}
+    flat: Metrics = dict((trained.get("curve") or [{}])[-1])
     judged = {name: record["metrics"] for name, record in found.items() if record is not None}
     if where["kind"] == "perplexity":
         judged = judged.get("perplexity", {})
@@ -147,15 +147,12 @@ def objectives(where: Address) -> dict[str, str]:
     return {f"eval/{next(iter(where['roles']))}/acc": "maximize"}
 
 
-def fingerprint(composed: "DictConfig") -> str:
-    """What the addresses of a sweep depend on: the options, the settings all trials share, the files they name, the
-    version of the numerics."""
-    from omegaconf import OmegaConf
-
-    files = sorted(file for file in CONF.rglob("*.yaml"))
-    told = [NUMERICS, __version__, OmegaConf.to_yaml(composed), [[str(f), f.read_text(encoding="utf-8")] for f in files]]
-    named = sorted({text for text in _texts(OmegaConf.to_container(composed, resolve=False)) if "/" in text})
-    for path in (Path(text).expanduser() for text in named):
+def fingerprint(common: dict[str, Any]) -> str:
+    """What the addresses of a sweep depend on: the settings that its trials have in common, as they stand before
+    interpolation, the options, the files they name, the version of the numerics."""
+    files = sorted(CONF.rglob("*.yaml"))
+    told: list[Any] = [NUMERICS, __version__, common, [[file.name, file.read_text(encoding="utf-8")] for file in files]]
+    for path in (Path(text).expanduser() for text in sorted({text for text in _texts(common) if "/" in text})):
         if path.is_file():
             told.append([str(path), path.stat().st_size, path.stat().st_mtime_ns])
     return digest(told)

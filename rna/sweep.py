@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 # Student's t, two-sided 95 %, for 1 to 30 degrees of freedom
-T_95 = (
-    (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-    + (2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086)
-    + (2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)
-)
+T_95 = [
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
+]
 Z_95 = 1.959964
 ROLES = {"forget": "↓", "retain": "↑", "perturbed": "↑", "neutral": "", "related": "↑"}
 
@@ -90,7 +90,7 @@ def existing(sweeps: Path, name: str) -> Path:
 
 
 def current(folder: Path) -> list[Trial]:
-    """The trials as ledger and records have them: one whose record has come is done, one whose record is gone is not."""
+    """The trials as ledger and records have them: done where there is a record, and not where it is gone."""
     listings: dict[str, set[str]] = {}
     trials = ledger.trials(folder)
     for trial in trials:
@@ -156,28 +156,15 @@ def _size(trial: Trial) -> int | None:
 
 def _composed(sweeps: Path, name: str, overrides: Sequence[str]) -> list[Trial]:
     """The cells of a sweep of conf/sweep, each composed and checked, with the records that exist."""
-    import hydra
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra_plugins.rna_optuna_sweeper import space as search_space
-
     from rna import run
     from rna.settings import CONF
 
     known = sorted(file.stem for file in (CONF / "sweep").glob("*.yaml"))
     if name not in known:
         raise ValueError(f"{name}: neither a sweep in {sweeps} nor of conf/sweep; {config.nearest(name, known)}")
-    config.register_resolvers()
-    common = [f"output_dir={sweeps.parent}", *overrides]
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        swept = [f"sweep={name}"]
-        master = hydra.compose("config", overrides=swept, return_hydra_config=True)
-        params: dict[str, Any] = dict(master.hydra.sweeper.params or {})
-        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-        space = search_space.parse(parser.parse_overrides([*(f"{k}={v}" for k, v in params.items()), *common]))
     trials: list[Trial] = []
-    for number, cell in enumerate(space.cells()):
-        where = lookup.address(run.compose([*swept, *space.fixed, *cell], None))
+    for number, (cell, composed) in enumerate(run.planned(name, [f"output_dir={sweeps.parent}", *overrides])):
+        where = lookup.address(composed)
         found = lookup.metrics(where)
         status = ledger.QUEUED if found is None else ledger.DONE
         trials.append(Trial(number, cell, address=where, status=status, metrics=found or {}))
@@ -186,9 +173,13 @@ def _composed(sweeps: Path, name: str, overrides: Sequence[str]) -> list[Trial]:
 
 def plan_lines(found: dict[str, Any]) -> list[str]:
     hours, disk = found["hours"], found["disk_bytes"]
-    took = "unknown: no trial was measured yet" if hours is None else (
-        f"{hours:.2f} hours one after the other ({found['seconds_per_trial']:.1f} s a trial, "
-        f"measured on {found['measured_trials']})"
+    took = (
+        "unknown: no trial was measured yet"
+        if hours is None
+        else (
+            f"{hours:.2f} hours one after the other ({found['seconds_per_trial']:.1f} s a trial, "
+            f"measured on {found['measured_trials']})"
+        )
     )
     needed = "unknown: no trial is done yet" if disk is None else f"{disk / 2**20:.1f} MiB"
     said = f"{found['name']}: {found['cells']} cells, {found['done']} done, {found['left']} left"
@@ -208,7 +199,12 @@ def status(folder: Path) -> dict[str, Any]:
         if trial.status == ledger.RUNNING:
             told = ledger.last_beat(folder, trial)
             running.append(
-                {"number": trial.number, "name": trial.name, "phase": told.get("phase", ledger.QUEUED), "log": trial.log}
+                {
+                    "number": trial.number,
+                    "name": trial.name,
+                    "phase": told.get("phase", ledger.QUEUED),
+                    "log": trial.log,
+                }
                 | {key: told.get(key) for key in ("done", "total", "host", "pid", "job")}
                 | {"silent_seconds": round(time.time() - told["time"], 1) if "time" in told else None}
             )
@@ -323,7 +319,9 @@ def _titled(group: list[Trial]) -> str:
 def pareto(rows: Sequence[Row], objectives: dict[str, str]) -> list[bool]:
     """Whether no other row is as good in every objective and better in one."""
     signs = {metric: -1.0 if direction == "maximize" else 1.0 for metric, direction in objectives.items()}
-    costs = [[sign * mean if (mean := row.mean(m)) is not None else math.inf for m, sign in signs.items()] for row in rows]
+    costs = [
+        [sign * mean if (mean := row.mean(m)) is not None else math.inf for m, sign in signs.items()] for row in rows
+    ]
 
     def beaten(one: list[float]) -> bool:
         return any(other != one and all(b <= a for a, b in zip(one, other, strict=True)) for other in costs)
@@ -360,7 +358,9 @@ def leaderboard(folder: Path, sort: str | None = None) -> dict[str, Any]:
 
     rows = sorted(rows, key=lambda row: cost(row, metric))
     usual = {"eval/forget/acc": "minimize", "eval/perturbed/acc": "maximize"}
-    front_of = objectives if len(objectives) > 1 else {name: usual[name] for name in usual if name in names} | objectives
+    front_of = (
+        objectives if len(objectives) > 1 else {name: usual[name] for name in usual if name in names} | objectives
+    )
     front = pareto(rows, front_of)
     constraints: list[str] = spec.get("constraints") or []
     feasible = [row for row in rows if all(_holds(row, said, rows) for said in constraints)]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from rna import config, lookup, results, run
 
@@ -14,7 +15,9 @@ def composed(tmp_path: Path, *overrides: str) -> Any:
 
 
 def write(where: dict[str, Any], **metrics: dict[str, Any]) -> None:
-    results.write(where["output_dir"], where["key"], {"seconds": 3.0, "curve": [{"train/loss": 2.0}, {"train/loss": 1.0}]})
+    results.write(
+        where["output_dir"], where["key"], {"seconds": 3.0, "curve": [{"train/loss": 2.0}, {"train/loss": 1.0}]}
+    )
     for name, key in where["evals"].items():
         found = metrics.get(name, {"acc": 0.5, "acc_stderr": 0.03, "n": 10})
         results.write(where["output_dir"], key, {"metrics": found, "seconds": 4.0})
@@ -37,7 +40,7 @@ def test_metrics_are_flat_and_a_role_is_the_mean_of_its_tasks(tmp_path: Path):
     assert found["eval/forget/n"] == 30
     assert found["eval/forget/report/acc"] == pytest.approx(0.3)
     assert (found["train/loss"], found["seconds"]) == (1.0, 7.0)
-    assert set(lookup.objectives(where)) <= set(lookup.names(where)) and set(lookup.objectives(where)) <= set(found)
+    assert set(lookup.objectives(where)) <= set(lookup.names(where)) & set(found)
     assert {"eval/forget/acc", "eval/perturbed/acc_stderr", "eval/forget_bio/n"} <= set(lookup.names(where))
 
 
@@ -47,10 +50,10 @@ def test_half_a_record_is_none_and_makes_room(tmp_path: Path):
     path = results.path_of(str(tmp_path), where["evals"]["retain"])
     path.write_text(path.read_text()[:20])
     assert lookup.metrics(where) is None
-    assert not path.exists() and path.with_suffix(".broken").exists()
+    assert [path.exists(), path.with_suffix(".broken").exists()] == [False, True]
     results.write(str(tmp_path), where["evals"]["retain"], {"metrics": {"acc": 1.0, "acc_stderr": 0.0, "n": 3}})
     found = lookup.metrics(where)
-    assert found is not None and found["eval/retain/acc"] == 1.0
+    assert (found or {})["eval/retain/acc"] == 1.0
 
 
 def test_seeds_share_a_group_and_nothing_else_does(tmp_path: Path):
@@ -75,7 +78,7 @@ def test_the_fingerprint_follows_settings_and_the_files_they_name(tmp_path: Path
 
     def print_of(*overrides: str) -> str:
         text = ("data=text", f"data.topics.text.path={corpus}", f"data.retain.path={corpus}")
-        return lookup.fingerprint(composed(tmp_path, *text, *overrides))
+        return lookup.fingerprint(OmegaConf.to_container(composed(tmp_path, *text, *overrides)))
 
     first = print_of()
     assert first == print_of()

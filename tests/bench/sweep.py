@@ -24,14 +24,18 @@ def make(output_dir: Path, count: int) -> None:
     for number in range(count):
         key = f"{number:016x}"
         judged = {name: {"acc": draw.random(), "acc_stderr": 0.01, "n": 128} for name in TASKS}
-        (output_dir / "results" / f"{key}.json").write_text(json.dumps({"kind": "train", "curve": curve, "seconds": 30}))
+        (output_dir / "results" / f"{key}.json").write_text(
+            json.dumps({"kind": "train", "curve": curve, "seconds": 30})
+        )
         for name, metrics in judged.items():
             (output_dir / "results" / f"{key}-{name}.json").write_text(json.dumps({"metrics": metrics}))
         flat = {f"eval/{name}/{metric}": value for name, found in judged.items() for metric, value in found.items()}
         flat["eval/forget/acc"] = (flat["eval/forget_bio/acc"] + flat["eval/forget_cyber/acc"]) / 2
         address = {"output_dir": str(output_dir), "key": key, "evals": {name: f"{key}-{name}" for name in TASKS}}
         address |= {"group": str(number // 5), "title": f"npo-mse-nu{number // 5}", "kind": "choice", "roles": TASKS}
-        trial = ledger.Trial(number, [f"noise.nu={number // 5}", f"seed={number % 5}"], status=ledger.DONE, seconds=31.0)
+        trial = ledger.Trial(
+            number, [f"noise.nu={number // 5}", f"seed={number % 5}"], status=ledger.DONE, seconds=31.0
+        )
         trial.address, trial.metrics, trial.ended = address, flat | {"seconds": 30.0}, time.time()
         path = ledger.trial_path(folder, number)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,13 @@ from tests.launchers.running import STORE, noted, start, study, sweep, trials
 
 POOL = ("hydra/launcher=gpu_pool", "hydra.launcher.processes=3", "hydra.sweeper.max_retries=99")
 GRID = (f"+x={','.join(str(number / 8) for number in range(10))}", "+y=0,1,2,3", "+sleep=0.15")  # 40 trials
-RANDOM = ("+x=interval(0,1)", "+y=interval(0,9)", "hydra.sweeper.sampler=random", "hydra.sweeper.n_trials=40", "+sleep=0.15")
+RANDOM = (
+    "+x=interval(0,1)",
+    "+y=interval(0,9)",
+    "hydra.sweeper.sampler=random",
+    "hydra.sweeper.n_trials=40",
+    "+sleep=0.15",
+)
 
 
 def children(pid: int) -> list[int]:
@@ -34,7 +40,7 @@ def kill(running: subprocess.Popen[Any], what: str, draw: random.Random) -> None
 
 
 def disturb(folder: Path, arguments: tuple[str, ...], kills: int, seed: int) -> int:
-    """Kill at random moments, starting again after each end, until `kills` are done or the sweep is; return how many."""
+    """Kill at random moments, starting again after each end, until there were `kills` or the sweep is done."""
     draw, done = random.Random(seed), 0
     before: dict[str, int] = {}
     running = start(folder, *POOL, *STORE, *arguments)

@@ -3,6 +3,7 @@
 `computed.log` in its folder gets a line when a trial begins and one when it is recorded.
 """
 
+import json
 import os
 import sys
 import time
@@ -42,9 +43,9 @@ def main(cfg: DictConfig) -> Any:
         raise RuntimeError("a bad cell")
     if cfg.get("store", False):
         ledger.check_owner()
-        with open(folder / "record" / f"{name}.tmp{os.getpid()}", "w") as stream:
-            stream.write(f'{{"loss": {loss(cfg)}, "x": {float(cfg.get("x", 0))}}}')
-        os.link(stream.name, folder / "record" / f"{name}.json")
+        temporary = folder / "record" / f"{name}.tmp{os.getpid()}"
+        temporary.write_text(json.dumps({"loss": loss(cfg), "x": float(cfg.get("x", 0))}))
+        os.link(temporary, folder / "record" / f"{name}.json")
         note(folder, "recorded", name)
     return loss(cfg)
 
@@ -78,8 +79,8 @@ def objectives(_where: dict[str, Any]) -> dict[str, str]:
     return {"loss": "minimize"}
 
 
-def fingerprint(cfg: DictConfig) -> str:
-    return OmegaConf.to_yaml(cfg)
+def fingerprint(common: dict[str, Any]) -> str:
+    return json.dumps(common)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Hydra imports every module of its plugins at every start, but for those whose na
 
 import json
 import random
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -108,9 +107,7 @@ def open_storage(url: str | None, folder: Path) -> Any:
         return optuna.storages.RDBStorage(url)
     except (ImportError, sqlalchemy.exc.SQLAlchemyError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"hydra.sweeper.storage={shown}: cannot be reached ({reason}); nothing was started"
-        ) from None
+        raise ValueError(f"hydra.sweeper.storage={shown}: cannot be reached ({reason}); nothing was started") from None
 
 
 def frozen(space: Space, trial: Trial, directions: int) -> FrozenTrial:
@@ -313,5 +310,3 @@ def check_metrics(key: str, wanted: Sequence[str], names: Sequence[str]) -> None
     for metric in wanted:
         if metric not in names:
             raise ValueError(f"{key}={metric}: no record has this metric; {nearest(metric, sorted(names))}")
-
-

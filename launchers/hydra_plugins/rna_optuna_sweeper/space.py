@@ -70,8 +70,7 @@ class Space:
         """A grid's cell as optuna's parameters."""
         values = (item[len(axis.key) + 1 :] for axis, item in zip(self.axes, cell, strict=True))
         return {
-            axis.name: axis.natives[axis.choices.index(value)]
-            for axis, value in zip(self.axes, values, strict=True)
+            axis.name: axis.natives[axis.choices.index(value)] for axis, value in zip(self.axes, values, strict=True)
         }
 
     def digest(self) -> str:

@@ -182,9 +182,9 @@ class Sweep:
 
     def run(self) -> int:
         """Bring the study to its end; return how many trials failed."""
-        from rna import ledger, signals
-
         import optuna
+
+        from rna import ledger, signals
 
         from . import _study as study
 
@@ -292,8 +292,10 @@ class Sweep:
         ledger.write_json(self.folder / "sweep.json", spec)
 
     def _fingerprint(self) -> Any:
-        plain = OmegaConf.masked_copy(self.plugin.config, [k for k in self.plugin.config if k != "hydra"])
-        return self.store.fingerprint(plain) if self.store else list(self.space.fixed)
+        if self.store is None:
+            return list(self.space.fixed)
+        plain: Any = OmegaConf.to_container(self.plugin.config)
+        return self.store.fingerprint({key: value for key, value in plain.items() if key != "hydra"})
 
     def _total(self) -> int:
         if self.sampler == "grid":
@@ -377,7 +379,7 @@ class Sweep:
             self._print(f"configuration or code has changed since this sweep began: {what if moved else 'same trials'}")
 
     def _composed(self, cell: Sequence[str]) -> dict[str, Any]:
-        """A cell's address. Raises HydraException if it cannot be composed, ValueError if the app's checks refuse it."""
+        """A cell's address. Raises HydraException if it cannot be composed, ValueError if the app refuses it."""
         composed = self.plugin.hydra_context.config_loader.load_sweep_config(
             self.plugin.config, [*self.space.fixed, *cell]
         )
@@ -431,7 +433,9 @@ class Sweep:
         from . import _study as study
 
         study.check_metrics("hydra.sweeper.objectives", list(self.objectives), list(trial.metrics))
-        study.check_metrics("hydra.sweeper.constraints", [item.metric for item in self.constraints], list(trial.metrics))
+        study.check_metrics(
+            "hydra.sweeper.constraints", [item.metric for item in self.constraints], list(trial.metrics)
+        )
         values = [trial.metrics[metric] for metric in self.objectives]
         if any(value is None or not math.isfinite(value) for value in values):
             said = ", ".join(f"{metric}={value}" for metric, value in zip(self.objectives, values, strict=True))
@@ -591,7 +595,9 @@ class Sweep:
             if now - self.said_at > 0.5 or line != self.said:
                 self.said, self.said_at = line, now
                 parts = [self._phase(self.trials[number]) for number in sorted(self.running)]
-                print(f"\r\x1b[K{self.folder.name}: {line} {' '.join(parts)}"[:160], end="", file=sys.stderr, flush=True)
+                print(
+                    f"\r\x1b[K{self.folder.name}: {line} {' '.join(parts)}"[:160], end="", file=sys.stderr, flush=True
+                )
         elif line != self.said or now - self.said_at > TOLD:
             self.said, self.said_at = line, now
             self._print(line)
@@ -610,7 +616,9 @@ class Sweep:
             raise OSError(self.full)
         counts = Counter(trial.status for trial in self.trials.values())
         if self.left_alone:
-            self._print(f"{len(self.running)} trials are with the cluster; python -m rna.sweep status {self.folder.name}")
+            self._print(
+                f"{len(self.running)} trials are with the cluster; python -m rna.sweep status {self.folder.name}"
+            )
             return counts[ledger.FAILED]
         self._print(f"{counts[ledger.DONE]} done, {counts[ledger.FAILED]} failed; {self.folder}")
         done = [trial for trial in self.trials.values() if trial.status == ledger.DONE]

@@ -5,7 +5,6 @@ that is in no queue any more and left neither was killed. At SLURM's warning (pr
 its checkpoint and the job requeues itself. Jobs outlive the sweeper; the same command finds them again.
 """
 
-import os
 import re
 import shutil
 import subprocess
@@ -19,7 +18,10 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
+from hydra_plugins.rna_gpu_pool_launcher._serve import LOG, composed_job, failed_job
 from omegaconf import DictConfig
+
+from ._job import SlurmTrial, call
 
 ASKED_EVERY = 3.0  # seconds between two looks at the queue
 MISSING_FOR = 12.0  # seconds out of the queue and without a result, as a network's files may come late
@@ -64,8 +66,6 @@ class SlurmLauncher(Launcher):
 
     def start(self, overrides: list[str], number: int, title: str = "") -> str:
         """Take a job for the next array, and say where its log will be."""
-        from hydra_plugins.rna_gpu_pool_launcher.launcher import LOG, composed_job
-
         setup_globals()
         composed = composed_job(self.hydra_context, self.config, overrides, number)
         log = Path(str(composed.hydra.sweep.dir)).absolute() / str(composed.hydra.sweep.subdir) / LOG
@@ -99,7 +99,7 @@ class SlurmLauncher(Launcher):
         executor.update_parameters(**self._parameters())
         calls = [SlurmTrial(self.shared, *item) for item in self.buffer]
         try:
-            submitted = executor.map_array(_call, calls)
+            submitted = executor.map_array(call, calls)
         except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError) as error:
             said = " ".join(str(error).split())
             raise ValueError(f"hydra/launcher=slurm: sbatch refused: {said[-300:]}") from None
@@ -158,7 +158,6 @@ class SlurmLauncher(Launcher):
         import pickle
 
         import cloudpickle
-        from hydra_plugins.rna_gpu_pool_launcher.launcher import failed_job
 
         path = self.folder / f"{job}_0_result.pkl"
         try:
@@ -180,34 +179,6 @@ class SlurmLauncher(Launcher):
         """Nothing to end."""
 
 
-class SlurmTrial:
-    """What runs in a job: the trial, and itself again when it is requeued."""
-
-    def __init__(self, shared: bytes, overrides: list[str], number: int, log: str, title: str) -> None:
-        self.shared, self.overrides, self.number, self.log, self.title = shared, overrides, number, log, title
-
-    def __call__(self) -> bytes:
-        from hydra_plugins.rna_gpu_pool_launcher.launcher import JobFailed, serve
-
-        array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-        job = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
-        subprocess.run(["scontrol", "update", f"JobId={job}", f"Name={self.title}"], check=False, capture_output=True)
-        try:
-            return serve(self.shared, self.overrides, self.number, self.log, None)
-        except JobFailed as failure:
-            return failure.args[0]
-
-    def checkpoint(self) -> Any:
-        """Submitit calls this at a warning: the same job, requeued, goes on from the checkpoint that training wrote."""
-        import submitit
-
-        return submitit.helpers.DelayedSubmission(_call, self)
-
-
-def _call(trial: SlurmTrial) -> bytes:
-    return trial()
-
-
 def queued_jobs() -> set[str] | None:
     """The ids of this user's jobs in SLURM's queue; None if the controller does not answer."""
     try:
@@ -220,8 +191,6 @@ def queued_jobs() -> set[str] | None:
 
 
 def _died(job: str) -> JobReturn:
-    from hydra_plugins.rna_gpu_pool_launcher.launcher import failed_job
-
     error = RuntimeError(f"job {job} ended without a word: killed, cancelled, or over its time or memory")
     error.reason = "killed"  # type: ignore[attr-defined]
     return failed_job(error)
