@@ -5,14 +5,11 @@ An address is plain data, kept with the trial, so that a thousand cells need com
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rna import NUMERICS, __version__, config, results
 from rna.settings import CONF, EvalSettings, Settings
 from rna.sources import digest
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 Address = dict[str, Any]
 Metrics = dict[str, Any]
@@ -20,8 +17,8 @@ HALVES = ("select", "report")
 ESTIMATES = {"choice": ("acc", "acc_stderr", "n"), "perplexity": ("nll", "nll_stderr", "ppl", "ppl_stderr", "n")}
 
 
-def address(composed: "DictConfig") -> Address:
-    """Where the records of a composed trial lie, and how it is called.
+def address(composed: Any) -> Address:
+    """Where the records of a trial that Hydra composed lie, and how it is called.
 
     Raises:
         ValueError: for whatever `config.check` refuses.

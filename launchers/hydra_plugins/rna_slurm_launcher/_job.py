@@ -13,7 +13,7 @@ class SlurmTrial:
     def __init__(self, shared: bytes, overrides: list[str], number: int, log: str, title: str) -> None:
         self.shared, self.overrides, self.number, self.log, self.title = shared, overrides, number, log, title
 
-    def _call__(self) -> bytes:
+    def __call__(self) -> bytes:
         array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
         job = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
         subprocess.run(["scontrol", "update", f"JobId={job}", f"Name={self.title}"], check=False, capture_output=True)
