@@ -132,6 +132,7 @@ def work(row: Arm, progress: Progress) -> None:
     """
     settings = row.settings
     progress = _telling(progress)
+    ledger.beat("waiting", 0, 1)  # for whoever computes the same
     with results.single_flight(settings.output_dir, row.key), signals.noted(*signals.WARNINGS):
         row.refresh()
         if row.complete:

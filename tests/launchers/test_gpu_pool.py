@@ -75,7 +75,9 @@ def alive(pid: str) -> bool:
         return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_however_the_sweep_ends_no_child_is_left(tmp_path: Path, number: signal.Signals):
     running = start(tmp_path, *POOL, "hydra.launcher.processes=2", "+x=1,2,3", "+sleep=60")
     while len(noted(tmp_path)) < 2:

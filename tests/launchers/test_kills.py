@@ -100,6 +100,7 @@ def test_thirty_kills_of_a_random_search_lose_and_repeat_nothing(tmp_path: Path)
     assert kills >= 30
 
 
+@pytest.mark.slow
 def test_a_paused_worker_that_outlives_its_sweeper_neither_blocks_nor_commits(tmp_path: Path):
     arguments = (*POOL, *STORE, "+x=1,2", "+sleep=1")
     running = start(tmp_path, *arguments)

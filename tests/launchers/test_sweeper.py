@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -15,6 +16,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra_plugins.rna_optuna_sweeper import _study as studies
 from hydra_plugins.rna_optuna_sweeper import space as search_space
+from hydra_plugins.rna_optuna_sweeper.sweeper import Sweep
 
 from rna import ledger
 from tests.launchers.running import STORE, environment, noted, start, study, sweep, trials
@@ -78,6 +80,7 @@ def test_a_returned_value_is_optimised_on_hydras_own_launcher_and_one_bad_cell_s
     assert len(noted(tmp_path)) == 6
 
 
+@pytest.mark.slow
 def test_all_trials_failing_is_said_and_ends(tmp_path: Path):
     printed = sweep(tmp_path, "+x=1,2", "+fail=all", code=1)
     assert "0 done, 2 failed" in printed
@@ -98,7 +101,7 @@ def test_tpe_repeats_nothing_goes_on_where_it_was_and_follows_its_objectives(tmp
     assert all(trial.values == [trial.metrics["loss"], trial.metrics["x"]] for trial in done)
 
 
-@pytest.mark.parametrize("sampler", ["random", "nsga2"])
+@pytest.mark.parametrize("sampler", ["random", pytest.param("nsga2", marks=pytest.mark.slow)])
 def test_a_discrete_space_is_drawn_without_repeats_until_it_is_empty(tmp_path: Path, sampler: str):
     printed = sweep(tmp_path, "+x=1,2,3", "+y=0,1", f"hydra.sweeper.sampler={sampler}", "hydra.sweeper.n_trials=9")
     assert "every combination has been drawn: 6 trials" in printed
@@ -114,6 +117,7 @@ def test_random_draws_depend_on_seed_and_number_alone():
     assert studies.brain("random", 8, space, ["minimize"], []).draw(0, set()).params != first[0].params
 
 
+@pytest.mark.slow
 def test_a_killed_trial_is_tried_again_and_a_hung_one_is_found(tmp_path: Path):
     printed = sweep(tmp_path, *POOL, *STORE, "+x=1,2,3", "+hang=2", "+once=true", "hydra.sweeper.stall.training=2")
     assert "exit code 9" in printed
@@ -122,6 +126,22 @@ def test_a_killed_trial_is_tried_again_and_a_hung_one_is_found(tmp_path: Path):
     assert len([words for words in noted(tmp_path) if words[0] == "recorded"]) == 3
 
 
+def test_silence_is_a_hang_only_where_and_when_a_phase_says_so(tmp_path: Path):
+    """Training may be silent for a minute here, an evaluation for hours, and who waits in a queue says nothing."""
+    phases = {0: ("training", 30), 1: ("training", 90), 2: ("evaluating", 90), 3: ("waiting", 9999), 4: (None, 0)}
+    made = {number: ledger.Trial(number, [], status=ledger.RUNNING, token="t") for number in phases}
+    for number, (phase, silent) in phases.items():
+        if phase:
+            told = {"phase": phase, "done": 0, "total": 1, "time": time.time() - silent}
+            ledger.write_json(ledger.beat_path(tmp_path, made[number]), told)
+    options = SimpleNamespace(stall={"training": 60.0, "evaluating": 7200.0})
+    at_work = SimpleNamespace(running=dict.fromkeys(phases, 0.0), trials=made, folder=tmp_path, options=options)
+    stopped: list[int] = []
+    Sweep._end_hung(at_work, SimpleNamespace(stop=stopped.append))  # type: ignore[arg-type]
+    assert stopped == [1]
+
+
+@pytest.mark.slow
 def test_a_slow_trial_holds_nobody_back(tmp_path: Path):
     sweep(tmp_path, *POOL, "+x=1,2,3,4", "+hang=1", "hydra.sweeper.stall.training=4", "+sleep=0.1")
     order = [words[1] for words in noted(tmp_path)]

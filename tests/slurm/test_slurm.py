@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.launchers.running import STORE, noted, start, sweep, trials
+from rna import ledger
+from tests.launchers.running import STORE, environment, noted, start, sweep, trials
 
 pytestmark = pytest.mark.slurm
 HERE = Path(__file__).parent
@@ -65,7 +67,7 @@ def test_submitted_without_waiting_shown_by_status_and_collected_by_the_same_com
     printed = sweep(tmp_path, *grid)
     assert "3 trials are with the cluster" in printed
     until(lambda: len(noted(tmp_path)) == 3)
-    assert sorted(line.split()[1] for line in queue()) == ["x-1", "x-2", "x-3"]
+    assert sorted(line.split()[1] for line in queue()) == ["x=1", "x=2", "x=3"]
     assert "3 trials are with the cluster" in sweep(tmp_path, *grid)  # nothing is submitted twice
     until(lambda: not queue())
     assert "3 done, 0 failed" in sweep(tmp_path, *grid)
@@ -101,6 +103,31 @@ def test_a_preempted_trial_is_requeued_and_a_restarted_controller_is_no_end(tmp_
     begun = Counter(words[1] for words in noted(tmp_path) if words[0] == "begin")
     assert (set(begun), max(begun.values())) == ({"x1", "x2"}, 2)
     assert {trial.attempts for trial in trials(tmp_path)} == {1}  # the same job, requeued
+
+
+def test_training_goes_on_from_the_checkpoint_it_wrote_when_it_was_preempted(tmp_path: Path):
+    """No checkpoint is due by itself, so that the one seen is the one of SLURM's warning."""
+    settings = (
+        "train.steps=80",
+        "train.checkpoint_every=null",
+        "eval.limit=4",
+        "wandb=disabled",
+        "model.retrained=null",
+    )
+    words = ("-m", "rna.run", "-m", "noise.nu=0.01", "baseline=skip", "hydra/launcher=slurm", f"output_dir={tmp_path}")
+    words = (*words, "seed=0,1", "hydra.sweeper.study_name=toy", *settings)
+    with (tmp_path / "printed.log").open("w") as stream:
+        running = subprocess.Popen([sys.executable, *words], env=environment(), stdout=stream, stderr=stream)
+    folder = tmp_path / "sweeps" / "toy"
+    until(lambda: [t for t in ledger.trials(folder) if ledger.last_beat(folder, t).get("phase") == "training"], 90)
+    cpus = subprocess.run(["sinfo", "-h", "-o", "%c"], capture_output=True, text=True, check=True).stdout.split()[0]
+    urgent = subprocess.Popen(["srun", "-p", "urgent", "-c", cpus, "true"])
+    until(lambda: list(tmp_path.glob("trials/*/checkpoint.pt")))
+    assert urgent.wait(90) == 0
+    assert running.wait(200) == 0, (tmp_path / "printed.log").read_text()
+    found = ledger.trials(folder)
+    assert [(trial.status, trial.attempts) for trial in found] == [("done", 1)] * 2
+    assert not list(tmp_path.glob("trials/*/checkpoint.pt"))
 
 
 def test_a_trial_over_its_time_limit_is_tried_again(tmp_path: Path):

@@ -26,8 +26,4 @@ class SlurmTrial:
         """Submitit calls this at a warning: the same job, requeued, goes on from the checkpoint that training wrote."""
         import submitit
 
-        return submitit.helpers.DelayedSubmission(call, self)
-
-
-def call(trial: SlurmTrial) -> bytes:
-    return trial()
+        return submitit.helpers.DelayedSubmission(self)

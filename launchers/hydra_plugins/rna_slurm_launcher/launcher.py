@@ -21,7 +21,7 @@ from hydra.types import HydraContext, TaskFunction
 from hydra_plugins.rna_gpu_pool_launcher._serve import LOG, composed_job, failed_job
 from omegaconf import DictConfig
 
-from ._job import SlurmTrial, call
+from ._job import SlurmTrial
 
 ASKED_EVERY = 3.0  # seconds between two looks at the queue
 MISSING_FOR = 12.0  # seconds out of the queue and without a result, as a network's files may come late
@@ -69,7 +69,9 @@ class SlurmLauncher(Launcher):
         setup_globals()
         composed = composed_job(self.hydra_context, self.config, overrides, number)
         log = Path(str(composed.hydra.sweep.dir)).absolute() / str(composed.hydra.sweep.subdir) / LOG
-        self.buffer.append((overrides, number, str(log), re.sub(r"[^\w.=-]+", "-", title) or f"trial-{number}"))
+        self.buffer.append(
+            (overrides, number, str(log), re.sub(r"[^\w.=-]+", "-", title).strip("-") or f"trial-{number}")
+        )
         return str(log)
 
     def adopt(self, number: int, job: str) -> None:
@@ -97,9 +99,9 @@ class SlurmLauncher(Launcher):
         self.shared = self.shared or cloudpickle.dumps(about)
         executor = submitit.AutoExecutor(folder=self.folder, cluster="slurm", slurm_max_num_timeout=MANY)
         executor.update_parameters(**self._parameters())
-        calls = [SlurmTrial(self.shared, *item) for item in self.buffer]
         try:
-            submitted = executor.map_array(call, calls)
+            with executor.batch():
+                submitted = [executor.submit(SlurmTrial(self.shared, *item)) for item in self.buffer]
         except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError) as error:
             said = " ".join(str(error).split())
             raise ValueError(f"hydra/launcher=slurm: sbatch refused: {said[-300:]}") from None
