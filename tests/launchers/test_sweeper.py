@@ -280,6 +280,11 @@ def test_a_studys_name_belongs_to_its_search_space(tmp_path: Path):
     assert "hydra.sweeper.study_name=toy: this study has another search space (+x differ)" in printed
 
 
+def test_after_the_timeout_nothing_is_started(tmp_path: Path):
+    assert "0 done, 0 failed, 2 left: the same command goes on" in sweep(tmp_path, "+x=1,2", "hydra.sweeper.timeout=0")
+    assert noted(tmp_path) == []
+
+
 def test_help_stays_instant():
     """The plugins import neither optuna nor torch until a sweep begins."""
     probe = "import sys; from hydra.core.plugins import Plugins; Plugins.instance(); "

@@ -126,8 +126,9 @@ class RnaOptunaSweeper(Sweeper):
         sampler = check_sampler(options, space)
         name = options.study_name or f"{self.config.hydra.job.name}-{space.digest()}"
         folder = Path(options.folder) / name
-        with read_write(self.config), open_dict(self.config):
-            self.config.hydra.sweeper.study_name = name
+        ours = self.config.hydra.sweeper
+        with read_write(ours), open_dict(ours):
+            ours.study_name = name
         with ledger.held(folder):
             return Sweep(self, space, sampler, folder).run()
 
@@ -236,7 +237,7 @@ class Sweep:
             for number, ended in launcher.poll(0.2):
                 self._ended(self.trials[number], ended, queue)
             self._note_jobs(launcher)
-            if not launcher.wait and not queue and launcher.settled():
+            if not launcher.wait and self.running and not queue and launcher.settled():
                 self._note_jobs(launcher)
                 self.left_alone = True
                 return
@@ -620,7 +621,9 @@ class Sweep:
                 f"{len(self.running)} trials are with the cluster; python -m rna.sweep status {self.folder.name}"
             )
             return counts[ledger.FAILED]
-        self._print(f"{counts[ledger.DONE]} done, {counts[ledger.FAILED]} failed; {self.folder}")
+        left = self._total() - counts[ledger.DONE] - counts[ledger.FAILED]
+        more = f", {left} left: the same command goes on" if left else ""
+        self._print(f"{counts[ledger.DONE]} done, {counts[ledger.FAILED]} failed{more}; {self.folder}")
         done = [trial for trial in self.trials.values() if trial.status == ledger.DONE]
         if self.options.finish:
             module, _, function = self.options.finish.rpartition(".")
