@@ -92,6 +92,12 @@ class Pool:
             if worker.ticket is not None and worker.process.is_alive():
                 os.kill(worker.process.pid, number)
 
+    def kill(self, ticket: int) -> None:
+        """End the process that has this job, even one that is stopped; its event will say that it died."""
+        for worker in self.workers:
+            if worker.ticket == ticket:
+                worker.process.kill()
+
     def events(self, timeout: float | None = None) -> list[Event]:
         """What has happened, waiting up to `timeout` seconds for something to happen."""
         found: list[Event] = []

@@ -1,5 +1,6 @@
 """Work on several arms, side by side where they are small, and show how far each one is."""
 
+import multiprocessing
 import os
 import sys
 import time
@@ -26,7 +27,9 @@ def work_on(rows: list[Arm]) -> None:
         Interrupted: at SIGTERM, when the arms in work have written their checkpoints.
     """
     threads = rows[0].settings.model.threads
-    workers = min(len(rows), (os.cpu_count() or 1) // threads) if threads else 1
+    # A pool's worker can have no workers of its own, and a cluster's job has not all of the machine's cores.
+    inside = multiprocessing.current_process().daemon or "SLURM_JOB_ID" in os.environ
+    workers = min(len(rows), (os.cpu_count() or 1) // threads) if threads and not inside else 1
     with display() as tell:
         failures = _in_turn(rows, tell) if workers <= 1 else _side_by_side(rows, workers, tell)
     if failures:

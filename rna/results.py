@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rna import NUMERICS, __version__, questions
+from rna import NUMERICS, __version__, ledger, questions
 from rna.perturb import read_keywords
 from rna.settings import BUILTIN, NEUTRAL, REFUSALS, TASKS, EvalSettings, Settings, TaskSettings, without_defaults
 from rna.sources import digest, fingerprint, model_fingerprint, text_fingerprint
@@ -175,6 +175,7 @@ def write(output_dir: str, key: str, record: Record) -> Path:
 
     Raises:
         FileExistsError: if there is a record of this key already; it stays as it was.
+        OwnerReplaced: if the trial was given to another process in the meantime.
     """
     target = path_of(output_dir, key)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -184,6 +185,7 @@ def write(output_dir: str, key: str, record: Record) -> Path:
             json.dump(_finite(record), stream, indent=1, ensure_ascii=False, allow_nan=False)
             stream.flush()
             os.fsync(stream.fileno())
+        ledger.check_owner()
         os.link(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -29,14 +29,28 @@ def main() -> None:
     config.register_resolvers()
     arguments = get_args_parser().parse_args()
     asks_hydra = any((arguments.help, arguments.hydra_help, arguments.info, arguments.cfg))
-    if not arguments.multirun and not asks_hydra:
-        guarded(lambda: config.check(compose(arguments.overrides, arguments.config_dir)))
+    if not asks_hydra:
+        overrides, folder = arguments.overrides, arguments.config_dir
+        guarded(
+            lambda: compose_fixed(overrides, folder) if arguments.multirun else config.check(compose(overrides, folder))
+        )
     hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
 
 
-def job(composed: "DictConfig") -> None:
-    """One trial of the command line or of a sweep."""
-    guarded(lambda: run(config.check(composed)))
+def job(composed: "DictConfig") -> dict[str, Any] | None:
+    """One trial of the command line, or of a sweep, which gets its key and metrics, and its failures as they are."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        return guarded(lambda: run(config.check(composed)))
+    from rna import lookup
+
+    config.register_resolvers()  # this process may be a worker
+    settings = config.check(composed)
+    run(settings)
+    where = lookup.address_of(settings)
+    return {"key": where["key"], **(lookup.metrics(where) or {})}
 
 
 def guarded(action: Callable[[], Any]) -> None:
@@ -115,6 +129,39 @@ def compose(overrides: list[str], config_dir: str | None) -> "DictConfig":
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
             raise ValueError(_explained(error, overrides)) from None
+
+
+def compose_fixed(overrides: list[str], config_dir: str | None) -> "DictConfig":
+    """Compose what a sweep's trials share: all overrides but the swept ones. Raises ValueError like `compose`."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        raise ValueError(_explained(error, overrides)) from None
+    return compose([item.input_line or "" for item in parsed if not item.is_sweep_override()], config_dir)
+
+
+def planned(name: str, overrides: list[str]) -> "list[tuple[list[str], DictConfig]]":
+    """The cells of `sweep=NAME` with these overrides, each composed. Raises ValueError like `compose`."""
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+    from hydra_plugins.rna_optuna_sweeper import space
+
+    swept = f"sweep={name}"
+    config.register_resolvers()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            master = hydra.compose("config", overrides=[swept], return_hydra_config=True)
+            params = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
+            parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+            found = space.parse(parser.parse_overrides([*params, *overrides]))
+        except HydraException as error:
+            raise ValueError(_explained(error, overrides)) from None
+    return [(cell, compose([swept, *found.fixed, *cell], None)) for cell in found.cells()]
 
 
 def _explained(error: Exception, overrides: list[str]) -> str:

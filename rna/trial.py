@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rna import NUMERICS, results, signals
+from rna import NUMERICS, ledger, results, signals
 from rna.cache import Cache, Remembered
 from rna.checkpoint import Checkpoint
 from rna.results import Record
@@ -21,6 +21,8 @@ Progress = Callable[[str, int, int], None]  # (phase, done, total)
 
 class TrialFailed(RuntimeError):
     """A trial that stopped; its failure is recorded beside the records, none of which it touched."""
+
+    reason = "failed"  # not finite, out of memory, disk full; a sweep judges by it whether to try again
 
 
 @dataclass
@@ -130,6 +132,8 @@ def work(row: Arm, progress: Progress) -> None:
         Interrupted: at SIGTERM, after a checkpoint if it was training.
     """
     settings = row.settings
+    progress = _telling(progress)
+    ledger.beat("waiting", 0, 1)  # for whoever computes the same
     with results.single_flight(settings.output_dir, row.key), signals.noted(*signals.WARNINGS):
         row.refresh()
         if row.complete:
@@ -151,9 +155,21 @@ def work(row: Arm, progress: Progress) -> None:
                     _train(row, decoder, tokenizer, tracked, progress, curve)
                 if row.missing:
                     _evaluate(row, decoder, tokenizer, tracked, progress)
+        except ledger.OwnerReplaced:
+            raise
         except (ArithmeticError, MemoryError, RuntimeError, OSError) as error:
             _record_failure(row, error, curve)
     row.refresh()
+
+
+def _telling(progress: Progress) -> Progress:
+    """The same, and a sign of life for the sweep that this trial may be of."""
+
+    def told(phase: str, done: int, total: int) -> None:
+        ledger.beat(phase, done, total)
+        progress(phase, done, total)
+
+    return told
 
 
 def cache_of(settings: Settings) -> Cache:
@@ -274,7 +290,9 @@ def _record_failure(row: Arm, error: Exception, curve: list[dict[str, float]]) -
         where = f"; recorded in {results.write(row.settings.output_dir, name, record | {'curve': curve})}"
     except OSError:
         where = f"; its record could not be written to {row.settings.output_dir}"
-    raise TrialFailed(f"{row.label}: {message}; {advice}{where}") from None
+    failure = TrialFailed(f"{row.label}: {message}; {advice}{where}")
+    failure.reason = reason
+    raise failure from None
 
 
 def _sizes(settings: Settings) -> str:

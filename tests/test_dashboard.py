@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rna import dashboard, track
+from rna import dashboard, ledger, track
 from rna.report import records
 from tests import generated
 from tests.generated import scores, settings
@@ -36,8 +36,7 @@ def study(tmp_path: Path) -> tuple[Path, str]:
     """A sweep `mine` of one trial beside another trial that is not in it."""
     key = generated.trial(tmp_path, settings(nu=0.02), scores(30, 60))
     generated.trial(tmp_path, settings("dpo"), scores(30, 60))
-    (tmp_path / "sweeps" / "mine").mkdir(parents=True)
-    (tmp_path / "sweeps" / "mine" / "keys.json").write_text(json.dumps([key]))
+    ledger.save(tmp_path / "sweeps" / "mine", ledger.Trial(0, [], address={"key": key}))
     return tmp_path, key
 
 

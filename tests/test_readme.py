@@ -9,16 +9,20 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra_plugins.rna_optuna_sweeper import space
 
-from rna import config, run, trial
+from rna import config, run, sweep, trial
 from rna.settings import CONF
 from tests import generated
+from tests.test_sweep import made as made_sweep
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 BLOCKS = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL)).replace("\\\n", " ")
 COMMANDS = [line.split("#")[0].strip() for line in BLOCKS.splitlines() if line.strip()]
-RUNS = [command for command in COMMANDS if command.startswith("python -m rna.run")]
+SWEEPS = [command for command in COMMANDS if command.startswith("python -m rna.run -m ")]
+RUNS = [command for command in COMMANDS if command.startswith("python -m rna.run") and command not in SWEEPS]
 OWN_FILES = [command for command in RUNS if "data=text" in command or "experiment=" in command]
 COMPLETE = [command for command in RUNS if command not in OWN_FILES]
 
@@ -102,6 +106,27 @@ def test_a_run_on_own_files_composes(command: str, tmp_path: Path, monkeypatch: 
     assert settings.data.name in ("text", "wmdp")
 
 
+@pytest.mark.parametrize("command", SWEEPS)
+def test_a_sweep_composes(command: str):
+    words = shlex.split(command)[4:]
+    run.compose_fixed(words, None)
+    swept = [word for word in words if not word.startswith("hydra")]
+    parsed = space.parse(OverridesParser.create().parse_overrides(swept))
+    assert parsed.axes or any(word.startswith("sweep=") for word in swept)
+    firsts = [axis.override(axis.natives[0] if axis.choices else axis.low) for axis in parsed.axes]
+    config.check(run.compose([*parsed.fixed, *firsts], None))
+
+
+def test_a_sweep_is_planned_shown_and_cleared(tmp_path: Path):
+    folder = made_sweep(tmp_path)
+    folder.rename(folder.with_name("noise_scale"))
+    commands = [command for command in COMMANDS if command.startswith("python -m rna.sweep")]
+    assert len(commands) == 5
+    for command in commands:
+        words = shlex.split(command.replace(" --watch", ""))[3:]
+        sweep.main([*words, "--output-dir", str(tmp_path)])
+
+
 def test_the_demo_rebuilds_for_a_quick_look(tmp_path: Path):
     (command,) = [line for line in COMMANDS if line.startswith("python -m rna.demo outputs")]
     words = shlex.split(command.replace("outputs/world", str(tmp_path / "world")))[1:]
@@ -117,7 +142,7 @@ def test_other_commands_answer_help():
 
 
 def test_the_table_of_groups_is_complete():
-    for group in ("method", "retain", "noise", "layer", "model", "data", "eval", "wandb"):
+    for group in ("method", "retain", "noise", "layer", "model", "data", "eval", "wandb", "sweep"):
         row = next(line for line in README.splitlines() if line.startswith(f"| `{group}` |"))
         for option in (CONF / group).glob("*.yaml"):
             if (group, option.stem) != ("retain", "none"):
@@ -140,6 +165,10 @@ def test_no_file_of_the_project_is_missing_from_an_installed_wheel(tmp_path: Pat
     inside = {str(file.relative_to(tmp_path / "site")) for file in (tmp_path / "site").rglob("*") if file.is_file()}
     needed = ["rna/conf/config.yaml", "rna/conf/tuned/demo/npo_mse.yaml", "rna/demo/assets/base/model.safetensors"]
     needed += ["rna/tasks/demo/retain.yaml", "rna/refusals.txt", "rna/report/page.html", "rna/report/paper.json"]
+    needed += ["rna/tasks/demo/retain.yaml", "rna/refusals.txt", "rna/conf/sweep/noise_scale.yaml"]
+    needed += [
+        f"hydra_plugins/rna_{name}/config.py" for name in ("optuna_sweeper", "gpu_pool_launcher", "slurm_launcher")
+    ]
     assert [name for name in needed if name not in inside] == []
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
     command = [sys.executable, "-m", "rna.run", "noise.nu=-1"]

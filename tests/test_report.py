@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rna import config, results, run
+from rna import config, ledger, results, run
 from rna.report import commands, compare, figures, intervals, page, records, tables
 from rna.report.__main__ import main, report
 from rna.report.intervals import Estimate
@@ -216,9 +216,7 @@ def test_a_sweep_brings_its_plain_twins_and_references(tmp_path: Path):
     generated.trial(tmp_path, settings(seed=1), scores(30, 60))
     mine = generated.trial(tmp_path, settings(seed=0, nu=0.02), scores(30, 60))
     generated.trial(tmp_path, settings(seed=0, nu=0.03), scores(30, 60))
-    sweep = tmp_path / "sweeps" / "mine"
-    sweep.mkdir(parents=True)
-    (sweep / "keys.json").write_text(json.dumps([mine]))
+    ledger.save(tmp_path / "sweeps" / "mine", ledger.Trial(0, [], address={"key": mine}))
     keys = records.keys_of(str(tmp_path), "mine")
     chosen = records.select(records.load(str(tmp_path)).trials, Filters(), keys)
     said = sorted((trial.arm, trial.seed, trial.nu) for trial in chosen)

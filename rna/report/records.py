@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from rna import ledger
 from rna.results import Record
 from rna.settings import RM_METHODS
 from rna.sources import digest
@@ -329,15 +330,10 @@ def keys_of(output_dir: str, name: str) -> set[str]:
         ValueError: if there is no such sweep; with those there are.
     """
     folder = Path(output_dir) / "sweeps"
-    try:
-        return set(json.loads((folder / name / "keys.json").read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        there = ", ".join(sorted(file.parent.name for file in folder.glob("*/keys.json"))) or "none so far"
-        raise ValueError(
-            f"NAME={name}: no such sweep in {folder}; allowed: {there} (without a NAME: all records)"
-        ) from None
-    except (ValueError, OSError) as error:
-        raise ValueError(f"NAME={name}: {folder / name / 'keys.json'} cannot be read: {error}") from None
+    if not (folder / name / "trials").is_dir():
+        there = ", ".join(sorted(file.parent.name for file in folder.glob("*/trials"))) or "none so far"
+        raise ValueError(f"NAME={name}: no such sweep in {folder}; allowed: {there} (without a NAME: all records)")
+    return {trial.address["key"] for trial in ledger.trials(folder / name) if trial.address}
 
 
 # Grouping

@@ -1,0 +1,30 @@
+"""The options of `hydra/sweeper=rna_optuna`."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+
+
+@dataclass
+class RnaOptunaConf:
+    _target_: str = "hydra_plugins.rna_optuna_sweeper.sweeper.RnaOptunaSweeper"
+    study_name: str | None = None  # None: made from the search space, so that the same command finds its study again
+    folder: str = "sweeps"  # FOLDER/STUDY_NAME holds the study
+    storage: str | None = None  # None: a journal file in the study's folder; or a database's URL
+    sampler: str | None = None  # grid | random | tpe | nsga2; None: grid
+    seed: int = 0  # of the sampler
+    params: dict[str, Any] | None = None  # overrides, as on the command line, which wins
+    objectives: Any = None  # {METRIC: minimize | maximize, …}; None: the store's choice, or the returned value
+    direction: str = "minimize"  # of a returned value
+    constraints: list[str] = field(default_factory=list)  # "METRIC <= NUMBER" or "METRIC >= NUMBER"
+    n_trials: int | None = None  # of random, tpe, nsga2
+    n_jobs: int | None = None  # trials in flight; None: as many as the launcher has places for
+    timeout: float | None = None  # seconds, after which no trial is started
+    max_retries: int = 2  # of a trial that was killed, hung, preempted or out of memory
+    stall: dict[str, float] = field(default_factory=lambda: {"training": 1800.0, "evaluating": 7200.0})
+    store: str | None = None  # a module that finds a trial's record; None: what the job returns is all there is
+    finish: str | None = None  # a function called with the study's folder at the end
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="rna_optuna", node=RnaOptunaConf, provider="rna")

@@ -1,0 +1,131 @@
+"""Hydra's override grammar as a search space: what is fixed, what is swept, and over what."""
+
+import difflib
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.override_parser.types import IntervalSweep, Override, QuotedString, RangeSweep, Transformer
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One swept key: its choices as overrides, or the ends of an interval."""
+
+    key: str  # with its prefix, as in an override
+    choices: tuple[str, ...] = ()
+    natives: tuple[Any, ...] = ()  # the choices as optuna shows them, in the same order
+    low: float = 0.0
+    high: float = 0.0
+    integer: bool = False
+    log: bool = False
+
+    @property
+    def interval(self) -> bool:
+        return not self.choices
+
+    @property
+    def name(self) -> str:
+        """The key as a person reads it."""
+        return self.key.lstrip("+~")
+
+    def override(self, param: Any) -> str:
+        """The override that sets what optuna drew."""
+        if self.interval:
+            return f"{self.key}={int(param) if self.integer else repr(float(param))}"
+        return f"{self.key}={self.choices[self.natives.index(param)]}"
+
+    def distribution(self) -> Any:
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+        if not self.interval:
+            return CategoricalDistribution(self.natives)
+        if self.integer:
+            return IntDistribution(int(self.low), int(self.high), log=self.log)
+        return FloatDistribution(self.low, self.high, log=self.log)
+
+    def described(self) -> Any:
+        return ["interval", self.low, self.high, self.integer, self.log] if self.interval else list(self.choices)
+
+
+@dataclass(frozen=True)
+class Space:
+    fixed: tuple[str, ...]
+    axes: tuple[Axis, ...]
+
+    def described(self) -> dict[str, Any]:
+        """What makes it this space and no other."""
+        return {axis.key: axis.described() for axis in self.axes}
+
+    def cells(self) -> list[list[str]]:
+        """Every combination, in the order of Hydra's own sweeper: the last key moves fastest."""
+        lists = [[f"{axis.key}={choice}" for choice in axis.choices] for axis in self.axes]
+        return [list(cell) for cell in itertools.product(*lists)]
+
+    def params(self, cell: Sequence[str]) -> dict[str, Any]:
+        """A grid's cell as optuna's parameters."""
+        values = (item[len(axis.key) + 1 :] for axis, item in zip(self.axes, cell, strict=True))
+        return {
+            axis.name: axis.natives[axis.choices.index(value)] for axis, value in zip(self.axes, values, strict=True)
+        }
+
+    def digest(self) -> str:
+        said = json.dumps([sorted(self.fixed), self.described()], sort_keys=True, default=str)
+        return hashlib.sha256(said.encode()).hexdigest()[:8]
+
+
+def parse(overrides: Sequence[Override]) -> Space:
+    """The search space of parsed overrides; of two with the same key, the later one holds.
+
+    Raises:
+        ValueError: for a key with nothing to choose from.
+    """
+    fixed: dict[str, str] = {}
+    axes: dict[str, Axis] = {}
+    for override in overrides:
+        key = override.get_key_element()
+        fixed.pop(key, None)
+        axes.pop(key, None)
+        if override.is_sweep_override():
+            axes[key] = _axis(key, override)
+        elif override.is_delete() and override.value() is None:
+            fixed[key] = key
+        else:
+            fixed[key] = f"{key}={override.get_value_element_as_str()}"
+    return Space(tuple(fixed.values()), tuple(axes.values()))
+
+
+def _axis(key: str, override: Override) -> Axis:
+    value: Any = override.value()
+    if override.is_interval_sweep():
+        assert isinstance(value, IntervalSweep)
+        low, high = value.start, value.end
+        if low is None or high is None or not low <= high or not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(f"{override.input_line}: an interval needs two ends, the lower one first")
+        integer = isinstance(low, int) and isinstance(high, int)
+        log = "log" in value.tags
+        if log and low <= 0:
+            raise ValueError(f"{override.input_line}: tag(log, …) needs a lower end > 0")
+        return Axis(key, low=float(low), high=float(high), integer=integer, log=log)
+    if isinstance(value, RangeSweep) and not value.step:
+        raise ValueError(f"{override.input_line}: the step must not be 0")
+    parsed = {Transformer.str(item): item for item in override.sweep_iterator()}
+    choices = list(parsed)
+    if not choices:
+        raise ValueError(f"{override.input_line}: nothing to choose from, so there is no trial to run")
+    natives: list[Any] = [item.text if isinstance(item, QuotedString) else item for item in parsed.values()]
+    plain = all(item is None or isinstance(item, str | int | float | bool) for item in natives)
+    if not plain or len(set(natives)) != len(choices):  # True == 1 == 1.0 for optuna: then the words themselves
+        natives = list(choices)
+    return Axis(key, choices=tuple(choices), natives=tuple(natives))
+
+
+def nearest(word: str, allowed: Sequence[str]) -> str:
+    """What is allowed, the nearest match first where there is one."""
+    close = difflib.get_close_matches(word, allowed, n=1, cutoff=0.4)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{hint}allowed: {', '.join(allowed) or 'none'}"

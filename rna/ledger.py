@@ -1,0 +1,209 @@
+"""A sweep's folder: what each trial is, who has it in work, how far that is, and what came of it.
+
+`trials/N.json` is written by the sweeper alone. A trial in work writes `beats/N-TOKEN.json` and nothing else, so that
+one that was given away, and wakes again, disturbs nobody: its token is no longer the trial's.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import platform
+import threading
+import time
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+OWNER = "RNA_TRIAL"  # the environment variable that tells a trial its file and its token
+EVERY = 1.0  # seconds between two beats of a phase
+
+QUEUED, RUNNING, DONE, FAILED, PRUNED = "queued", "running", "done", "failed", "pruned"
+
+
+@dataclass
+class Trial:
+    """One trial of a sweep, under a number that is its own for ever."""
+
+    number: int
+    cell: list[str]  # the swept overrides
+    params: dict[str, Any] = field(default_factory=dict)
+    status: str = QUEUED
+    token: str = ""
+    attempts: int = 0
+    address: dict[str, Any] | None = None  # where its record lies, as the record store says
+    values: list[float] | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    reason: str | None = None
+    message: str | None = None
+    log: str | None = None
+    job: str | None = None
+    seconds: float | None = None
+    ended: float | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)  # what the sampler keeps with it
+
+    @property
+    def name(self) -> str:
+        return " ".join(self.cell) or "(no overrides)"
+
+    @property
+    def over(self) -> bool:
+        return self.status in (DONE, FAILED, PRUNED)
+
+
+class OwnerReplaced(RuntimeError):
+    """This trial was given to somebody else, or pruned, while it slept: nothing it does counts any more."""
+
+    reason = "replaced"
+
+
+class Busy(ValueError):
+    """Another sweeper holds the study."""
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a file by temp-then-rename: at any moment it is the old one or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as stream:
+            json.dump(value, stream, ensure_ascii=False)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> Any:
+    """A file's content; None if there is no such file, or half of one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+# Trials
+
+
+def trial_path(folder: Path, number: int) -> Path:
+    return folder / "trials" / f"{number}.json"
+
+
+def save(folder: Path, trial: Trial) -> None:
+    write_json(trial_path(folder, trial.number), asdict(trial))
+
+
+def trials(folder: Path) -> list[Trial]:
+    """All trials by number. A file that cannot be read is as good as none: its cell is queued anew."""
+    found: list[Trial] = []
+    known = set(Trial.__dataclass_fields__)
+    with suppress(FileNotFoundError), os.scandir(folder / "trials") as entries:
+        for entry in entries:
+            if not entry.name.endswith(".json") or entry.name.startswith("."):
+                continue
+            content = read_json(Path(entry.path))
+            if isinstance(content, dict) and {"number", "cell"} <= set(content):
+                found.append(Trial(**{key: value for key, value in content.items() if key in known}))
+    return sorted(found, key=lambda trial: trial.number)
+
+
+def beat_path(folder: Path, trial: Trial) -> Path:
+    return folder / "beats" / f"{trial.number}-{trial.token}.json"
+
+
+def last_beat(folder: Path, trial: Trial) -> dict[str, Any]:
+    """What the trial's owner said last: host, pid, phase, done, total, time; nothing while it waits in a queue."""
+    return read_json(beat_path(folder, trial)) or {}
+
+
+def clear_beats(folder: Path, keep: Iterable[Trial] = ()) -> None:
+    kept = {beat_path(folder, trial).name for trial in keep}
+    with suppress(FileNotFoundError):
+        for file in (folder / "beats").iterdir():
+            if file.name not in kept:
+                file.unlink(missing_ok=True)
+
+
+@contextmanager
+def held(folder: Path) -> Generator[None]:
+    """Hold the study; the kernel lets go of it when its owner ends, however that happens.
+
+    Raises:
+        Busy: if another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a+", encoding="utf-8") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            stream.seek(0)
+            owner = stream.read().strip() or "another process"
+            raise Busy(f"sweep {folder.name}: {owner} works on it already; nothing was started") from None
+        stream.seek(0)
+        stream.truncate()
+        stream.write(f"process {os.getpid()} on {platform.node()}")
+        stream.flush()
+        yield
+
+
+# Inside a trial
+
+
+_last: dict[str, tuple[str, float]] = {}  # by owner, its phase and when it was told
+
+
+def started(pid: int) -> str | None:
+    """When a process of this machine began, in the kernel's own clock: its number may be another's by now."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return None
+
+
+def _mine() -> tuple[Path, str] | None:
+    file, found, token = os.environ.get(OWNER, "").rpartition("#")
+    return (Path(file), token) if found else None
+
+
+def owner_value(folder: Path, trial: Trial) -> str:
+    """The value of the environment variable by which a trial knows its owner."""
+    return f"{trial_path(folder, trial.number).absolute()}#{trial.token}"
+
+
+def check_owner() -> None:
+    """Raises OwnerReplaced if this process works on a trial that is no longer its own."""
+    mine = _mine()
+    if mine is None:
+        return
+    content = read_json(mine[0])
+    if content is not None and content.get("token") != mine[1]:
+        raise OwnerReplaced(f"trial {mine[0].stem} was given to another process")
+
+
+def beat(phase: str, done: int, total: int) -> None:
+    """Tell the sweep how far this trial is; outside a sweep, nothing. A full disk is no reason to stop.
+
+    Raises:
+        OwnerReplaced: if the trial is no longer this process's own.
+    """
+    mine = _mine()
+    if mine is None:
+        return
+    now = time.time()
+    told = _last.get(mine[1])
+    if told is not None and told[0] == phase and now - told[1] < EVERY:
+        return
+    _last.clear()
+    _last[mine[1]] = (phase, now)
+    check_owner()
+    said = {"phase": phase, "done": done, "total": total, "time": now}
+    said |= {"pid": os.getpid(), "started": started(os.getpid()), "host": platform.node()}
+    said |= {"job": os.environ["SLURM_JOB_ID"]} if "SLURM_JOB_ID" in os.environ else {}
+    with suppress(OSError):
+        write_json(mine[0].parents[1] / "beats" / f"{mine[0].stem}-{mine[1]}.json", said)

@@ -1,0 +1,88 @@
+"""A Hydra app of a few lines to sweep over; with `store=tests.launchers.toy` it keeps records as `rna` does.
+
+`computed.log` in its folder gets a line when a trial begins and one when it is recorded.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+
+def note(folder: Path, *words: Any) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "computed.log").open("a") as stream:
+        stream.write(" ".join(map(str, words)) + "\n")
+
+
+def loss(cfg: DictConfig) -> float:
+    return (float(cfg.get("x", 0)) - 0.3) ** 2 + float(cfg.get("y", 0))
+
+
+@hydra.main(version_base="1.3", config_path=None, config_name=None)
+def main(cfg: DictConfig) -> Any:
+    from rna import ledger
+
+    folder, name = Path(cfg.get("folder", ".")), address(cfg)["key"]
+    note(folder, "begin", name, os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES", "-"))
+    print("working on", name)
+    ledger.beat("training", 0, 1)
+    if cfg.get("once") and not (folder / "failed-once").exists():  # a trial that is well the next time
+        (folder / "failed-once").touch()
+        os._exit(9)
+    if cfg.get("hang") == cfg.get("x", -1) and not (folder / "hung").exists():
+        (folder / "hung").touch()
+        time.sleep(600)
+    time.sleep(float(cfg.get("sleep", 0)))
+    if cfg.get("fail") in (cfg.get("x", -1), "all"):
+        raise RuntimeError("a bad cell")
+    if cfg.get("store", False):
+        ledger.check_owner()
+        temporary = folder / "record" / f"{name}.tmp{os.getpid()}"
+        temporary.write_text(json.dumps({"loss": loss(cfg), "x": float(cfg.get("x", 0))}))
+        os.link(temporary, folder / "record" / f"{name}.json")
+        note(folder, "recorded", name)
+    return loss(cfg)
+
+
+# The record store
+
+
+def address(cfg: DictConfig) -> dict[str, Any]:
+    plain: Any = OmegaConf.to_container(cfg)
+    if plain.get("x") == "refused":
+        raise ValueError("x=refused: must be a number")
+    key = "_".join(f"{key}{plain[key]}" for key in ("x", "y", "version") if key in plain)
+    (Path(plain.get("folder", ".")) / "record").mkdir(parents=True, exist_ok=True)
+    return {"key": key, "file": str(Path(plain.get("folder", ".")) / "record" / f"{key}.json")}
+
+
+def metrics(where: dict[str, Any]) -> dict[str, Any] | None:
+    from rna import ledger
+
+    found = ledger.read_json(Path(where["file"]))
+    if found is None:
+        Path(where["file"]).unlink(missing_ok=True)
+    return found
+
+
+def names(_where: dict[str, Any]) -> list[str]:
+    return ["loss", "x"]
+
+
+def objectives(_where: dict[str, Any]) -> dict[str, str]:
+    return {"loss": "minimize"}
+
+
+def fingerprint(common: dict[str, Any]) -> str:
+    return json.dumps(common)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    main()
