@@ -561,6 +561,18 @@ def test_the_page_needs_nothing_else_and_its_links_are_there(world: Path):
     assert [link for link in local if not (world / link).exists()] == []
 
 
+def test_the_page_says_for_each_method_what_matched_forgetting_wants(tmp_path: Path):
+    for nu in (0.0, 0.02):
+        generated.trial(tmp_path, settings("dpo", "kl", nu=nu, alpha=4.0), scores(30, 60))
+        for alpha in (0.5, 1.0, 2.0):
+            generated.trial(tmp_path, settings(nu=nu, alpha=alpha), scores(20 + 10 * alpha, 60))
+    (study,) = studies(tmp_path)
+    (item,) = page._unmatched(page.Chapter(study, "", [], [], []))
+    assert item.title.endswith("DPO+KL")
+    assert "method=dpo retain=kl" in str(item.command)
+    assert "retain.alpha.default=1,2,4,8,16 seed=0,1,2" in str(item.command)
+
+
 def test_names_with_special_characters_are_shown_and_not_run(tmp_path: Path):
     made = settings(keyword="<script>alert(1)</script> & 50% _x_")
     made.model.name = "<img src=x onerror=alert(2)>"

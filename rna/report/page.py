@@ -141,9 +141,25 @@ def _chapter(chapter: Chapter, number: int, count: int) -> dict[str, Any]:
         "shown": count == 1 or number == 1,
         "verdicts": [(item, WORDS.get(item.word, "none")) for item in chapter.verdicts],
         "pictures": drawn,
-        "missing": missing + [table for table in chapter.tables if not table.rows and table.command],
+        "missing": missing
+        + _unmatched(chapter)
+        + [table for table in chapter.tables if not table.rows and table.command],
         "tables": [table for table in chapter.tables if table.rows],
     }
+
+
+def _unmatched(chapter: Chapter) -> list[Picture]:
+    """What would compute the comparison at matched forgetting, for each method that has none."""
+    curves = compare.trade_offs(chapter.study)
+    done = {item.method for item in curves if item.results}
+    first = {item.method: item for item in reversed(curves) if item.method not in done}
+    return [
+        Picture(
+            "", f"Matched forgetting · {method}", "", None, commands.more_alphas(chapter.study, first[method].rna[0])
+        )
+        for method in chapter.study.methods
+        if method in first
+    ]
 
 
 def _headers(chapters: Sequence[Chapter]) -> list[str]:
