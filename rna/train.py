@@ -1,7 +1,7 @@
 """The loop of an unlearning trial: the only backward pass and the only optimiser's step."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,11 +76,6 @@ def feeds(settings: Settings, corpora: Corpora, pad_id: int) -> Feeds:
 def prepare(settings: Settings, decoder: Decoder) -> Trial:
     """Draw the trial's directions and make its noise source."""
     method = settings.method
-    draw = losses.gaussian_direction if method.name == "rsv" else losses.control_vector
-    directions = {
-        topic: draw(decoder.width, generator(settings.seed, "direction", topic)).to(decoder.device)
-        for topic in (settings.data.topics if method.name in RM_METHODS else ())
-    }
     noise = None
     if settings.noise.name == "rna":
         std = standard_deviation(settings.noise.nu, settings.noise.scale)
@@ -94,8 +89,17 @@ def prepare(settings: Settings, decoder: Decoder) -> Trial:
         first_trained=min(settings.layer.trained),
         site=settings.layer.site,
         noise=noise,
-        directions=directions,
+        directions=directions(method.name, settings.data.topics, settings.seed, decoder),
     )
+
+
+def directions(method: str, topics: Iterable[str], seed: int, decoder: Decoder) -> dict[str, Tensor]:
+    """The direction RM drives each topic's representations in, drawn once from the trial's seed; PO has none."""
+    draw = losses.gaussian_direction if method == "rsv" else losses.control_vector
+    return {
+        topic: draw(decoder.width, generator(seed, "direction", topic)).to(decoder.device)
+        for topic in (topics if method in RM_METHODS else ())
+    }
 
 
 def train(
