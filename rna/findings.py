@@ -129,7 +129,7 @@ def noise_sensitivity(job: Job) -> Outcome:
         chosen = [r for r in table if r["model"] != "base" and r["noise"] == noise and r["layer"] in layers]
         lower = sum(row["minus_base"] + row["minus_base_margin"] < 0 for row in chosen)
         higher = sum(row["minus_base"] - row["minus_base_margin"] > 0 for row in chosen)
-        return f"below the base's in {lower} and above it in {higher} of {len(chosen)}"
+        return f"below the base's in {lower} and above it in {higher} of {len(chosen)} pairs of model and layer"
 
     after = job.layer + 1
     every = draw.labels(table, "layer")
@@ -137,7 +137,7 @@ def noise_sensitivity(job: Job) -> Outcome:
     trials = len(job.arms) - 1
     compared = (
         f"Of {trials} unlearned models the noise sensitivity (paired 95 % intervals) with ξ ~ N(0, I) is "
-        f"{counted('1', every)} layers, with ξ scaled to the layer {counted('rms', every)}; at g = {after}, behind the "
+        f"{counted('1', every)}, with ξ scaled to the layer {counted('rms', every)}; at g = {after}, behind the "
         f"unlearn layer, {counted('1', [after])} and {counted('rms', [after])}. "
         if trials
         else ""

