@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 # analysis -> what --samples and --limit are where they are not said
 WHAT = {
     "noise_sensitivity": (32, 32),
-    "theorem_4_2": (512, 256),
-    "theorem_5_2": (512, 256),
+    "theorem_4_2": (256, 256),
+    "theorem_5_2": (64, 256),
     "eq_9": (64, 32),
     "backdoor": (2, 256),
 }
@@ -43,7 +43,9 @@ def main() -> None:
     parser.add_argument("--layer", type=int, help="where noise falls and shifts are read (the unlearn layer)")
     parser.add_argument("--limit", type=int, help="documents or questions (32 documents, 256 questions)")
     parser.add_argument("--samples", type=int, help="draws for each of them; cost is linear in it")
-    parser.add_argument("--nu", type=float, help="RNA's ν as a standard deviation, in theorem_5_2 (the trials')")
+    parser.add_argument(
+        "--nu", type=float, help="RNA's ν, a standard deviation, in theorem_5_2 (of the first RNA trial)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output-dir", default="outputs")
     options = parser.parse_intermixed_args()

@@ -21,6 +21,8 @@ STD_RATIOS = (0.01, 0.03, 0.1, 0.3, 1.0)  # of the noise to the layer's root mea
 VARIANCE_RATIOS = (0.01, 0.1, 1.0, 10.0, 100.0)  # η/ν
 GRADIENT_RATIOS = (0.5, 1.0, 3.0)  # ‖g_per‖/‖g‖
 PROJECTIONS = 16  # of the output, in Theorem 4.2
+PROBES = 4  # of a question, for the trace of J Jᵀ
+SHARE = 16  # one question in so many gets many draws
 POSITIONS: tuple[int | str, ...] = (0, 1, 2, 3, 4, "last")
 KEYWORDS = ("forget", "neutral")
 
@@ -39,7 +41,7 @@ class Arm:
             return False
         mine, theirs = ({**arm.record["identity"], "noise": None} for arm in (self, other) if arm.record)
         noises = [arm.record["config"]["noise"]["name"] for arm in (self, other) if arm.record]
-        return mine == theirs and noises == ["none", "rna"]
+        return mine == theirs and noises[0] == "none" != noises[1]
 
 
 @dataclass
@@ -209,7 +211,7 @@ def theorem_4_2(job: Job) -> Outcome:
     drawn: Rows = []
     real: Rows = []
     measured: Rows = []
-    few = job.questions[: max(2, len(job.questions) // 8)]
+    few = job.questions[::SHARE] if len(job.questions) >= 2 * SHARE else job.questions[:2]
     for arm, tell in job.models():
         found = measure.output_shifts(
             job.decoder, few, job.layer, STD_RATIOS, job.samples, PROJECTIONS, job.draws("shifts"), tell
@@ -217,7 +219,7 @@ def theorem_4_2(job: Job) -> Outcome:
         drawn += [{"model": arm.label} | row for row in found]
         for keyword in KEYWORDS:
             found, last_QD = measure.perturbations(
-                job.decoder, job.questions, keyword, job.layer, PROJECTIONS, job.draws("perturbations")
+                job.decoder, job.questions, keyword, job.layer, PROBES, job.draws("perturbations")
             )
             real += [{"model": arm.label} | row for row in found]
             law = theory.isotropy(last_QD)
@@ -275,7 +277,7 @@ def theorem_5_2(job: Job) -> Outcome:
     drawn: Rows = []
     keyword: Rows = []
     ends: dict[str, dict[str, tuple[torch.Tensor, torch.Tensor]]] = {}
-    few = job.questions[: max(2, len(job.questions) // 8)]
+    few = job.questions[::SHARE] if len(job.questions) >= 2 * SHARE else job.questions[:2]
     for arm, tell in job.models():
         for nu in (job.nu, job.nu / 100):
             found = measure.simulated_rejections(

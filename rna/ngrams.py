@@ -10,13 +10,15 @@ import argparse
 import hashlib
 import importlib.util
 import json
+import os
 import re
 import sys
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ from rna.settings import BUILTIN
 if TYPE_CHECKING:
     import numpy as np
 
+Row = dict[str, Any]
 Encode = Callable[[list[str]], "np.ndarray[Any, Any]"]  # texts -> rows of unit norm
 GROUPS = ("top", "mean", "bottom")
 SIZES = (2, 4, 8, 16)
@@ -134,37 +137,100 @@ class Kept:
         return found
 
 
-Row = dict[str, Any]
+Job = tuple[int, str, list[list[str]]]  # a document's number, its text, and its lines' words
+
+
+@dataclass
+class Mined:
+    """What one document gave: its rows, the sizes it is too short for, and how many n-grams the cache was asked for."""
+
+    rows: list[Row]
+    short: list[int]
+    asked: int
+    embedded: int
 
 
 @dataclass
 class Tally:
-    """How many documents were read, and why some gave nothing."""
+    """What has been read so far, and why some documents gave nothing."""
 
     documents: int = 0
     repeated: int = 0
-    short: dict[int, int] = field(default_factory=dict)  # n -> documents without enough n-grams
+    asked: int = 0
+    embedded: int = 0
+    short: Counter[int] = field(default_factory=Counter)  # n -> documents without enough n-grams
+
+
+@dataclass
+class Miner:
+    """How a document is mined: its n-grams of each size by their cosine to the whole of it."""
+
+    encode: Encode
+    sizes: list[int]
+    k: int
+    groups: list[str]
+    cache: int = CACHE
+    kept: Kept = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.kept = Kept(self.encode, self.cache)
+
+    def __call__(self, job: Job) -> Mined:
+        """The document's embedding is that of its text as far as the model reads (256 word pieces for MiniLM)."""
+        number, text, lines = job
+        asked, embedded = self.kept.asked, self.kept.embedded
+        whole_E, rows, short = self.encode([text])[0], list[Row](), list[int]()
+        for n in self.sizes:
+            grams = ngrams(lines, n)
+            if len(grams) < len(self.groups):
+                short.append(n)
+                continue
+            # Only the shortest come again often enough to be worth keeping.
+            scores_N = _scores(grams, whole_E, self.kept if n == min(self.sizes) else self.encode)
+            for group, members in select(scores_N, self.k, self.groups).items():
+                same: Row = {"document": number, "n": n, "group": group}
+                rows += [
+                    same | {"rank": rank, "ngram": grams[i], "score": float(scores_N[i])}
+                    for rank, i in enumerate(members)
+                ]
+        return Mined(rows, short, self.kept.asked - asked, self.kept.embedded - embedded)
+
+
+Apply = Callable[[Callable[[Job], Mined], Iterable[Job]], Iterable[Mined]]
 
 
 def mine(
     texts: Iterable[str],
-    encode: Encode,
+    miner: Miner,
     *,
-    sizes: Iterable[int] = SIZES,
-    k: int = 10,
-    groups: Iterable[str] = GROUPS,
-    progress: Callable[[Tally, Kept], None] = lambda *_: None,
-    cache: int = CACHE,
+    apply: Apply = map,
+    progress: Callable[[Tally], None] = lambda _: None,
 ) -> Iterator[list[Row]]:
     """Each document's chosen n-grams as rows, in order; a document that came before is left out.
 
-    The document's embedding is that of its text as far as the model reads (256 word pieces for MiniLM).
+    Args:
+        apply: `map`, or what does the same in several processes.
 
     Raises:
         ValueError: at the end, if no document gave an n-gram of some size.
     """
-    sizes, groups = list(sizes), list(groups)
-    kept, tally = Kept(encode, cache), Tally(short=dict.fromkeys(sizes, 0))
+    tally = Tally()
+    for mined in apply(miner, _distinct(texts, tally)):
+        tally.short.update(mined.short)
+        tally.asked += mined.asked
+        tally.embedded += mined.embedded
+        yield mined.rows
+        progress(tally)
+    distinct = tally.documents - tally.repeated
+    for n in miner.sizes:
+        if tally.short[n] == distinct:
+            raise ValueError(
+                f"n={n}: none of the {distinct} distinct documents has {len(miner.groups)} n-grams of that size; "
+                "give longer documents or a smaller --n"
+            )
+
+
+def _distinct(texts: Iterable[str], tally: Tally) -> Iterator[Job]:
     lines_seen: set[int] = set()
     texts_seen: set[bytes] = set()
     for number, text in enumerate(texts):
@@ -174,37 +240,7 @@ def mine(
             tally.repeated += 1
             continue
         texts_seen.add(mark)
-        lines = words_of(text, lines_seen)
-        whole_E = encode([text])[0]
-        rows: list[Row] = []
-        for n in sizes:
-            grams = ngrams(lines, n)
-            if len(grams) < len(groups):
-                tally.short[n] += 1
-                continue
-            scores_N = _scores(grams, whole_E, kept if n == min(sizes) else Kept(encode, 0))
-            chosen = select(scores_N, k, groups)
-            rows += [
-                {
-                    "document": number,
-                    "n": n,
-                    "group": group,
-                    "rank": rank,
-                    "ngram": grams[i],
-                    "score": float(scores_N[i]),
-                }
-                for group, members in chosen.items()
-                for rank, i in enumerate(members)
-            ]
-        yield rows
-        progress(tally, kept)
-    distinct = tally.documents - tally.repeated
-    for n in sizes:
-        if tally.short[n] == distinct:
-            raise ValueError(
-                f"n={n}: none of the {distinct} distinct documents has {len(groups)} n-grams of that size; "
-                "give longer documents or a smaller --n"
-            )
+        yield number, text, words_of(text, lines_seen)
 
 
 def _scores(grams: list[str], whole_E: "np.ndarray[Any, Any]", encode: Encode) -> "np.ndarray[Any, Any]":
@@ -214,24 +250,37 @@ def _scores(grams: list[str], whole_E: "np.ndarray[Any, Any]", encode: Encode) -
     return np.concatenate([encode(part) @ whole_E for part in slices])
 
 
-def sentence_bert(name: str | None, *, batch_size: int, device: str | None) -> Encode:
-    """A Sentence-BERT encoder: a hub name or a local folder; None is MiniLM, from its PyPI package if that is there.
+def encoder_path(name: str | None) -> str:
+    """A hub name or a folder as given; for None MiniLM, from its PyPI package if that is installed."""
+    if name is not None:
+        return name
+    packaged = importlib.util.find_spec(PACKAGED)
+    return str(Path(packaged.origin).parent / "model") if packaged and packaged.origin else MINILM
 
-    Raises:
-        ValueError: if sentence-transformers is not installed, or there is no such model.
-    """
+
+def check_encoder(name: str | None) -> None:
+    """Raises ValueError if sentence-transformers is not installed, or a model is neither a folder nor a hub name."""
     if importlib.util.find_spec("sentence_transformers") is None:
         raise ValueError("--encoder: needs sentence-transformers; pip install 'rna[similarity]'")
+    path = encoder_path(name)
+    if not Path(path).is_dir() and (path.startswith((".", "/", "~")) or path.count("/") > 1):
+        raise ValueError(f"--encoder {path}: no such folder")
+
+
+def sentence_bert(name: str | None, *, batch_size: int, device: str | None) -> Encode:
+    """A Sentence-BERT encoder; `name` as for `encoder_path`.
+
+    Raises:
+        ValueError: if there is no such model.
+    """
     from sentence_transformers import SentenceTransformer
 
-    packaged = importlib.util.find_spec(PACKAGED)
-    if name is None:
-        name = str(Path(packaged.origin).parent / "model") if packaged and packaged.origin else MINILM
+    path = encoder_path(name)
     try:
-        model = SentenceTransformer(name, device=device)
+        model = SentenceTransformer(path, device=device)
     except Exception as error:  # hub, network and file errors of several libraries
         raise ValueError(
-            f"--encoder {name}: no Sentence-BERT model ({type(error).__name__}); give a hub name, a folder of "
+            f"--encoder {path}: no Sentence-BERT model ({type(error).__name__}); give a hub name, a folder of "
             f"sentence-transformers, or pip install {PACKAGED.replace('_', '-')}"
         ) from None
 
@@ -239,6 +288,43 @@ def sentence_bert(name: str | None, *, batch_size: int, device: str | None) -> E
         return model.encode(texts, batch_size=batch_size, show_progress_bar=False, normalize_embeddings=True)
 
     return encode
+
+
+_MINER: list[Miner] = []  # a worker process's own
+
+
+def _start(make: Callable[[], Miner]) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    _MINER[:] = [make()]
+
+
+def _mine_one(job: Job) -> Mined:
+    return _MINER[0](job)
+
+
+@contextmanager
+def workers(count: int, make: Callable[[], Miner]) -> Generator[Apply]:
+    """A `map` over `count` processes with a miner each, in order, which reads only a little ahead.
+
+    Embedding n-grams is made of small products: a core for each document does several times what threads do on one.
+    """
+    from concurrent.futures import Future, ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(count, get_context("spawn"), _start, (make,)) as pool:
+
+        def apply(_: Callable[[Job], Mined], jobs: Iterable[Job]) -> Iterator[Mined]:
+            waiting: deque[Future[Mined]] = deque()
+            for job in jobs:
+                waiting.append(pool.submit(_mine_one, job))
+                if len(waiting) > 4 * count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+        yield apply
 
 
 @contextmanager
@@ -308,8 +394,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--k", type=int, default=10, help="n-grams of each group and document (10)")
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
     parser.add_argument("--encoder", help="a Sentence-BERT model: a hub name or a folder (all-MiniLM-L6-v2)")
+    parser.add_argument("--workers", type=int, help="processes (all cores, or 1 with a GPU)")
     parser.add_argument("--device", help="cpu, cuda, … (as sentence-transformers chooses)")
-    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--limit", type=int, help="at most so many documents of each file")
     parser.add_argument("--output", type=Path, default=Path("outputs/ngrams.parquet"))
     parser.add_argument("--questions", type=Path, help="also perturb these questions (.jsonl as in MMLU) by each group")
@@ -322,7 +409,7 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         ValueError: for a bad option, unreadable documents, no encoder, or documents too short.
     """
-    for name in ("k", "batch_size", "limit"):
+    for name in ("k", "batch_size", "limit", "workers"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} {value}: must be at least 1")
@@ -330,38 +417,57 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"--n {min(options.n)}: must be at least 1")
     paths = options.documents or [str(BUILTIN / "forget_bio.jsonl"), str(BUILTIN / "forget_cyber.jsonl")]
     texts = list(_opened(paths, options.field))
-    encode = sentence_bert(options.encoder, batch_size=options.batch_size, device=options.device)
+    check_encoder(options.encoder)
     started = time.perf_counter()
     facts = {name: getattr(options, name) for name in ("n", "k", "groups", "encoder", "limit", "field")}
-    last: list[tuple[Tally, Kept]] = []
+    last = Tally()
 
-    def progress(tally: Tally, kept: Kept) -> None:
-        last[:] = [(tally, kept)]
+    def progress(tally: Tally) -> None:
+        nonlocal last
+        last = tally
         if tally.documents in (1, 10) or tally.documents % 100 == 0:
             seconds = time.perf_counter() - started
             print(
-                f"[{seconds:6.1f} s] {tally.documents} documents, {kept.embedded} n-grams of size {min(options.n)} "
-                f"embedded ({kept.asked - kept.embedded} known already)",
+                f"[{seconds:6.1f} s] {tally.documents} documents read, {tally.embedded} n-grams of n={min(options.n)} "
+                f"embedded ({tally.asked - tally.embedded} known already)",
                 file=sys.stderr,
                 flush=True,
             )
 
     stream = (text for file in texts for text in _first(file, options.limit))
+    make = partial(_miner, options)
+    count = options.workers or _default_workers(options.device)
     with parquet(options.output, facts) as write:
-        for rows in mine(
-            stream, encode, sizes=sorted(set(options.n)), k=options.k, groups=options.groups, progress=progress
-        ):
-            write(rows)
-    tally = last[0][0]
-    short = ", ".join(f"{count} too short for n={n}" for n, count in tally.short.items() if count)
-    print(
-        f"{tally.documents} documents in {time.perf_counter() - started:.1f} s ({tally.repeated} repeated"
-        f"{', ' + short if short else ''}): {options.output}"
-    )
+        if count == 1:
+            for rows in mine(stream, make(), progress=progress):
+                write(rows)
+        else:
+            plan = Miner(_nothing, sorted(set(options.n)), options.k, options.groups)
+            with workers(count, make) as apply:
+                for rows in mine(stream, plan, apply=apply, progress=progress):
+                    write(rows)
+    short = "".join(f", {number} too short for n={n}" for n, number in last.short.items())
+    seconds = time.perf_counter() - started
+    print(f"{last.documents} documents in {seconds:.1f} s ({last.repeated} repeated{short}): {options.output}")
     for (n, group), grams in read_groups(options.output).items():
         print(f"n={n:<3} {group:<7} {len(grams):>6} n-grams, such as: {' | '.join(grams[:3])}")
     if options.questions:
         _perturb_questions(options)
+
+
+def _miner(options: argparse.Namespace) -> Miner:
+    encode = sentence_bert(options.encoder, batch_size=options.batch_size, device=options.device)
+    return Miner(encode, sorted(set(options.n)), options.k, options.groups)
+
+
+def _nothing(_: list[str]) -> Any:
+    raise AssertionError("the workers embed")
+
+
+def _default_workers(device: str | None) -> int:
+    import torch
+
+    return (os.cpu_count() or 1) if (device or "cpu") == "cpu" and not torch.cuda.is_available() else 1
 
 
 def _opened(paths: list[str], field_: str) -> Iterator[Iterable[str]]:

@@ -22,6 +22,8 @@ from rna.settings import RM_METHODS, Settings
 # float16 gradients below 6e-8 would vanish, so the losses are raised by a power of two, which changes no other bit.
 LOSS_SCALE = {torch.float16: 1024.0, torch.bfloat16: 1.0, torch.float32: 1.0}
 
+MEASURED = 256  # retain documents that tell a layer's root mean square, for relative noise
+
 StepReport = dict[str, float]  # flat names: train/forget_loss, train/grad_norm, …
 
 
@@ -73,12 +75,17 @@ def feeds(settings: Settings, corpora: Corpora, pad_id: int) -> Feeds:
     return Feeds(forget, draw(corpora.retain), draw(corpora.refusals) if corpora.refusals else None)
 
 
-def prepare(settings: Settings, decoder: Decoder) -> Trial:
-    """Draw the trial's directions and make its noise source."""
+def prepare(settings: Settings, decoder: Decoder, retain: Feed | None = None) -> Trial:
+    """Draw the trial's directions and make its noise source; relative noise is measured on the retain documents."""
     method = settings.method
     noise = None
-    if settings.noise.name == "rna":
-        std = standard_deviation(settings.noise.nu, settings.noise.scale)
+    if settings.noise.name != "none":
+        std: float | dict[int, float] = standard_deviation(settings.noise.nu, settings.noise.scale)
+        if settings.noise.name == "relative":
+            assert retain is not None
+            documents = retain.documents[:MEASURED]
+            measured = model.root_mean_squares(decoder, documents, settings.noise.layers, retain.pad_id)
+            std = {layer: std * rms for layer, rms in measured.items()}
         source = generator(settings.seed, "noise", device=decoder.device)
         noise = GaussianNoise(std, tuple(settings.noise.layers), source)
     return Trial(
@@ -127,7 +134,7 @@ def train(
         NotFinite: before the optimiser's step that would have spread it.
         Interrupted: after a checkpoint, at SIGTERM.
     """
-    trial = prepare(settings, decoder)
+    trial = prepare(settings, decoder, source.retain)
     names = model.trained_names(decoder, settings.layer.trained, settings.layer.trainable)
     policy = model.masters(decoder, names)
     options = settings.train

@@ -6,12 +6,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from rna import ngrams
-from rna.ngrams import Kept, mine, read_groups, select, words_of
+from rna.ngrams import Kept, Miner, mine, read_groups, select, words_of
 
 
 def encode(texts):
@@ -24,6 +25,10 @@ def encode(texts):
             row += source.standard_normal(64).astype(np.float32)
         rows.append(row / np.linalg.norm(row))
     return np.stack(rows)
+
+
+def miner(sizes, k, **options):
+    return Miner(encode, sizes, k, list(ngrams.GROUPS), **options)
 
 
 def grams(text, n):
@@ -97,7 +102,7 @@ DOCUMENTS = [
 
 
 def test_the_top_ngrams_are_those_nearest_to_the_document():
-    rows = [row for chunk in mine(DOCUMENTS, encode, sizes=[2], k=3) for row in chunk]
+    rows = [row for chunk in mine(DOCUMENTS, miner([2], 3)) for row in chunk]
     best = [row["ngram"] for row in rows if row["group"] == "top" and row["rank"] == 0]
     assert best[0].casefold().startswith("dengue virus")
     assert best[1].casefold().startswith("buffer overflow")
@@ -116,7 +121,7 @@ def test_the_top_ngrams_are_those_nearest_to_the_document():
 
 def test_slices_and_cache_change_nothing(monkeypatch):
     def found(**options):
-        rows = [row for chunk in mine(DOCUMENTS, encode, sizes=[2, 4], k=2, **options) for row in chunk]
+        rows = [row for chunk in mine(DOCUMENTS, miner([2, 4], 2, **options)) for row in chunk]
         return [row.pop("score") for row in rows], rows
 
     scores, rows = found()
@@ -134,7 +139,7 @@ def test_a_repeated_document_counts_once_and_documents_stream():
             drawn.append(text)
             yield text
 
-    chunks = mine(texts(), encode, sizes=[2], k=1)
+    chunks = mine(texts(), miner([2], 1))
     assert {row["document"] for row in next(chunks)} == {0}
     assert len(drawn) == 1
     assert {row["document"] for chunk in chunks for row in chunk} == {2}
@@ -142,9 +147,9 @@ def test_a_repeated_document_counts_once_and_documents_stream():
 
 def test_documents_too_short_are_left_out_and_refused_only_if_all_are():
     short = ["marsh fevers harm people daily", *DOCUMENTS]
-    assert {row["document"] for chunk in mine(short, encode, sizes=[8], k=1) for row in chunk} == {1, 2}
+    assert {row["document"] for chunk in mine(short, miner([8], 1)) for row in chunk} == {1, 2}
     with pytest.raises(ValueError, match=r"n=16: none of the 1 distinct documents has 3 n-grams of that size"):
-        list(mine(short[:1], encode, sizes=[2, 16], k=1))
+        list(mine(short[:1], miner([2, 16], 1)))
 
 
 ROW = {"question": "What?", "subject": "x", "choices": ["a", "b", "c", "d"], "answer": 1}
@@ -177,13 +182,38 @@ def options(**given):
     return parsed
 
 
+@pytest.fixture
+def installed(monkeypatch):
+    """As if sentence-transformers were there, and the packaged model were not."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: SimpleNamespace(origin=None))
+
+
+def test_without_sentence_transformers_there_is_a_hint(monkeypatch, tmp_path: Path):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ValueError, match="pip install 'rna\\[similarity\\]'"):
+        ngrams.run(options(output=tmp_path / "out.parquet"))
+
+
+def fake_miner() -> Miner:
+    return miner([2, 4], 2)
+
+
+@pytest.mark.slow
+def test_several_processes_give_what_one_gives():
+    texts = [f"{text} number {i}" for i in range(12) for text in DOCUMENTS]
+    with ngrams.workers(2, fake_miner) as apply:
+        several = list(mine(texts, fake_miner(), apply=apply))
+    assert several == list(mine(texts, fake_miner()))
+
+
+@pytest.mark.usefixtures("installed")
 def test_the_command_writes_scores_and_perturbed_questions(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setattr(ngrams, "sentence_bert", lambda *_, **__: encode)
     source, questions = tmp_path / "forget.txt", tmp_path / "exam.jsonl"
     source.write_text("\n".join(DOCUMENTS))
     questions.write_text(json.dumps(ROW) + "\n")
     output = tmp_path / "made" / "ngrams.parquet"
-    ngrams.run(options(documents=[str(source)], n=[2, 4], k=2, output=output, questions=questions))
+    ngrams.run(options(documents=[str(source)], n=[2, 4], k=2, workers=1, output=output, questions=questions))
     groups = read_groups(output)
     assert set(groups) == {(n, group) for n in (2, 4) for group in ngrams.GROUPS}
     assert all(len(found) == 4 for found in groups.values())
@@ -199,19 +229,18 @@ def test_the_command_writes_scores_and_perturbed_questions(tmp_path: Path, monke
         ({"k": 0}, "--k 0: must be at least 1"),
         ({"n": [2, 0]}, "--n 0: must be at least 1"),
         ({"documents": ["nowhere.txt"]}, "documents=nowhere.txt: no such file"),
-        ({"encoder": "/no/such/folder"}, "--encoder"),
+        ({"encoder": "/no/such/folder"}, "--encoder /no/such/folder: no such folder"),
+        ({"workers": 0}, "--workers 0: must be at least 1"),
         ({"documents": ["short.txt"]}, "n=2: none of the 1 distinct documents"),
     ],
 )
+@pytest.mark.usefixtures("installed")
 def test_bad_input_is_refused(given, message, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("short.txt").write_text("one two")
-    if "encoder" in given:
-        monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    else:
-        monkeypatch.setattr(ngrams, "sentence_bert", lambda *_, **__: encode)
+    monkeypatch.setattr(ngrams, "sentence_bert", lambda *_, **__: encode)
     with pytest.raises(ValueError, match=message):
-        ngrams.run(options(output=tmp_path / "out.parquet", **given))
+        ngrams.run(options(output=tmp_path / "out.parquet", **{"workers": 1, **given}))
     assert not list(tmp_path.glob("*parquet*"))
 
 
