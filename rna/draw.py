@@ -80,13 +80,15 @@ def increases(figure: Any, table: list[Row]) -> None:
     left.legend(fontsize=7)
 
 
-def shifts(figure: Any, table: list[Row], measured: list[Row]) -> None:
-    """Left: how often the two tests reject N(0, η·J Jᵀ). Right: the effective rank of what keywords really do."""
+def shifts(figure: Any, table: list[Row], measured: list[Row], reach: dict[str, float]) -> None:
+    """Left: how often the two tests reject N(0, η·J Jᵀ), and, upright, the forget keyword's own η. Right: the effective
+    rank of what keywords really do."""
     left, right = figure.subplots(1, 2)
     for colour, model in zip(COLOURS * 3, labels(table, "model"), strict=False):
         rows = [row for row in table if row["model"] == model]
         line(left, rows, "std_over_rms", "covariance_rejected", label=model, colour=colour)
         line(left, rows, "std_over_rms", "normality_rejected", label=None, colour=colour, ls=":", marker="x")
+        left.axvline(reach[model] ** 0.5, color=colour, lw=0.8, ls="-.")
     left.plot([], [], color="black", label="covariance", marker="o", ms=3.5)
     left.plot([], [], color="black", ls=":", label="normality", marker="x", ms=3.5)
     left.axhline(0.05, color="black", lw=0.8, ls="--")

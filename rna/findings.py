@@ -251,10 +251,12 @@ def theorem_4_2(job: Job) -> Outcome:
         return listed(f"{row['model']} {100 * row['covariance_rejected']:.0f} %" for row in part)
 
     forget = [row for row in measured if row["perturbation"] == "forget keyword"]
+    reach = {row["model"]: row["eta_over_rms2"] for row in effects if row["keyword"] == "forget"}
     fails = [r for r in forget if r["sphericity_p"] < 1e-3 or r["mean_p"] < 1e-3 or r["not_normal"] > 0.2]
     numbers = listed(
-        f"{row['model']}: effective rank {row['effective_rank']:.1f} of {width}, {100 * row['mean_share']:.0f} % of "
-        f"the energy in the mean, normality rejected in {100 * row['not_normal']:.0f} % of dimensions"
+        f"{row['model']}: √η = {reach[row['model']] ** 0.5:.2g} of the root mean square, effective rank "
+        f"{row['effective_rank']:.1f} of {width}, {100 * row['mean_share']:.0f} % of the energy in the mean, normality "
+        f"rejected in {100 * row['not_normal']:.0f} % of dimensions"
         for row in forget
     )
     outcome = "fails" if len(fails) == len(forget) else f"fails in {len(fails)} of {len(forget)} models"
@@ -264,7 +266,9 @@ def theorem_4_2(job: Job) -> Outcome:
         f"Assumption 4.1 {outcome} for the forget keyword's measured perturbations ({numbers})."
     )
     tables = {"theorem_4_2": table, "assumption_4_1": measured, "real_shift": effects}
-    return Outcome(tables, drawn + real, verdict, partial(draw.shifts, table=table, measured=measured), (11.0, 4.6))
+    return Outcome(
+        tables, drawn + real, verdict, partial(draw.shifts, table=table, measured=measured, reach=reach), (11.0, 4.6)
+    )
 
 
 # Theorem 5.2 and Assumption 5.1
