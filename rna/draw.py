@@ -126,8 +126,8 @@ def rejections(figure: Any, proof: list[Row], model: list[Row], keyword: list[Ro
             label = f"{name}, √ν = {nu**0.5:.2g}"
             line(second, rows, "eta_over_nu", "observed", label=label, colour=colour, margin="margin", ls=style)
     some = [row for row in model if row["model"] == model[0]["model"] and row["nu"] == model[0]["nu"]]
-    line(second, some, "eta_over_nu", "paper", label="paper", colour="black", marker="", ls=":")
-    line(second, some, "eta_over_nu", "exact", label="exact", colour="black", marker="", lw=2)
+    line(second, some, "eta_over_nu", "paper", label="paper (first line)", colour="black", marker="", ls=":")
+    line(second, some, "eta_over_nu", "exact", label="exact (first line)", colour="black", marker="", lw=2)
     for axes, title in ((first, "the proof's linear model"), (second, "the model, ε and δ Gaussian")):
         axes.set(xscale="log", ylim=(0, 0.52), xlabel="η/ν", ylabel="P[ΔJ_rna/ΔJ_u ≤ 0]", title=title)
         axes.legend(fontsize=6)

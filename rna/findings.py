@@ -83,7 +83,7 @@ class Outcome:
 
 def of(rows: Iterable[Row], column: str, **same: Any) -> list[float]:
     """A column of the rows that agree with `same`."""
-    return [row[column] for row in rows if all(row[key] == value for key, value in same.items())]
+    return [float(row[column]) for row in rows if all(row[key] == value for key, value in same.items())]
 
 
 def mean(values: Iterable[float]) -> Estimate:

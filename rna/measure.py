@@ -170,11 +170,13 @@ def loss_increases(
         rms = root_mean_square(hidden_BTD)
         gradient = torch.func.grad(lambda hidden, loss=loss: loss(hidden).sum())
 
-        def product(vector: Tensor, hidden: Tensor = hidden_BTD, gradient: Any = gradient) -> Tensor:
-            return torch.func.jvp(gradient, (hidden,), (vector.to(hidden),))[1]
+        def product(probes_STD: Tensor, hidden: Tensor = hidden_BTD, gradient: Any = gradient) -> Tensor:
+            parts = probes_STD.to(hidden).split(PART)
+            return torch.cat([torch.func.jvp(gradient, (hidden.expand_as(v).clone(),), (v,))[1] for v in parts])
 
         with sdpa_kernel(SDPBackend.MATH):
-            trace = theory.hutchinson_trace(product, tuple(hidden_BTD.shape), samples, generator)
+            probes_STD = theory.signs((samples, *hidden_BTD.shape[1:]), generator).to(hidden_BTD)
+            trace = theory.hutchinson_trace(product, probes_STD)
             low, high = theory.extreme_eigenvalues(product, tuple(hidden_BTD.shape), 12, generator)
         half_STD = gaussian(hidden_BTD, rms, samples, generator)
         before = in_parts(loss, hidden_BTD).item()

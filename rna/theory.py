@@ -51,12 +51,13 @@ def signs(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return torch.randint(0, 2, shape, generator=generator, device=generator.device).float() * 2 - 1
 
 
-def hutchinson_trace(
-    product: Callable[[Tensor], Tensor], shape: tuple[int, ...], samples: int, generator: torch.Generator
-) -> Estimate:
-    """Tr(A) = E[vᵀ A v] over random signs v, from products A v alone (Hutchinson 1989; arXiv:2501.19202, Eq. 9)."""
-    found = [(probe * product(probe)).sum() for probe in (signs(shape, generator) for _ in range(samples))]
-    return estimate(torch.stack(found))
+def hutchinson_trace(product: Callable[[Tensor], Tensor], probes_S: Float[Tensor, "S ..."]) -> Estimate:
+    """Tr(A) = E[vᵀ A v] over random signs v, from products A v alone (Hutchinson 1989; arXiv:2501.19202, Eq. 9).
+
+    Args:
+        product: maps a stack of probes to the stack of their products.
+    """
+    return estimate((probes_S * product(probes_S)).flatten(1).sum(1))
 
 
 def extreme_eigenvalues(

@@ -78,7 +78,7 @@ def test_small_noise_obeys_theorem_4_2_and_large_noise_does_not(small):
 
 
 def test_the_loss_increase_of_small_noise_is_half_mu_times_the_trace(small):
-    rows = measure.loss_increases(small, [IDS, IDS[::-1]], 1, [0.03], 300, source(), quiet)
+    rows = measure.loss_increases(small, [IDS, IDS[::-1]], 1, [0.03], 256, source(), quiet)
     for row in rows:
         spread = 4 * (row["increase_stderr"] + row["formula_stderr"])
         assert abs(row["increase"] - row["formula"]) < spread

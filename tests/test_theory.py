@@ -57,7 +57,7 @@ def test_the_trace_is_that_of_the_matrix():
     """Over random signs, Var(vᵀAv) = 2·Σ over i≠j of A_ij², so the standard error is known too."""
     matrix = torch.randn(12, 12, generator=source())
     matrix = matrix + matrix.T
-    found = theory.hutchinson_trace(lambda v: matrix @ v, (12,), 4000, source(1))
+    found = theory.hutchinson_trace(lambda v: v @ matrix, theory.signs((4000, 12), source(1)))
     off = matrix - matrix.diag().diag()
     assert found.stderr == pytest.approx(math.sqrt(2 * off.square().sum().item() / 4000), rel=0.1)
     assert abs(found.value - matrix.trace().item()) < 4 * found.stderr
