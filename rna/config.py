@@ -29,6 +29,8 @@ NEEDS = {  # method -> the numbers it cannot do without
 GROUPS = ("method", "retain", "retain_loss", "noise", "layer", "model", "data", "train", "eval", "wandb", "cache")
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
 ROLES = ("forget", "retain", "perturbed", "neutral", "related", "forget_perturbed")  # of an evaluation's tasks
+REGIONS = {"early": (5, 3), "middle": (14, 3), "late": (28, 3)}  # first layer and count (arXiv:2501.19202, Appendix E)
+REGION_DEPTH = 32  # of the model these were chosen for
 NUMBERS = {"Float": "a number", "Integer": "a whole number"}
 
 
@@ -94,7 +96,7 @@ def typed(composed: "DictConfig") -> Settings:
         for group in GROUPS:
             if not isinstance(plain.get(group), dict):
                 raise ValueError(f"{group}={plain.get(group)}: must be an option of this group; see --help")
-        if plain["noise"].get("name") == "rna" and "nu" not in plain["noise"]:
+        if plain["noise"].get("name") in ("rna", "relative") and "nu" not in plain["noise"]:
             raise ValueError("noise.nu: a value is needed; give noise.nu=…, or noise=none")
         plain.pop("tuned", None)
         retain: dict[str, Any] = plain.pop("retain")
@@ -201,7 +203,7 @@ def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
 def _check_choices(settings: Settings) -> None:
     method = settings.method.name
     _one_of("method.name", method, tuple(NEEDS))
-    _one_of("noise.name", settings.noise.name, ("rna", "none"))
+    _one_of("noise.name", settings.noise.name, ("rna", "relative", "none"))
     _one_of("variant", settings.variant, VARIANTS)
     _one_of("data.order", settings.data.order, ("random", "file"))
     _one_of("baseline", settings.baseline, ("train", "cached", "skip"))
@@ -235,6 +237,8 @@ def _check_choices(settings: Settings) -> None:
         raise ValueError(
             f"retain_loss={settings.retain_loss}: has no meaning with method={method}; allowed: {', '.join(allowed)}"
         )
+    if settings.noise.name == "relative" and settings.layer.site == "mlp":
+        raise ValueError("noise=relative: measures the residual stream; allowed with layer.site=residual")
     if settings.layer.site == "mlp" and method not in RM_METHODS:
         raise ValueError(f"layer.site=mlp: has no meaning with method={method}; allowed with {', '.join(RM_METHODS)}")
 
@@ -354,6 +358,13 @@ def _layer_list(key: str, value: Any, num_layers: int) -> list[int]:
     return sorted(set(layers))
 
 
+def region(name: str, num_layers: int) -> list[int]:
+    """A region's layers in a model of this depth: at the paper's depth those of Appendix E, elsewhere their share."""
+    first, count = REGIONS[name]
+    start = first * num_layers // REGION_DEPTH
+    return list(range(start, start + max(1, round(count * num_layers / REGION_DEPTH))))
+
+
 def _resolve_layers(settings: Settings, num_layers: int) -> None:
     """Turn `trained` and noise `layers` into lists; noise of no strength becomes no noise at all."""
     layer, noise, method = settings.layer, settings.noise, settings.method.name
@@ -371,8 +382,11 @@ def _resolve_layers(settings: Settings, num_layers: int) -> None:
         noise.layers = [layer.unlearn]
     elif noise.layers == "all":
         noise.layers = list(range(reach))
+    elif isinstance(noise.layers, str) and noise.layers in REGIONS:
+        noise.layers = region(noise.layers, num_layers)
     elif isinstance(noise.layers, str):
-        raise ValueError(f"noise.layers={noise.layers}: allowed: unlearn, all, a layer, a list of layers")
+        allowed = ["unlearn", "all", *REGIONS, "a layer", "a list of layers"]
+        raise ValueError(f"noise.layers={noise.layers}: {nearest(noise.layers, allowed)}")
     else:
         noise.layers = _layer_list("noise.layers", noise.layers, num_layers)
     if noise.layers[-1] >= reach:

@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from rna.batch import Batch
+from rna.batch import Batch, pad
 
 Deltas = dict[str, Tensor]  # the model's name of a trained tensor -> its values
 AddNoise = Callable[[int, Tensor], Tensor]  # (layer, the stream that leaves it) -> the stream that goes on
@@ -329,6 +329,23 @@ def stream_at(
 ) -> Float[Tensor, "B T D"]:
     """The residual stream that leaves decoder layer `layer`."""
     return advance(decoder, stream, layer + 1, policy=policy, add_noise=add_noise, recompute=recompute).hidden_BTD
+
+
+def root_mean_squares(
+    decoder: Decoder, documents: Sequence[Sequence[int]], layers: Sequence[int], pad_id: int
+) -> dict[int, float]:
+    """The root mean square of a dimension of the stream that leaves each of these layers, over all real tokens."""
+    squares, count = dict.fromkeys(layers, 0.0), 0
+    for first in range(0, len(documents), 16):
+        batch = pad(documents[first : first + 16], pad_id).to(decoder.device)
+        with torch.no_grad():
+            stream = embed(decoder, batch)
+            for layer in sorted(layers):
+                stream = advance(decoder, stream, layer + 1)
+                hidden_ND = stream.hidden_BTD[batch.mask_BT.to(stream.hidden_BTD.device)]
+                squares[layer] += hidden_ND.double().square().mean(-1).sum().item()
+        count += batch.tokens
+    return {layer: (total / count) ** 0.5 for layer, total in squares.items()}
 
 
 def mlp_output_at(

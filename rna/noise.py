@@ -16,7 +16,7 @@ class GaussianNoise:
     is the paper's letter, σ = √ν.
     """
 
-    std: float
+    std: float | dict[int, float]  # of every layer, or by layer
     layers: tuple[int, ...]
     generator: torch.Generator
 
@@ -24,7 +24,8 @@ class GaussianNoise:
         if layer not in self.layers:
             return hidden_BTD
         noise_BTD = torch.randn(hidden_BTD.shape, generator=self.generator, device=self.generator.device)
-        return hidden_BTD + (self.std * noise_BTD).to(hidden_BTD)
+        std = self.std[layer] if isinstance(self.std, dict) else self.std
+        return hidden_BTD + (std * noise_BTD).to(hidden_BTD)
 
 
 def standard_deviation(nu: float, scale: str) -> float:

@@ -33,7 +33,7 @@ class MethodSettings:
 
 @dataclass
 class NoiseSettings:
-    name: str = "???"
+    name: str = "???"  # rna | relative: nu is a fraction of each layer's root mean square | none
     nu: float = 0.0
     scale: str = "std"
     layers: Any = "unlearn"  # resolved by `check` to a list of layers

@@ -1,7 +1,7 @@
 """The loop of an unlearning trial: the only backward pass and the only optimiser's step."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,8 @@ from rna.settings import RM_METHODS, Settings
 
 # float16 gradients below 6e-8 would vanish, so the losses are raised by a power of two, which changes no other bit.
 LOSS_SCALE = {torch.float16: 1024.0, torch.bfloat16: 1.0, torch.float32: 1.0}
+
+MEASURED = 256  # retain documents that tell a layer's root mean square, for relative noise
 
 StepReport = dict[str, float]  # flat names: train/forget_loss, train/grad_norm, …
 
@@ -80,17 +82,17 @@ def feeds(settings: Settings, corpora: Corpora, pad_id: int) -> Feeds:
     return Feeds(forget, draw(corpora.retain), draw(corpora.refusals) if corpora.refusals else None)
 
 
-def prepare(settings: Settings, decoder: Decoder) -> Trial:
-    """Draw the trial's directions and make its noise source."""
+def prepare(settings: Settings, decoder: Decoder, retain: Feed | None = None) -> Trial:
+    """Draw the trial's directions and make its noise source; relative noise is measured on the retain documents."""
     method = settings.method
-    draw = losses.gaussian_direction if method.name == "rsv" else losses.control_vector
-    directions = {
-        topic: draw(decoder.width, generator(settings.seed, "direction", topic)).to(decoder.device)
-        for topic in (settings.data.topics if method.name in RM_METHODS else ())
-    }
     noise = None
-    if settings.noise.name == "rna":
-        std = standard_deviation(settings.noise.nu, settings.noise.scale)
+    if settings.noise.name != "none":
+        std: float | dict[int, float] = standard_deviation(settings.noise.nu, settings.noise.scale)
+        if settings.noise.name == "relative":
+            assert retain is not None
+            documents = retain.documents[:MEASURED]
+            measured = model.root_mean_squares(decoder, documents, settings.noise.layers, retain.pad_id)
+            std = {layer: std * rms for layer, rms in measured.items()}
         source = generator(settings.seed, "noise", device=decoder.device)
         noise = GaussianNoise(std, tuple(settings.noise.layers), source)
     return Trial(
@@ -101,9 +103,18 @@ def prepare(settings: Settings, decoder: Decoder) -> Trial:
         first_trained=min(settings.layer.trained),
         site=settings.layer.site,
         noise=noise,
-        directions=directions,
+        directions=directions(method.name, settings.data.topics, settings.seed, decoder),
         official=settings.variant == "official",
     )
+
+
+def directions(method: str, topics: Iterable[str], seed: int, decoder: Decoder) -> dict[str, Tensor]:
+    """The direction RM drives each topic's representations in, drawn once from the trial's seed; PO has none."""
+    draw = losses.gaussian_direction if method == "rsv" else losses.control_vector
+    return {
+        topic: draw(decoder.width, generator(seed, "direction", topic)).to(decoder.device)
+        for topic in (topics if method in RM_METHODS else ())
+    }
 
 
 def train(
@@ -131,7 +142,7 @@ def train(
         NotFinite: before the optimiser's step that would have spread it.
         Interrupted: after a checkpoint, at SIGTERM.
     """
-    trial = prepare(settings, decoder)
+    trial = prepare(settings, decoder, source.retain)
     names = model.trained_names(decoder, settings.layer.trained, settings.layer.trainable)
     policy = model.masters(decoder, names, keep_dtype=trial.official)
     options = settings.train

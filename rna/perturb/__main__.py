@@ -1,4 +1,4 @@
-"""`python -m rna.perturb export FOLDER`: the perturbed questions as a data set, so that others ask exactly ours."""
+"""`python -m rna.perturb`: export the perturbed questions as a data set, or mine n-grams to perturb questions with."""
 
 import argparse
 import hashlib
@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from rna import questions
+from rna import ngrams, questions
 from rna.perturb import POLICIES, has_choice, perturb_all, replaced_choices
 from rna.rows import Row
 from rna.run import guarded
@@ -23,17 +23,21 @@ def main() -> None:
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--replaced", type=int, default=1, help="how many wrong choices give way: 1 to 3")
     command.add_argument("--policy", choices=POLICIES, default="random", help="which of them")
+    command.set_defaults(function=_export)
+    ngrams.add_command(commands)
     options = parser.parse_args()
-    guarded(
-        lambda: export(
-            Path(options.folder),
-            source=options.source,
-            path=options.path,
-            keyword=options.keyword,
-            seed=options.seed,
-            replaced=options.replaced,
-            policy=options.policy,
-        )
+    guarded(lambda: options.function(options))
+
+
+def _export(options: argparse.Namespace) -> None:
+    export(
+        Path(options.folder),
+        source=options.source,
+        path=options.path,
+        keyword=options.keyword,
+        seed=options.seed,
+        replaced=options.replaced,
+        policy=options.policy,
     )
 
 

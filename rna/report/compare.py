@@ -10,7 +10,7 @@ from rna.report import intervals
 from rna.report.intervals import Curve, Estimate, Matched
 from rna.report.records import Study, Trial
 
-NAMES = ("forget", "retain", "perturbed", "neutral", "related", "perturbed_forget")
+NAMES = ("forget", "retain", "perturbed", "neutral", "related", "forget_perturbed")
 MIN_ALPHAS = 3
 
 

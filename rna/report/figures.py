@@ -79,7 +79,7 @@ def robustness(study: Study, picks: dict[str, Chosen | None]) -> Picture:
     panel(grid[0, 0], families["RM"], "retain", "perturbed", "RM methods: retain", "no RM method was run", True)
     panel(grid[0, 1], families["PO"], "retain", "perturbed", "PO methods: retain", "no PO method was run", True)
     missing = "no evaluation perturbs\nthe forget tasks"
-    panel(grid[1, 0], list(items), "forget", "perturbed_forget", "Forget tasks", missing, True)
+    panel(grid[1, 0], list(items), "forget", "forget_perturbed", "Forget tasks", missing, True)
     related = sorted({item.task for trial in study.trials for item in trial.evaluations if item.role == "related"})
     x, y = (related[0], related[1]) if len(related) > 1 else ("retain", "related")
     panel(grid[1, 1], list(items), x, y, "Forget-related retain tasks", "no evaluation of\nforget-related tasks")

@@ -22,7 +22,7 @@ ROLES = {
     "perturbed": "perturbed retain",
     "neutral": "neutral control",
     "related": "forget-related",
-    "perturbed_forget": "perturbed forget",
+    "forget_perturbed": "perturbed forget",
 }
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -193,7 +193,7 @@ def every(study: Study, failures: Sequence[Failure]) -> list[Table]:
 
 
 def _arrow(study: Study, name: str) -> str:
-    down = (name in ("forget", "perturbed_forget")) == (study.kind == "choice")
+    down = (name in ("forget", "forget_perturbed")) == (study.kind == "choice")
     return "" if name == "neutral" else " ↓" if down else " ↑"
 
 
