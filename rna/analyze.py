@@ -64,6 +64,8 @@ def analyze(options: argparse.Namespace) -> None:
     for name, value in (("--samples", samples), ("--limit", limit)):
         if value < 2:
             raise ValueError(f"{name} {value}: an interval needs at least 2")
+    if options.what == "theorem_4_2" and samples < 20:
+        raise ValueError(f"--samples {samples}: a covariance of 16 projections needs at least 20")
     overrides = [item for item in options.rest if "=" in item]
     if options.model:
         overrides.insert(0, f"model={options.model}")

@@ -168,7 +168,8 @@ TABLES = {
 @pytest.mark.parametrize("what", TABLES)
 def test_each_analysis_writes_tables_a_figure_and_a_verdict(what, trials, capsys):
     folder, keys = trials
-    analyze.analyze(options(what, folder, *keys))
+    samples = 20 if what == "theorem_4_2" else 2  # a covariance needs more samples than projections
+    analyze.analyze(options(what, folder, *keys, limit=2, samples=samples))
     out = folder / "analysis" / what
     verdict = (out / "verdict.txt").read_text().strip()
     assert verdict in capsys.readouterr().out
@@ -186,6 +187,7 @@ def test_each_analysis_writes_tables_a_figure_and_a_verdict(what, trials, capsys
     ("what", "rest", "given", "message"),
     [
         ("eq_9", [], {"samples": 1}, "--samples 1: an interval needs at least 2"),
+        ("theorem_4_2", [], {"samples": 19}, "--samples 19: a covariance of 16 projections needs at least 20"),
         ("eq_9", [], {"limit": 1}, "--limit 1: an interval needs at least 2"),
         ("eq_9", [], {"layer": 4}, "--layer 4: outside the model; allowed: 0 to 3"),
         ("eq_9", ["nosuchkey"], {}, "KEY=nosuchkey: no trial of that key"),
