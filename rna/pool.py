@@ -163,10 +163,15 @@ class Pool:
                 continue
             idle.ticket = ticket
 
-    def _start(self, place: int) -> _Worker:
+    def _start(self, place: int, *, again: bool = True) -> _Worker:
         ours, theirs = SPAWN.Pipe()
         process = SPAWN.Process(target=_serve, args=(theirs, self.places[place]), daemon=True)
-        process.start()
+        try:
+            process.start()
+        except BrokenPipeError:  # killed before it had read what it is to do
+            if not again:
+                raise
+            return self._start(place, again=False)
         theirs.close()
         worker = _Worker(process, ours, place)
         self.workers.append(worker)

@@ -192,6 +192,18 @@ def test_salvage_keeps_a_line_appended_to_a_torn_one(tmp_path: Path):
     assert studies.salvage(journal) == 0
 
 
+def test_a_lock_left_by_a_killed_process_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Also where the study's folder was given as a relative path."""
+    monkeypatch.chdir(tmp_path)
+    studies.open_storage(None, Path("study"))
+    lock = studies.lock_of(Path("study/journal.log"))
+    lock.acquire()
+    started = time.monotonic()
+    studies.open_storage(None, Path("study"))
+    assert 2 < time.monotonic() - started < 20
+    assert not Path("study/journal.log.lock").is_symlink()
+
+
 def test_a_changed_configuration_is_said_and_never_mixed(tmp_path: Path):
     arguments = ("+x=1,2", *STORE)
     sweep(tmp_path, *arguments, "+version=a")

@@ -33,8 +33,11 @@ REDRAWS = 20  # of a cell that was drawn before, by a sampler that learns
 
 
 def lock_of(path: Path) -> JournalFileSymlinkLock:
-    """Optuna's own lock of a journal; one left by a process that was killed is broken after five seconds."""
-    return JournalFileSymlinkLock(str(path), grace_period=5)
+    """Optuna's own lock of a journal; one left by a process that was killed is broken after three seconds.
+
+    It is a link to the journal, and by a relative path it would point nowhere: then Optuna waits for ever.
+    """
+    return JournalFileSymlinkLock(str(path.absolute()), grace_period=3)
 
 
 def salvage(path: Path) -> int:
@@ -88,7 +91,7 @@ def open_storage(url: str | None, folder: Path) -> Any:
         ValueError: if the URL cannot be reached.
     """
     if url is None:
-        path = folder / "journal.log"
+        path = (folder / "journal.log").absolute()
         folder.mkdir(parents=True, exist_ok=True)
         if lost := salvage(path):
             print(f"sweep {folder.name}: {lost} torn lines in its journal; mended from the trials' files", flush=True)

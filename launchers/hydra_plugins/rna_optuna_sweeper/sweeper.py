@@ -5,6 +5,7 @@ A launcher that can `start` a trial and `poll` for those that ended gets as many
 other is called for one trial after another.
 """
 
+import errno
 import importlib
 import itertools
 import math
@@ -106,7 +107,9 @@ class RnaOptunaSweeper(Sweeper):
         except OSError as error:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
-            print(f"error: {error}; nothing that was written is lost: make room, give it again", file=sys.stderr)
+            full = error.errno in (None, errno.ENOSPC, errno.EDQUOT)
+            advice = "make room, and give the same command again" if full else "give the same command again"
+            print(f"error: {one_line(error)}; nothing that was written is lost: {advice}", file=sys.stderr)
             sys.exit(1)
         except (Stopped, signals.Interrupted, KeyboardInterrupt) as stop:
             number = getattr(stop, "number", signal.SIGINT)
