@@ -76,6 +76,8 @@ def test_groups_never_share_and_shrink_alike():
     found = select(np.linspace(0, 1, 8), 10)
     assert [len(members) for members in found.values()] == [2, 2, 2]
     assert len({index for members in found.values() for index in members}) == 6
+    skewed = np.array([0.0, 0.1, 0.9, 1.0, 1.0, 1.0])  # two of the top are nearer to the mean than what is left
+    assert select(skewed, 2) == {"top": [3, 4], "mean": [2, 5], "bottom": [0, 1]}
 
 
 def test_an_encoder_that_keeps_gives_the_same_and_forgets_the_oldest():
