@@ -192,6 +192,7 @@ def test_killed_again_and_again_a_trial_ends_with_the_same_bits(method: str, num
     assert len(list((tmp_path / "killed" / "results").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_a_killed_trial_goes_on_and_ends_with_the_same_bits(tmp_path: Path):
     """The short form of the one above: two kills of one method."""
     overrides = ["method=rmu", "train.steps=60", "train.checkpoint_every=2", "noise=none"]

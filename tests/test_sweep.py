@@ -116,7 +116,7 @@ def test_plan_composes_a_sweep_that_was_never_started(tmp_path: Path):
     printed = called(tmp_path, "plan", "noise_scale", "noise.nu=0.01,0.02", "seed=0")
     assert "noise_scale: 2 cells, 0 done, 2 left\ntime: unknown" in printed
     assert not (tmp_path / "sweeps").exists()
-    assert "allowed: noise_scale" in called(tmp_path, "plan", "noise_scal", code=2)
+    assert "did you mean 'noise_scale'?" in called(tmp_path, "plan", "noise_scal", code=2)
 
 
 def test_retry_queues_failed_trials_and_refuses_others(tmp_path: Path):
