@@ -14,13 +14,13 @@ import pytest
 from tests.launchers.running import STORE, noted, start, study, sweep, trials
 
 POOL = ("hydra/launcher=gpu_pool", "hydra.launcher.processes=3", "hydra.sweeper.max_retries=99")
-GRID = (f"+x={','.join(str(number / 8) for number in range(10))}", "+y=0,1,2,3", "+sleep=0.15")  # 40 trials
+GRID = (f"+x={','.join(str(number / 8) for number in range(10))}", "+y=0,1,2,3", "+sleep=0.8")  # 40 trials
 RANDOM = (
     "+x=interval(0,1)",
     "+y=interval(0,9)",
     "hydra.sweeper.sampler=random",
     "hydra.sweeper.n_trials=40",
-    "+sleep=0.15",
+    "+sleep=0.8",
 )
 
 
@@ -40,12 +40,12 @@ def kill(running: subprocess.Popen[Any], what: str, draw: random.Random) -> None
 
 
 def disturb(folder: Path, arguments: tuple[str, ...], kills: int, seed: int) -> int:
-    """Kill at random moments, starting again after each end, until there were `kills` or the sweep is done."""
+    """Kill at random moments, starting again after each end; return how many there were."""
     draw, done = random.Random(seed), 0
     before: dict[str, int] = {}
     running = start(folder, *POOL, *STORE, *arguments)
-    while done < kills and running.poll() is None:
-        time.sleep(draw.uniform(0.0, 4.0 if done % 3 else 1.0))
+    while done < kills:
+        time.sleep(draw.uniform(0.0, 4.0 if done % 3 and len(before) < 40 else 0.9))
         if running.poll() is None:
             kill(running, ("sweeper", "worker", "both")[done % 3], draw)
             done += 1
