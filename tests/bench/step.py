@@ -4,8 +4,9 @@
     python tests/bench/step.py --shape zephyr_7b        # Zephyr-7B's shape in bfloat16, on a GPU
 
 `plain` is two whole models and whole forwards (tests/oracle.py) with every parameter requiring a gradient, as public
-code has it; `frozen` is the same with gradients for the trained tensors only. Every measurement is a process of its
-own. Weights and tokens are random. Prints a table and writes JSON.
+code has it; `frozen` is the same with gradients for the trained tensors only. `staged` is this project's step, and
+`remembered` the same where another trial of a sweep has left the reference's forget values in the cache. Every
+measurement is a process of its own. Weights and tokens are random. Prints a table and writes JSON.
 """
 
 import argparse
@@ -32,7 +33,7 @@ METHODS = {
     "simnpo+kl": "kl",
     "simnpo+mse": "mse",
 }
-WAYS = ("plain", "frozen", "staged")
+WAYS = ("plain", "frozen", "staged", "remembered")
 SHAPES: dict[str, dict[str, Any]] = {
     "smollm2_135m": {
         "architecture": "Llama",
@@ -149,7 +150,8 @@ def measure(shape: dict[str, Any], name: str, way: str, device: str, steps: int)
     forget, retain = batch(shape["tokens"]), batch(shape["tokens"])
     refusal = batch(16) if method == "dpo" else None
     names = model.trained_names(decoder, range(layer - 2, layer + 1), "down_proj")
-    if way == "staged":
+    ours, memory = way in ("staged", "remembered"), {}
+    if ours:
         model.keep_freed_memory()
         policy = model.masters(decoder, names)
         trained = list(policy.values())
@@ -161,10 +163,19 @@ def measure(shape: dict[str, Any], name: str, way: str, device: str, steps: int)
         plain.reference = decoder.model  # two models in memory, not three
     optimizer = torch.optim.AdamW(trained, lr=1e-5, weight_decay=0.0)
 
+    def compute(_role: str, value: Any) -> torch.Tensor:
+        return value()
+
+    def remember(role: str, value: Any) -> torch.Tensor:
+        if role not in memory:
+            memory[role] = value()
+        return memory[role]
+
     def step() -> None:
         optimizer.zero_grad()
-        if way == "staged":
-            for key, loss in StepLosses(decoder, policy, trial, "text", forget, retain, refusal):
+        if ours:
+            recall = remember if way == "remembered" else compute
+            for key, loss in StepLosses(decoder, policy, trial, "text", forget, retain, refusal, recall):
                 (loss if key == "forget" else 5.0 * loss).backward()
         else:
             plain.policy.zero_grad()
