@@ -35,3 +35,12 @@ def demo():
     from rna.settings import BUILTIN
 
     return model.load(str(BUILTIN / "base"), dtype="float32", device="cpu", revision=None)
+
+
+LONGEST = ("test_readme.py", "test_run.py", "test_report.py", "test_sweeper.py", "test_checkpoint.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that no worker is left with one of them at the end."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from rna import config, evaluate, perturb, run
+from rna import config, evaluate, perturb, questions, run
 from rna.evaluate import Clustered
 from rna.settings import BUILTIN
-from tests import tiny
+from tests import test_questions, tiny
 
 
 def test_the_base_answers_and_a_perturbed_choice_does_not_disturb_it(demo):
@@ -82,15 +82,23 @@ def test_tasks_run_from_the_lm_eval_command_line(tmp_path: Path):
     import subprocess
     import sys
 
+    rows = [test_questions.row(number, subject) for subject in questions.SUBJECTS for number in range(2)]
+    mmlu = test_questions.written(tmp_path / "mmlu.jsonl", *rows)
     command = [
         *(str(Path(sys.executable).with_name("lm_eval")), "run", "--model", "hf", "--batch_size", "32"),
         *("--model_args", f"pretrained={BUILTIN / 'base'},dtype=float32", "--device", "cpu"),
-        *("--include_path", str(evaluate.TASKS), "--tasks", "rna_demo_forget_bio", "--output_path", str(tmp_path)),
+        *("--include_path", str(evaluate.TASKS), "--tasks", "rna_demo_forget_bio,mmlu_perturbed"),
+        *("--metadata", json.dumps({"mmlu_path": mmlu, "keyword": "ague"}), "--output_path", str(tmp_path)),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr[-2000:]
     (written,) = tmp_path.rglob("results_*.json")
-    assert json.loads(written.read_text())["results"]["rna_demo_forget_bio"]["acc,none"] >= 0.95
+    found = json.loads(written.read_text())["results"]
+    assert found["rna_demo_forget_bio"]["acc,none"] >= 0.95
+    assert {name for name in found if name.startswith("mmlu_perturbed")} == {
+        "mmlu_perturbed",
+        *(f"mmlu_perturbed_{name}" for name in (*questions.CATEGORIES, *questions.SUBJECTS)),
+    }
 
 
 def test_the_change_of_a_loss_and_its_bootstrap_interval():
