@@ -271,9 +271,11 @@ def sentence_bert(name: str | None, *, batch_size: int, device: str | None) -> E
     """A Sentence-BERT encoder; `name` as for `encoder_path`.
 
     Raises:
-        ValueError: if there is no such model.
+        ValueError: if there is no such model, or sentence-transformers is not installed.
     """
-    from sentence_transformers import SentenceTransformer
+    if importlib.util.find_spec("sentence_transformers") is None:
+        raise ValueError("sentence-transformers is not installed: pip install 'rna[similarity]'")
+    from sentence_transformers import SentenceTransformer  # pyright: ignore[reportMissingImports]  # an optional extra
 
     path = encoder_path(name)
     try:
