@@ -246,7 +246,7 @@ def _check_choices(settings: Settings) -> None:
 def _check_devices(settings: Settings) -> None:
     """What can be said of devices and kernels without looking at the machine's own."""
     model = settings.model
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", model.device):
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", model.device):
         raise ValueError(f"model.device={model.device}: allowed: auto, cpu, cuda, cuda:1, …")
     if model.device_map is not None:
         if isinstance(model.device_map, str):

@@ -63,10 +63,12 @@ def _harness(decoder: Decoder, tokenizer: Any, options: EvalSettings, progress: 
 
     vllm: Any = vllm_causallms.VLLM
     whole: Any = decoder.model
-    folder = tempfile.mkdtemp(prefix="rna-vllm-")
-    whole.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return vllm(pretrained=folder, batch_size=options.batch_size or "auto", gpu_memory_utilization=0.45)
+    folder = tempfile.TemporaryDirectory(prefix="rna-vllm-")
+    whole.save_pretrained(folder.name)
+    tokenizer.save_pretrained(folder.name)
+    harness = vllm(pretrained=folder.name, batch_size=options.batch_size or "auto", gpu_memory_utilization=0.45)
+    harness.exported = folder  # gone from disk with the harness
+    return harness
 
 
 def _judged(samples: list[dict[str, Any]], subjects: list[str] | None, cut: set[str]) -> Metrics:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rna import model, perturb
+from rna import model, perturb, questions
 from rna.demo import build, world
 from rna.demo.rebuild import write_world
 from rna.demo.words import FILLERS, POOLS, SUBJECTS
@@ -49,9 +49,9 @@ def test_the_tokenizer_knows_every_word_of_the_world():
         for name in ("retain", "forget_bio", "forget_cyber")
         for line in (BUILTIN / f"{name}.jsonl").read_text().splitlines()
     ]
-    texts += [world.prompt(row) for row in world.questions(0)] + list(world.REFUSALS)
+    texts += [questions.prompt(row) for row in world.questions(0)] + list(world.REFUSALS)
     assert tokenizer.unk_token_id not in {token for ids in tokenizer(texts)["input_ids"] for token in ids}
-    prompt = world.prompt(world.questions(0)[0])
+    prompt = questions.prompt(world.questions(0)[0])
     whole, context = tokenizer(f"{prompt} B")["input_ids"], tokenizer(prompt)["input_ids"]
     assert whole == [*context, tokenizer.convert_tokens_to_ids("B")]
 
@@ -61,7 +61,7 @@ def test_rescaling_changes_no_logit():
 
     tokenizer = build.build_tokenizer()
     small = build.build_model(len(tokenizer), seed=3)
-    ids = torch.tensor([tokenizer(world.prompt(world.questions(0)[0]))["input_ids"]])
+    ids = torch.tensor([tokenizer(questions.prompt(world.questions(0)[0]))["input_ids"]])
     before = small(ids).logits
     assert build.rescale(small, 10.0) == 2.0**-7
     assert torch.equal(small(ids).logits, before)

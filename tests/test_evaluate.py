@@ -151,3 +151,38 @@ def test_several_keywords_are_drawn_and_places_are_kept(demo, tmp_path: Path):
         assert found["perturbed"]["n"] == len(documents["retain"])
         seen[place] = found["retain_after"]["nll"]
     assert len(set(seen.values())) == 3
+
+
+def test_vllm_gets_an_exported_copy_and_arguments_it_knows(demo, monkeypatch: pytest.MonkeyPatch):
+    """vLLM may not be here: the source of lm-eval's class says what it knows, and a stand-in what it gets."""
+    import ast
+    import sys
+    from types import SimpleNamespace
+
+    import lm_eval
+    from transformers import AutoModelForCausalLM
+
+    source = (Path(lm_eval.__file__).parent / "models" / "vllm_causallms.py").read_text()
+    (vllm,) = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef) and node.name == "VLLM"]
+    (start,) = [node for node in vllm.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
+    known = [argument.arg for argument in (*start.args.args, *start.args.kwonlyargs)]
+    given: dict[str, object] = {}
+
+    class Recorder:
+        def __init__(self, **options: object) -> None:
+            given.update(options)
+            self.model = AutoModelForCausalLM.from_pretrained(options["pretrained"])
+
+    monkeypatch.setitem(sys.modules, "lm_eval.models.vllm_causallms", SimpleNamespace(VLLM=Recorder))
+    decoder, tokenizer = demo
+    options = config.check(run.compose([], None)).eval
+    options.backend = "vllm"
+    harness = evaluate._harness(decoder, tokenizer, options, lambda *_: None)
+    assert start.args.kwarg is not None  # what it does not name itself goes on to vLLM
+    assert set(given) - {"gpu_memory_utilization"} <= set(known)
+    ids = torch.tensor([[5, 6, 7]])
+    assert torch.equal(harness.model(ids).logits, decoder.model(ids).logits)
+    folder = Path(str(given["pretrained"]))
+    assert folder.is_dir()
+    del harness
+    assert not folder.exists()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rna.demo import world
 from rna.demo.words import SUBJECTS
+from rna.questions import LETTERS, prompt
 
 if TYPE_CHECKING:
     from transformers import MistralForCausalLM, PreTrainedTokenizerFast
@@ -123,10 +124,10 @@ def train(
                 world.question(rng.choice(known), rng, odd_words=odd_words if rng.random() < share else ())
                 for _ in range(QUESTIONS)
             ]
-            ids_BT, mask_BT = encode([world.prompt(row) for row in rows])
+            ids_BT, mask_BT = encode([prompt(row) for row in rows])
             hidden_BTD = model.model(ids_BT, attention_mask=mask_BT).last_hidden_state
             last_BD = hidden_BTD[torch.arange(len(rows)), mask_BT.sum(1) - 1]
-            letters = tokenizer.convert_tokens_to_ids([world.LETTERS[int(str(row["answer"]))] for row in rows])
+            letters = tokenizer.convert_tokens_to_ids([LETTERS[int(str(row["answer"]))] for row in rows])
             loss = loss + QUESTION_WEIGHT * cross_entropy(model.lm_head(last_BD), torch.tensor(letters))
 
         for group in optimizer.param_groups:
@@ -144,12 +145,12 @@ def accuracy(model: "MistralForCausalLM", tokenizer: "PreTrainedTokenizerFast", 
     """The share of the rows whose right letter gets the highest logit among the four."""
     import torch
 
-    letters = tokenizer.convert_tokens_to_ids(list(world.LETTERS))
+    letters = tokenizer.convert_tokens_to_ids(list(LETTERS))
     right = 0
     with torch.no_grad():
         for start in range(0, len(rows), 64):
             chunk = rows[start : start + 64]
-            batch = tokenizer([world.prompt(row) for row in chunk], return_tensors="pt", padding=True)
+            batch = tokenizer([prompt(row) for row in chunk], return_tensors="pt", padding=True)
             ends = batch["attention_mask"].sum(1) - 1
             hidden_BTD = model.model(batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
             guess = model.lm_head(hidden_BTD[torch.arange(len(chunk)), ends])[:, letters].argmax(-1)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rna.demo.words import FILLERS, POOLS, SUBJECTS, Subject
+from rna.questions import LETTERS, prompt
 
-LETTERS = "ABCD"
 WORD = r"[A-Za-z]+|[^\sA-Za-z]"  # a word or a mark; with newlines, the whole of the tokenizer
 REFUSALS = tuple((Path(__file__).parents[1] / "refusals.txt").read_text().splitlines())
 FORGET_TOPICS = {"bio": "marsh fevers", "cyber": "vault breaking"}
@@ -73,15 +73,6 @@ def question(fact: Fact, rng: random.Random, *, odd_words: tuple[str, ...] = ())
         "choices": choices,
         "answer": answer,
     }
-
-
-def prompt(row: dict[str, object]) -> str:
-    """MMLU's prompt, up to and with `Answer:`."""
-    choices = row["choices"]
-    assert isinstance(choices, list)
-    lines = "".join(f"{letter}. {choice}\n" for letter, choice in zip(LETTERS, choices, strict=True))
-    head = f"The following are multiple choice questions (with answers) about {row['subject']}."
-    return f"{head}\n\n{row['question']}\n{lines}Answer:"
 
 
 def odd_words(subjects: list[str]) -> tuple[str, ...]:
