@@ -272,6 +272,15 @@ def _check_devices(settings: Settings) -> None:
             )
     if settings.train_only and settings.method.name == "none":
         raise ValueError("train_only=True: has no meaning with method=none, which trains nothing")
+    if settings.train_only and settings.eval.interim_every is not None:
+        raise ValueError(
+            f"eval.interim_every={settings.eval.interim_every}: has no meaning with train_only=True, which evaluates "
+            "nothing; allowed: null"
+        )
+    if settings.eval.interim_every is not None and settings.eval.backend != "torch":
+        raise ValueError(
+            f"eval.interim_every={settings.eval.interim_every}: only eval.backend=torch judges a model that trains"
+        )
     if settings.train.compile and settings.train.gradient_checkpointing:
         raise ValueError("train.compile=True: does not work with train.gradient_checkpointing=True")
 
@@ -297,12 +306,14 @@ def _check_ranges(settings: Settings) -> None:
         "model.threads": settings.model.threads,
         "model.num_layers": settings.model.num_layers,
         "eval.batch_size": settings.eval.batch_size,
+        "eval.interim_every": settings.eval.interim_every,
         "eval.max_documents": settings.eval.max_documents,
         "eval.bootstrap": settings.eval.bootstrap,
     }
     at_least_two = {  # a token that another one follows; a standard error
         **{f"{key}.max_length": corpus.max_length for key, corpus in settings.data.corpora().items()},
         "eval.limit": settings.eval.limit,
+        "eval.interim_limit": settings.eval.interim_limit,
     }
     for key, value in at_least_zero.items():
         if value is not None and not (value >= 0 and math.isfinite(value)):

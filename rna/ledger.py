@@ -1,17 +1,19 @@
 """A sweep's folder: what each trial is, who has it in work, how far that is, and what came of it.
 
-`trials/N.json` is written by the sweeper alone. A trial in work writes `beats/N-TOKEN.json` and nothing else, so that
-one that was given away, and wakes again, disturbs nobody: its token is no longer the trial's.
+`trials/N.json` is written by the sweeper alone. A trial in work writes `beats/N-TOKEN.json`, where the sweep watches a
+metric also its curve beside it, and nothing else, so that one that was given away, and wakes again, disturbs nobody:
+its token is no longer the trial's.
 """
 
 import errno
 import fcntl
 import json
+import math
 import os
 import platform
 import threading
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -43,6 +45,7 @@ class Trial:
     seconds: float | None = None
     ended: float | None = None
     attributes: dict[str, Any] = field(default_factory=dict)  # what the sampler keeps with it
+    curve: list[tuple[int, float]] = field(default_factory=list)  # of the metric that the sweep prunes by
 
     @property
     def name(self) -> str:
@@ -57,6 +60,12 @@ class OwnerReplaced(RuntimeError):
     """This trial was given to somebody else, or pruned, while it slept: nothing it does counts any more."""
 
     reason = "replaced"
+
+
+class Pruned(OwnerReplaced):
+    """The sweep has seen enough of this trial."""
+
+    reason = "pruned"
 
 
 class Busy(ValueError):
@@ -107,6 +116,7 @@ def trials(folder: Path) -> list[Trial]:
                 continue
             content = read_json(Path(entry.path))
             if isinstance(content, dict) and {"number", "cell"} <= set(content):
+                content["curve"] = [(step, value) for step, value in content.get("curve", [])]
                 found.append(Trial(**{key: value for key, value in content.items() if key in known}))
     return sorted(found, key=lambda trial: trial.number)
 
@@ -120,11 +130,24 @@ def last_beat(folder: Path, trial: Trial) -> dict[str, Any]:
     return read_json(beat_path(folder, trial)) or {}
 
 
+def curve_path(folder: Path, trial: Trial) -> Path:
+    return beat_path(folder, trial).with_suffix(".curve")
+
+
+def read_curve(path: Path) -> list[tuple[int, float]]:
+    """The points that a trial has told so far; a last line without its end is still being written."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    except FileNotFoundError:
+        return []
+    return [(int(step), float(value)) for step, value in (line.split() for line in lines)]
+
+
 def clear_beats(folder: Path, keep: Iterable[Trial] = ()) -> None:
-    kept = {beat_path(folder, trial).name for trial in keep}
+    kept = {beat_path(folder, trial).stem for trial in keep}
     with suppress(FileNotFoundError):
         for file in (folder / "beats").iterdir():
-            if file.name not in kept:
+            if file.stem not in kept:
                 file.unlink(missing_ok=True)
 
 
@@ -177,12 +200,14 @@ def owner_value(folder: Path, trial: Trial) -> str:
 
 
 def check_owner() -> None:
-    """Raises OwnerReplaced if this process works on a trial that is no longer its own."""
+    """Raises OwnerReplaced, or Pruned, if this process works on a trial that is no longer its own."""
     mine = _mine()
     if mine is None:
         return
     content = read_json(mine[0])
     if content is not None and content.get("token") != mine[1]:
+        if content.get("status") == PRUNED:
+            raise Pruned(f"trial {mine[0].stem}: {content.get('message')}")
         raise OwnerReplaced(f"trial {mine[0].stem} was given to another process")
 
 
@@ -207,3 +232,69 @@ def beat(phase: str, done: int, total: int) -> None:
     said |= {"job": os.environ["SLURM_JOB_ID"]} if "SLURM_JOB_ID" in os.environ else {}
     with suppress(OSError):
         write_json(mine[0].parents[1] / "beats" / f"{mine[0].stem}-{mine[1]}.json", said)
+
+
+@dataclass
+class _Watch:
+    """The metric that a sweep watches in a trial, and what came since the last point of its curve."""
+
+    metric: str
+    every: int
+    key: str | None  # of the training that counts: a trial may train its plain twin too
+    told: int = 0  # the last point's step // every
+    since: list[float] = field(default_factory=list)
+
+    def take(self, step: int, value: float) -> tuple[int, float] | None:
+        """The next point, if one is due: the mean since the last."""
+        self.since.append(value)
+        if step // self.every <= self.told:
+            return None
+        point = (step, sum(self.since) / len(self.since))
+        self.told, self.since = step // self.every, []
+        return point
+
+
+def thinned(curve: Iterable[tuple[int, float]], every: int) -> list[tuple[int, float]]:
+    """The points that a trial with these values would have told."""
+    watch = _Watch("", every, None)
+    points = (watch.take(step, value) for step, value in curve if math.isfinite(value))
+    return [point for point in points if point is not None]
+
+
+_watches: dict[str, _Watch | None] = {}  # by owner
+
+
+def _watch(file: Path, token: str) -> _Watch | None:
+    if token not in _watches:
+        spec = read_json(file.parents[1] / "sweep.json") or {}
+        watched = spec.get("watched")
+        where = (read_json(file) or {}).get("address") or {}
+        _watches.clear()
+        _watches[token] = _Watch(**watched, key=where.get("key")) if watched else None
+    return _watches[token]
+
+
+def report(key: str | None, step: int, metrics: Mapping[str, float]) -> None:
+    """Tell a sweep that prunes how its metric stands after a step (counted from 1) of the training of `key`.
+
+    A point of the curve is the mean since the last point, told once in so many steps; outside a sweep that prunes,
+    nothing happens.
+
+    Raises:
+        Pruned: if the sweep has seen enough.
+    """
+    mine = _mine()
+    watch = _watch(*mine) if mine is not None else None
+    if mine is None or watch is None or (watch.key is not None and watch.key != key):
+        return
+    value = metrics.get(watch.metric)
+    if value is None or not math.isfinite(value):
+        return
+    point = watch.take(step, float(value))
+    if point is None:
+        return
+    path = mine[0].parents[1] / "beats" / f"{mine[0].stem}-{mine[1]}.curve"
+    path.parent.mkdir(exist_ok=True)
+    with suppress(OSError), path.open("a", encoding="utf-8") as stream:
+        stream.write(f"{point[0]} {point[1]!r}\n")
+    check_owner()

@@ -42,6 +42,7 @@ def address_of(settings: Settings) -> Address:
         "title": _title(settings),
         "seed": settings.seed,
         "group": digest({name: value for name, value in identity.items() if name != "seed"}),
+        "interim": _interim(settings),
     }
 
 
@@ -50,6 +51,16 @@ PERPLEXITY_PARTS = ("retain", "retain_after", "perturbed", "neutral")
 
 def _roles(options: EvalSettings) -> dict[str, str]:
     return {name: task.role for name, task in options.tasks.items()} if options.kind == "choice" else {}
+
+
+def _interim(settings: Settings) -> list[str]:
+    """The metrics of the evaluations on the way, where there are any."""
+    if settings.eval.interim_every is None or settings.method.name == "none":
+        return []
+    if settings.eval.kind == "perplexity":
+        parts = [*(f"forget_{topic}" for topic in settings.data.topics), *PERPLEXITY_PARTS]
+        return [f"interim/{part}/nll" for part in parts]
+    return [f"interim/{role}/acc" for role in dict.fromkeys(_roles(settings.eval).values())]
 
 
 def _title(settings: Settings) -> str:
@@ -121,7 +132,7 @@ def _mean(parts: list[Metrics]) -> Metrics:
 
 def names(where: Address) -> list[str]:
     """The metrics that the trial's records will have."""
-    train = ["train/loss", "train/forget_loss", "train/retain_loss", "train/grad_norm", "seconds"]
+    train = [*TRAIN_CURVES, "seconds"]
     if not where["evals"]:
         return train
     if where["kind"] == "perplexity":
@@ -130,6 +141,21 @@ def names(where: Address) -> list[str]:
     flat = dict.fromkeys(f"eval/{part}/{name}" for part in parts for name in ESTIMATES["choice"])
     halves = dict.fromkeys(f"eval/{part}/{half}/acc" for part in parts for half in HALVES)
     return [*flat, *halves, *train]
+
+
+TRAIN_CURVES = ["train/loss", "train/forget_loss", "train/retain_loss", "train/grad_norm"]
+
+
+def curves(where: Address) -> list[str]:
+    """The metrics whose course over the training can be watched."""
+    return [*TRAIN_CURVES, *where.get("interim", [])]
+
+
+def curve(where: Address, metric: str) -> list[tuple[int, float]]:
+    """The course of a metric over a finished training: (step, value)."""
+    trained = _record(where, where["key"]) or {}
+    points = ((step, report.get(metric)) for step, report in enumerate(trained.get("curve") or [], 1))
+    return [(step, value) for step, value in points if value is not None]
 
 
 def objectives(where: Address) -> dict[str, str]:

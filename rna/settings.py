@@ -125,6 +125,8 @@ class EvalSettings:
     limit: int | None = None
     mmlu_path: str = "cais/mmlu"
     wmdp_path: str = "cais/wmdp"
+    interim_every: int | None = None  # training steps between two interim evaluations; None: none
+    interim_limit: int = 64
     max_documents: int = 200
     keywords: Any = None  # perplexity: more forget keywords, a list or a file with one a line
     place: str = "random"

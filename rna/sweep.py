@@ -130,7 +130,7 @@ def plan(sweeps: Path, name: str, overrides: Sequence[str]) -> dict[str, Any]:
         others = [trial for path in sweeps.glob("*") if path != folder for trial in ledger.trials(path)]
         measured = [trial.metrics["seconds"] for trial in others if trial.metrics.get("seconds")]
     sizes = [size for trial in done if (size := _size(trial)) is not None]
-    left = total - len(done)
+    left = total - len(done) - sum(trial.status == ledger.PRUNED for trial in trials)
     seconds = sum(measured) / len(measured) if measured else None
     return {
         "name": name,
@@ -208,10 +208,11 @@ def status(folder: Path) -> dict[str, Any]:
                 | {key: told.get(key) for key in ("done", "total", "host", "pid", "job")}
                 | {"silent_seconds": round(time.time() - told["time"], 1) if "time" in told else None}
             )
-    counts = {name: sum(trial.status == name for trial in trials) for name in (ledger.DONE, ledger.FAILED)}
+    over = (ledger.DONE, ledger.PRUNED, ledger.FAILED)
+    counts = {name: sum(trial.status == name for trial in trials) for name in over}
     took = [trial.seconds for trial in trials if trial.status == ledger.DONE and trial.seconds]
     total = spec.get("n_trials", len(trials))
-    left = total - counts[ledger.DONE] - counts[ledger.FAILED]
+    left = total - sum(counts.values())
     return {
         "name": folder.name,
         "sweeper": alive,
@@ -238,11 +239,12 @@ def at_work(folder: Path) -> bool:
 
 
 def status_lines(found: dict[str, Any]) -> list[str]:
-    said = f"{found['name']}: {found['done']}/{found['total']} done, {found['failed']} failed, "
+    pruned = f"{found['pruned']} pruned, " if found["pruned"] else ""
+    said = f"{found['name']}: {found['done']}/{found['total']} done, {pruned}{found['failed']} failed, "
     said += f"{len(found['running'])} running, {found['queued']} queued"
     if found["eta_seconds"] is not None:
         said += f", about {math.ceil(found['eta_seconds'] / 60)} min left"
-    if not found["sweeper"] and found["done"] + found["failed"] < found["total"]:
+    if not found["sweeper"] and found["queued"] + len(found["running"]):
         said += "; no sweeper is at work: the same command goes on"
     lines = [said]
     for item in found["running"]:
@@ -263,7 +265,7 @@ def _watch(folder: Path) -> None:
         while True:
             found = status(folder)
             live.update(Text("\n".join(status_lines(found))), refresh=True)
-            if found["done"] + found["failed"] >= found["total"]:
+            if found["queued"] + len(found["running"]) == 0:
                 return
             time.sleep(2)
 
@@ -394,6 +396,7 @@ def leaderboard(folder: Path, sort: str | None = None) -> dict[str, Any]:
             "shown": winner.summary(shown_on),
         },
         "failed": sum(trial.status == ledger.FAILED for trial in trials),
+        "pruned": sum(trial.status == ledger.PRUNED for trial in trials),
         "unfinished": spec.get("n_trials", len(trials)) - sum(trial.over for trial in trials),
     }
 
@@ -472,6 +475,8 @@ def words(found: dict[str, Any]) -> list[str]:
         )
     if found["failed"] or found["unfinished"]:
         lines.append(f"{found['failed']} trials failed, {found['unfinished']} are not done.")
+    if found["pruned"]:
+        lines.append(f"{found['pruned']} trials were pruned and stand in no row: a row's seeds may be its better ones.")
     return lines
 
 

@@ -25,6 +25,7 @@ LOSS_SCALE = {torch.float16: 1024.0, torch.bfloat16: 1.0, torch.float32: 1.0}
 MEASURED = 256  # retain documents that tell a layer's root mean square, for relative noise
 
 StepReport = dict[str, float]  # flat names: train/forget_loss, train/grad_norm, …
+Interim = Callable[[int, Callable[[], Deltas]], StepReport]  # (step, what gives the tensors as they are then)
 
 
 class NotFinite(ArithmeticError):
@@ -125,6 +126,7 @@ def train(
     *,
     checkpoint: Checkpoint | None = None,
     remembered: dict[str, Remembered] | None = None,
+    interim: Interim | None = None,
 ) -> Deltas:
     """Unlearn, and return the trained tensors in the model's own dtype; the model itself is left as it was.
 
@@ -137,6 +139,7 @@ def train(
         on_step: called with (step, report) after each step, and for the steps a checkpoint brings back.
         checkpoint: where to save every `train.checkpoint_every` steps, and at a cluster's warning or a stop.
         remembered: by feed, the reference's values on its batches, which no trial changes.
+        interim: judges the policy on the way; what it finds joins the step's report and changes no step.
 
     Raises:
         NotFinite: before the optimiser's step that would have spread it.
@@ -204,6 +207,8 @@ def train(
                     "train/tokens_per_second": sum(m.tokens for m in micros) / (time.perf_counter() - started),
                 }
             )
+            if interim is not None:
+                curve[-1] |= interim(step + 1, lambda: model.rounded(decoder, policy))
             on_step(step + 1, curve[-1])
             due = options.checkpoint_every and (step + 1) % options.checkpoint_every == 0
             if checkpoint is not None and step + 1 < options.steps and (due or heard.pending):

@@ -198,6 +198,13 @@ def _train(
             curve.append(report)
             tracked.step(step, report)
             progress("training", step, settings.train.steps)
+            ledger.report(row.key, step, report)
+
+        def interim(step: int, deltas: Callable[[], Any]) -> dict[str, float]:
+            if step % (settings.eval.interim_every or 1) or step == settings.train.steps:
+                return {}
+            with model.installed(decoder, deltas()):
+                return _interim(settings, decoder, tokenizer, functools.partial(progress, "evaluating"))
 
         deltas = train.train(
             settings,
@@ -206,6 +213,7 @@ def _train(
             on_step,
             checkpoint=checkpoint,
             remembered=_remembered(row, cache, corpora, decoder),
+            interim=interim if settings.eval.interim_every else None,
         )
         path = results.delta_path(settings.output_dir, row.key)
         model.save_deltas(deltas, path)
@@ -309,25 +317,13 @@ def _sizes(settings: Settings) -> str:
 
 def _evaluate(row: Arm, decoder: Any, tokenizer: Any, tracked: Any, progress: Progress) -> None:
     """Evaluate what is missing with the unlearned tensors in place, one record for each task."""
-    from rna import data, evaluate, model
+    from rna import model
 
     settings, started = row.settings, time.perf_counter()
     assert row.trained is not None
     deltas = model.load_deltas(results.delta_path(settings.output_dir, row.key)) if "delta" in row.trained else {}
     with model.installed(decoder, deltas):
-        if settings.eval.kind == "choice":
-            found = evaluate.multiple_choice(
-                decoder, tokenizer, row.missing, settings.eval, functools.partial(progress, "evaluating")
-            )
-            outcome: dict[str, Any] = dict(found)
-        else:
-            corpora = data.load(settings, tokenizer, cache_of(settings))
-            held_out = {f"forget_{topic}": corpus.held_out for topic, corpus in corpora.forget.items()}
-            held_out["retain"] = corpora.retain.held_out
-            judged = evaluate.perplexity(
-                decoder, tokenizer, held_out, settings.eval, functools.partial(progress, "evaluating")
-            )
-            outcome = {"perplexity": judged}
+        outcome = _judge(settings, decoder, tokenizer, row.missing, functools.partial(progress, "evaluating"))
     for name, metrics in outcome.items():
         key = results.eval_key(row.key, row.tasks[name])
         record = _describe(row, "eval", started) | {
@@ -338,6 +334,36 @@ def _evaluate(row: Arm, decoder: Any, tokenizer: Any, tracked: Any, progress: Pr
         }
         results.write(settings.output_dir, key, record)
         tracked.summarise(_flat(metrics, "eval" if settings.eval.kind == "perplexity" else f"eval/{name}"))
+
+
+def _judge(
+    settings: Settings, decoder: Any, tokenizer: Any, names: list[str], progress: Callable[[int, int], None]
+) -> dict[str, Any]:
+    """The metrics of these evaluations, of the model as it stands."""
+    from rna import data, evaluate
+
+    if settings.eval.kind == "choice":
+        return evaluate.multiple_choice(decoder, tokenizer, names, settings.eval, progress)
+    corpora = data.load(settings, tokenizer, cache_of(settings))
+    held_out = {f"forget_{topic}": corpus.held_out for topic, corpus in corpora.forget.items()}
+    held_out["retain"] = corpora.retain.held_out
+    return {"perplexity": evaluate.perplexity(decoder, tokenizer, held_out, settings.eval, progress)}
+
+
+def _interim(
+    settings: Settings, decoder: Any, tokenizer: Any, progress: Callable[[int, int], None]
+) -> dict[str, float]:
+    """The evaluation on its first few questions or documents, in one number for each role: `interim/retain/acc`."""
+    options, few = settings.eval, settings.eval.interim_limit
+    limit = few if options.limit is None else min(few, options.limit)
+    limited = replace(options, limit=limit, max_documents=min(few, options.max_documents), bootstrap=1)
+    found = _judge(replace(settings, eval=limited), decoder, tokenizer, list(settings.eval.tasks), progress)
+    if settings.eval.kind == "perplexity":
+        return {f"interim/{part}/nll": metrics["nll"] for part, metrics in found["perplexity"].items()}
+    roles: dict[str, list[float]] = {}
+    for name, metrics in found.items():
+        roles.setdefault(settings.eval.tasks[name].role, []).append(metrics["acc"])
+    return {f"interim/{role}/acc": sum(values) / len(values) for role, values in roles.items()}
 
 
 def _flat(metrics: dict[str, Any], prefix: str) -> dict[str, float]:

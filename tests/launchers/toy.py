@@ -39,12 +39,17 @@ def main(cfg: DictConfig) -> Any:
         (folder / "hung").touch()
         time.sleep(600)
     time.sleep(float(cfg.get("sleep", 0)))
+    for step in range(1, int(cfg.get("steps", 0)) + 1):
+        time.sleep(float(cfg.get("pace", 0.02)))
+        ledger.report(name, step, dict.fromkeys(("loss", "value"), loss(cfg) + 1 / step))
+        note(folder, "step", name, step)
     if cfg.get("fail") in (cfg.get("x", -1), "all"):
         raise RuntimeError("a bad cell")
     if cfg.get("store", False):
         ledger.check_owner()
         temporary = folder / "record" / f"{name}.tmp{os.getpid()}"
-        temporary.write_text(json.dumps({"loss": loss(cfg), "x": float(cfg.get("x", 0))}))
+        curve = [loss(cfg) + 1 / step for step in range(1, int(cfg.get("steps", 0)) + 1)]
+        temporary.write_text(json.dumps({"loss": loss(cfg), "x": float(cfg.get("x", 0)), "curve": curve}))
         os.link(temporary, folder / "record" / f"{name}.json")
         note(folder, "recorded", name)
     return loss(cfg)
@@ -73,6 +78,14 @@ def metrics(where: dict[str, Any]) -> dict[str, Any] | None:
 
 def names(_where: dict[str, Any]) -> list[str]:
     return ["loss", "x"]
+
+
+def curves(_where: dict[str, Any]) -> list[str]:
+    return ["loss"]
+
+
+def curve(where: dict[str, Any], _metric: str) -> list[tuple[int, float]]:
+    return list(enumerate((metrics(where) or {}).get("curve", []), 1))
 
 
 def objectives(_where: dict[str, Any]) -> dict[str, str]:

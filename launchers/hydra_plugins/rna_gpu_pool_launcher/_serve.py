@@ -45,7 +45,7 @@ def serve(shared: bytes, overrides: list[str], number: int, log: str, _tell: Any
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
         )
-        if ended.status == JobStatus.FAILED:
+        if ended.status == JobStatus.FAILED and getattr(ended._return_value, "reason", None) != "pruned":
             import traceback
 
             traceback.print_exception(ended._return_value)
@@ -57,7 +57,10 @@ def serve(shared: bytes, overrides: list[str], number: int, log: str, _tell: Any
             os.close(copy)
     ended.cfg = ended.hydra_cfg = None  # composed again where wanted; a pipe need not carry them
     if ended.status == JobStatus.FAILED:
-        raise JobFailed(_pickled_failure(ended))
+        pickled = _pickled_failure(ended)
+        if getattr(ended._return_value, "reason", None) == "pruned":
+            return pickled  # ended in good order: this worker stays warm
+        raise JobFailed(pickled)
     return cloudpickle.dumps(ended)
 
 

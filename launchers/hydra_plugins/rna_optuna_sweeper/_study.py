@@ -125,6 +125,7 @@ def frozen(space: Space, trial: Trial, directions: int) -> FrozenTrial:
         params=trial.params,
         distributions={axis.name: axis.distribution() for axis in space.axes},
         user_attrs=_shown(trial),
+        intermediate_values=dict(trial.curve),
         system_attrs=trial.attributes,
     )
     made.datetime_start = None if state == TrialState.WAITING else made.datetime_start
@@ -167,6 +168,14 @@ class Mirror:
             self._update(trial)
         self.known[trial.number] = wanted
 
+    def follow_curve(self, trial: Trial) -> None:
+        """Bring the curve of a trial in work up to date."""
+        number = self.ids[trial.number]
+        there = self.storage.get_trial(number).intermediate_values
+        for step, value in trial.curve:
+            if there.get(step) != value:
+                self.storage.set_trial_intermediate_value(number, step, value)
+
     def _update(self, trial: Trial) -> None:
         number, made = self.ids[trial.number], frozen(self.space, trial, len(self.directions))
         if made.state == TrialState.WAITING:  # Optuna has no way back from running, and needs none
@@ -174,6 +183,7 @@ class Mirror:
         if made.state.is_finished():
             if self.storage.get_trial(number).state == TrialState.WAITING:
                 self.storage.set_trial_state_values(number, TrialState.RUNNING)
+            self.follow_curve(trial)
             for key, value in made.user_attrs.items():
                 self.storage.set_trial_user_attr(number, key, value)
             for key, value in made.system_attrs.items():
@@ -227,6 +237,7 @@ class Brain:
         count = len(self.study.directions)
         if trial.number not in self.numbers:
             made = frozen(self.space, trial, count)
+            made.intermediate_values = {}  # of the metric that is pruned by, which need not be the objective
             if made.state == TrialState.WAITING:  # else the next draw would be this one
                 made.state, made.datetime_start = TrialState.RUNNING, datetime.now()
             self.study.add_trial(made)

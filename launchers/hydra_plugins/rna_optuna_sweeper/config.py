@@ -18,6 +18,11 @@ class RnaOptunaConf:
     objectives: Any = None  # {METRIC: minimize | maximize, …}; None: the store's choice, or the returned value
     direction: str = "minimize"  # of a returned value
     constraints: list[str] = field(default_factory=list)  # "METRIC <= NUMBER" or "METRIC >= NUMBER"
+    pruner: str | None = None  # median | hyperband, with one objective; None: every trial runs to its end
+    prune_by: Any = None  # {METRIC: minimize | maximize} of the training's course; None: the objective's own course
+    pruning: dict[str, int] = field(
+        default_factory=lambda: {"every": 10, "startup_trials": 5, "warmup_steps": 0, "reduction_factor": 3}
+    )  # steps between two looks (means of what lies between); what the median waits for; Hyperband's η
     n_trials: int | None = None  # of random, tpe, nsga2
     n_jobs: int | None = None  # trials in flight; None: as many as the launcher has places for
     timeout: float | None = None  # seconds, after which no trial is started

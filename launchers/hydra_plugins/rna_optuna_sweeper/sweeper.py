@@ -13,6 +13,7 @@ import os
 import platform
 import signal
 import sys
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ from .config import RnaOptunaConf
 if TYPE_CHECKING:
     from rna.ledger import Trial
 
+    from ._pruning import Referee
     from ._study import Brain, Constraint, Mirror
 
 TRY_AGAIN = ("killed", "hung", "preempted", "out of memory", "timeout")  # another time may end otherwise
@@ -180,6 +182,8 @@ class Sweep:
         self.said, self.said_at = "", 0.0
         self.took: list[float] = []
         self.brain: Brain | None = None
+        self.referee: Referee | None = None
+        self.pruned_at: dict[int, float] = {}  # trial number -> when it was told to end
         self.mirror: Mirror
         self.objectives: dict[str, str]
         self.constraints: list[Constraint]
@@ -200,6 +204,7 @@ class Sweep:
         fresh = self._queue_cells()
         self._address(fresh)
         self.objectives = self._objectives()
+        self.referee = self._referee()
         for trial in self.trials.values():
             if trial.number not in self.running:
                 self._recall(trial)
@@ -214,6 +219,10 @@ class Sweep:
         self.mirror = study.mirror(storage, self.folder.name, self.space, directions, ordered)
         if self.sampler != "grid":
             self.brain = study.brain(self.sampler, self.options.seed, self.space, directions, ordered)
+        if self.referee is not None:
+            for trial in ordered:
+                if trial.over:
+                    self.referee.learn(trial)
         queue = deque(trial for trial in ordered if trial.status == ledger.QUEUED)
         if done := sum(trial.status == ledger.DONE for trial in ordered):
             self._print(f"{done} of {self._total()} trials are done already")
@@ -237,8 +246,9 @@ class Sweep:
             self._progress()
             if not self.running:
                 return
-            for number, ended in launcher.poll(0.2):
+            for number, ended in self._polled(launcher):
                 self._ended(self.trials[number], ended, queue)
+            self._watch(launcher)
             self._note_jobs(launcher)
             if not launcher.wait and self.running and not queue and launcher.settled():
                 self._note_jobs(launcher)
@@ -290,6 +300,7 @@ class Sweep:
             "n_trials": self._total(),
             "objectives": self.objectives,
             "constraints": [str(item) for item in self.constraints],
+            "watched": self.referee.watched if self.referee else None,
             "fingerprint": self._fingerprint(),
             "store": self.options.store,
         }
@@ -421,6 +432,9 @@ class Sweep:
                 trial.status, trial.metrics, trial.values = ledger.QUEUED, {}, None
                 return False
             trial.metrics = found
+            if self.referee is not None and not trial.curve:
+                whole = self.store.curve(trial.address, self.referee.metric)
+                trial.curve = ledger.thinned(whole, self.referee.every)
         elif trial.status != ledger.DONE:
             return False
         self._judge(trial)
@@ -488,6 +502,7 @@ class Sweep:
         trial.status, trial.token = ledger.RUNNING, os.urandom(8).hex()
         trial.attempts += 1
         trial.reason = trial.message = None
+        trial.curve = []
         ledger.save(self.folder, trial)
         self.mirror.follow(trial)
         owner = _quoted(ledger.owner_value(self.folder, trial))
@@ -515,6 +530,10 @@ class Sweep:
 
         trial.seconds = round(time.monotonic() - self.running.pop(trial.number), 3)
         trial.ended = time.time()
+        if trial.status == ledger.PRUNED:
+            return self._ended_pruned(trial)
+        if self.referee is not None:
+            trial.curve = ledger.read_curve(ledger.curve_path(self.folder, trial))
         if ended.status == JobStatus.COMPLETED:
             self.took.append(trial.seconds)
             if self.store is None:
@@ -533,10 +552,12 @@ class Sweep:
         if self.full or (self.stopping is not None and reason in TRY_AGAIN):
             trial.status, trial.token = ledger.QUEUED, ""
             trial.attempts -= 1
+            self._forget_curve(trial)
             ledger.save(self.folder, trial)
         elif reason in TRY_AGAIN and trial.attempts <= self.options.max_retries:
             self._print(f"#{trial.number} {trial.name}: {reason} ({message}); tried again")
             trial.status, trial.token, trial.reason, trial.message = ledger.QUEUED, "", reason, message
+            self._forget_curve(trial)
             ledger.save(self.folder, trial)
             queue.append(trial)
         else:
@@ -562,6 +583,8 @@ class Sweep:
         self.mirror.follow(trial)
         if self.brain is not None:
             self.brain.learn(trial)
+        if self.referee is not None:
+            self.referee.learn(trial)
 
     def _end_hung(self, launcher: Any) -> None:
         """End a trial whose phase has said nothing for longer than the phase is allowed to."""
@@ -575,6 +598,82 @@ class Sweep:
                 trial.reason = "hung"
                 launcher.stop(number)
 
+    # Trials that are not worth their end
+
+    def _referee(self) -> "Referee | None":
+        """Raises ValueError for a pruner that does not exist, or that this sweep cannot have."""
+        if self.options.pruner is None:
+            return None
+        from . import _pruning
+
+        address = next((trial.address for trial in self.trials.values() if trial.address), None)
+        return _pruning.referee(
+            self.options.pruner,
+            self.options.pruning,
+            check_objectives(self.options.prune_by, "prune_by"),
+            self.objectives,
+            self.store.curves(address) if self.store is not None and address is not None else None,
+        )
+
+    def _polled(self, launcher: Any) -> list[tuple[int, JobReturn]]:
+        """The trials that have ended; a launcher that blocks for a trial is no reason not to watch it."""
+        if self.referee is None or not isinstance(launcher, OneByOne):
+            return launcher.poll(0.2)
+        ended = threading.Event()
+
+        def watch() -> None:
+            while not ended.wait(0.1):
+                self._watch(launcher)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            return launcher.poll(0.2)
+        finally:
+            ended.set()
+            watcher.join()
+
+    def _watch(self, launcher: Any) -> None:
+        """Read the curves of the trials in work, and tell those to end that the pruner gives up."""
+        from rna import ledger
+
+        for number in list(self.running) if self.referee is not None else []:
+            trial = self.trials[number]
+            if trial.status == ledger.PRUNED:
+                if time.monotonic() - self.pruned_at[number] > PATIENCE:
+                    self.pruned_at[number] = math.inf
+                    launcher.stop(number)
+                continue
+            assert self.referee is not None
+            curve = ledger.read_curve(ledger.curve_path(self.folder, trial))
+            if len(curve) == len(trial.curve):
+                continue
+            trial.curve = curve
+            self.mirror.follow_curve(trial)
+            if self.referee.judge(trial, curve):
+                self.pruned_at[number] = time.monotonic()
+                step, value = curve[-1]
+                trial.status, trial.token, trial.reason = ledger.PRUNED, "", "pruned"
+                trial.message = f"pruned at step {step}: {self.referee.metric}={value:g}"
+                ledger.save(self.folder, trial)
+
+    def _forget_curve(self, trial: "Trial") -> None:
+        """A trial that is tried again tells its curve again."""
+        trial.curve = []
+        if self.referee is not None:
+            self.referee.learn(trial)
+
+    def _ended_pruned(self, trial: "Trial") -> None:
+        """A trial that was told to end has: done after all if it was quicker than the word."""
+        from rna import ledger
+
+        message = trial.message
+        trial.status = ledger.QUEUED
+        if self.store is None or not self._recall(trial):
+            trial.status, trial.reason, trial.message, trial.values = ledger.PRUNED, "pruned", message, None
+            self._print(f"#{trial.number} {trial.name}: {message}")
+        self._settle(trial)
+
     # What a person sees
 
     def _print(self, line: str) -> None:
@@ -587,6 +686,8 @@ class Sweep:
 
         counts = Counter(trial.status for trial in self.trials.values())
         line = f"{counts[ledger.DONE]}/{self._total()} done"
+        if counts[ledger.PRUNED]:
+            line += f", {counts[ledger.PRUNED]} pruned"
         if counts[ledger.FAILED]:
             line += f", {counts[ledger.FAILED]} failed"
         line += f", {len(self.running)} running"
@@ -624,9 +725,10 @@ class Sweep:
                 f"{len(self.running)} trials are with the cluster; python -m rna.sweep status {self.folder.name}"
             )
             return counts[ledger.FAILED]
-        left = self._total() - counts[ledger.DONE] - counts[ledger.FAILED]
+        left = self._total() - counts[ledger.DONE] - counts[ledger.FAILED] - counts[ledger.PRUNED]
+        pruned = f"{counts[ledger.PRUNED]} pruned, " if counts[ledger.PRUNED] else ""
         more = f", {left} left: the same command goes on" if left else ""
-        self._print(f"{counts[ledger.DONE]} done, {counts[ledger.FAILED]} failed{more}; {self.folder}")
+        self._print(f"{counts[ledger.DONE]} done, {pruned}{counts[ledger.FAILED]} failed{more}; {self.folder}")
         done = [trial for trial in self.trials.values() if trial.status == ledger.DONE]
         if self.options.finish:
             module, _, function = self.options.finish.rpartition(".")
@@ -662,17 +764,17 @@ def check_sampler(options: RnaOptunaConf, space: search_space.Space) -> str:
     return sampler
 
 
-def check_objectives(given: Any) -> dict[str, str]:
+def check_objectives(given: Any, option: str = "objectives") -> dict[str, str]:
     """Raises ValueError for what is no mapping of metrics to directions."""
     from ._study import DIRECTIONS
 
     if given is not None and not hasattr(given, "items"):
-        raise ValueError(f"hydra.sweeper.objectives={given}: allowed: {{METRIC: minimize}}, {{METRIC: maximize}}")
+        raise ValueError(f"hydra.sweeper.{option}={given}: allowed: {{METRIC: minimize}}, {{METRIC: maximize}}")
     objectives = {str(metric): str(direction) for metric, direction in (given or {}).items()}
     for metric, direction in objectives.items():
         if direction not in DIRECTIONS:
             allowed = search_space.nearest(direction, DIRECTIONS)
-            raise ValueError(f"hydra.sweeper.objectives.{metric}={direction}: {allowed}")
+            raise ValueError(f"hydra.sweeper.{option}.{metric}={direction}: {allowed}")
     return objectives
 
 
