@@ -4,12 +4,13 @@ import multiprocessing
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from rna import signals, trial
+from rna import ledger, results, signals, trial
 from rna.pool import Pool, WorkerDied
 from rna.trial import Arm
 
@@ -37,10 +38,23 @@ def work_on(rows: list[Arm]) -> None:
 
 
 def _in_turn(rows: list[Arm], tell: Tell) -> list[trial.TrialFailed]:
+    """One arm after the other; what another process computes now comes last.
+
+    In a sweep the trial's own arm comes last of all, and an arm that another trial computes is left to that one: should
+    it be killed, it is tried again, and as its own record is not there yet, all it was to compute is.
+    """
     failures: list[trial.TrialFailed] = []
-    for row in rows:
+    swept = ledger.OWNER in os.environ
+    waiting = deque(reversed(rows) if swept else rows)
+    patient: list[Arm] = []
+    while waiting or patient:
+        row, wait = (waiting.popleft(), False) if waiting else (patient.pop(0), True)
         try:
-            trial.work(row, partial(tell, row.label))
+            trial.work(row, partial(tell, row.label), wait=wait or (swept and not waiting))
+        except results.InFlight:
+            if not swept:
+                patient.append(row)
+            continue
         except trial.TrialFailed as failure:
             failures.append(failure)
         tell(row.label, "done", 1, 1)

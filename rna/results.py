@@ -218,13 +218,24 @@ def next_failure(output_dir: str, key: str) -> str:
     return f"{key}.failed{count}"
 
 
+class InFlight(RuntimeError):
+    """Another process computes this key now."""
+
+
 @contextmanager
-def single_flight(output_dir: str, key: str) -> Generator[None]:
-    """Hold the key's lock: whoever comes second waits, and then finds the record. The kernel frees a dead owner's."""
+def single_flight(output_dir: str, key: str, *, wait: bool = True) -> Generator[None]:
+    """Hold the key's lock: whoever comes second waits, and then finds the record. The kernel frees a dead owner's.
+
+    Raises:
+        InFlight: if another process holds it and nobody wants to wait.
+    """
     folder = Path(output_dir) / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / key).open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise InFlight(f"{key} is being computed by another process") from None
         yield
 
 

@@ -124,17 +124,18 @@ def load_model(settings: Settings) -> tuple[Any, Any]:
     return _loaded(json.dumps(choice), settings.layer.unlearn + 1 if part else None)
 
 
-def work(row: Arm, progress: Progress) -> None:
+def work(row: Arm, progress: Progress, *, wait: bool = True) -> None:
     """Bring an arm's records into being. Whoever else wants the same waits for this one, and then finds it done.
 
     Raises:
+        InFlight: if another process computes it now and `wait` is false.
         TrialFailed: after recording why: not finite, out of memory, disk full.
         Interrupted: at SIGTERM, after a checkpoint if it was training.
     """
     settings = row.settings
     progress = _telling(progress)
     ledger.beat("waiting", 0, 1)  # for whoever computes the same
-    with results.single_flight(settings.output_dir, row.key), signals.noted(*signals.WARNINGS):
+    with results.single_flight(settings.output_dir, row.key, wait=wait), signals.noted(*signals.WARNINGS):
         row.refresh()
         if row.complete:
             return

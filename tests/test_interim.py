@@ -32,7 +32,9 @@ def test_interim_evaluations_join_the_curve_and_change_no_bit(tmp_path: Path):
     course = lookup.curve(where, "interim/retain/acc")
     assert [step for step, _ in course] == [2, 4]
     assert all(0 <= value <= 1 for _, value in course)
-    assert lookup.curve(where, "train/loss") == [(n, report["train/loss"]) for n, report in enumerate(plain["curve"], 1)]
+    assert lookup.curve(where, "train/loss") == [
+        (n, report["train/loss"]) for n, report in enumerate(plain["curve"], 1)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,71 @@
+"""Who works on which arm while another process has one of them in work: real locks, arms without a model."""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rna import config, ledger, progress, results, run, trial
+
+
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The labels of the arms that were worked on, in order; each holds its lock as a real one does."""
+    labels: list[str] = []
+
+    def work(row: trial.Arm, _progress: Any, *, wait: bool = True) -> None:
+        with results.single_flight(row.settings.output_dir, row.key, wait=wait):
+            labels.append(row.label)
+
+    monkeypatch.setattr(trial, "work", work)
+    return labels
+
+
+def wanted(folder: Path) -> list[trial.Arm]:
+    # All cores for one arm, so that arms are worked on in turn.
+    made = config.check(run.compose([f"output_dir={folder}", "model.threads=null"], None))
+    rows = trial.to_compute(made, trial.arms(made))
+    assert [row.label for row in rows] == ["with RNA", "plain", "base", "retrained"]
+    return rows
+
+
+def test_what_another_process_computes_is_waited_for_last(tmp_path: Path, done: list[str]):
+    rows = wanted(tmp_path)
+    held = threading.Event()
+
+    def elsewhere() -> None:
+        with results.single_flight(str(tmp_path), rows[1].key):
+            held.set()
+            time.sleep(0.5)
+            done.append("plain, elsewhere")
+
+    other = threading.Thread(target=elsewhere)
+    other.start()
+    held.wait()
+    progress.work_on(rows)
+    other.join()
+    assert done == ["with RNA", "base", "retrained", "plain, elsewhere", "plain"]
+
+
+def test_in_a_sweep_it_is_left_to_the_other_trial_and_ones_own_comes_last(
+    tmp_path: Path, done: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    rows = wanted(tmp_path)
+    monkeypatch.setenv(ledger.OWNER, "a trial's file#its token")
+    with results.single_flight(str(tmp_path), rows[1].key):
+        progress.work_on(rows)
+    assert done == ["retrained", "base", "with RNA"]
+
+
+def test_in_a_sweep_ones_own_is_waited_for(tmp_path: Path, done: list[str], monkeypatch: pytest.MonkeyPatch):
+    rows = wanted(tmp_path)
+    monkeypatch.setenv(ledger.OWNER, "a trial's file#its token")
+    lock = results.single_flight(str(tmp_path), rows[0].key)
+    lock.__enter__()
+    threading.Timer(0.5, lambda: lock.__exit__(None, None, None)).start()
+    started = time.monotonic()
+    progress.work_on(rows)
+    assert time.monotonic() - started >= 0.5
+    assert done == ["retrained", "base", "plain", "with RNA"]
