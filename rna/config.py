@@ -36,10 +36,19 @@ NUMBERS = {"Float": "a number", "Integer": "a whole number"}
 
 def register_resolvers() -> None:
     """What YAML may refer to: `${builtin:NAME}`, the demo's files; `${packaged:PACKAGE,FILE}`, another package's."""
-    from omegaconf import OmegaConf
+    import omegaconf
 
-    OmegaConf.register_new_resolver("builtin", lambda name: str(BUILTIN / name), replace=True)
-    OmegaConf.register_new_resolver("packaged", lambda package, file: _packaged(package, file), replace=True)
+    new = omegaconf.__version__.startswith("2.3.")  # where `register_resolver` is an older one; 2.4 has but that name
+    register: Any = getattr(omegaconf.OmegaConf, "register_new_resolver" if new else "register_resolver")
+    register("builtin", lambda name: str(BUILTIN / name), replace=True)
+    register("packaged", lambda package, file: _packaged(package, file), replace=True)
+
+
+def version_base() -> dict[str, str]:
+    """How Hydra is told to behave: 1.3 must be told to be 1.3, 1.4 must not be told anything."""
+    import hydra
+
+    return {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 
 
 def _packaged(package: str, file: str) -> str:

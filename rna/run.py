@@ -34,7 +34,7 @@ def main() -> None:
         guarded(
             lambda: compose_fixed(overrides, folder) if arguments.multirun else config.check(compose(overrides, folder))
         )
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
+    hydra.main(**config.version_base(), config_path=str(CONF), config_name="config")(job)()
 
 
 def job(composed: "DictConfig") -> dict[str, Any] | None:
@@ -122,7 +122,7 @@ def compose(overrides: list[str], config_dir: str | None) -> "DictConfig":
     from hydra.errors import HydraException
 
     extra = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+    with hydra.initialize_config_dir(str(CONF), **config.version_base()):
         try:
             return hydra.compose("config", overrides=[*extra, *overrides])
         except (HydraException, yaml.YAMLError) as error:
@@ -153,7 +153,7 @@ def planned(name: str, overrides: list[str]) -> "list[tuple[list[str], DictConfi
 
     swept = f"sweep={name}"
     config.register_resolvers()
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+    with hydra.initialize_config_dir(str(CONF), **config.version_base()):
         try:
             master = hydra.compose("config", overrides=[swept], return_hydra_config=True)
             params = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]

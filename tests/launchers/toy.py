@@ -13,6 +13,8 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from rna import config
+
 
 def note(folder: Path, *words: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
@@ -24,7 +26,7 @@ def loss(cfg: DictConfig) -> float:
     return (float(cfg.get("x", 0)) - 0.3) ** 2 + float(cfg.get("y", 0))
 
 
-@hydra.main(version_base="1.3", config_path=None, config_name=None)
+@hydra.main(**config.version_base(), config_path=None, config_name=None)
 def main(cfg: DictConfig) -> Any:
     from rna import ledger
 

@@ -49,6 +49,10 @@ def serve(shared: bytes, overrides: list[str], number: int, log: str, _tell: Any
             import traceback
 
             traceback.print_exception(ended._return_value)
+    except BaseException as stop:  # Hydra 1.4 hangs its own return on it, which holds it in turn: no pickle ends that
+        for name in [name for name, value in vars(stop).items() if not isinstance(value, int | float | str)]:
+            delattr(stop, name)
+        raise
     finally:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()

@@ -396,11 +396,16 @@ class Sweep:
     def _composed(self, cell: Sequence[str]) -> dict[str, Any]:
         """A cell's address. Raises HydraException if it cannot be composed, ValueError if the app refuses it."""
         composed = self.plugin.hydra_context.config_loader.load_sweep_config(
-            self.plugin.config, [*self.space.fixed, *cell]
+            self.plugin.config, [*self.space.fixed, *cell, self._named]
         )
         with read_write(composed), open_dict(composed):
             del composed["hydra"]
         return self.store.address(composed)
+
+    @property
+    def _named(self) -> str:
+        """The study's name as an override: a job's sweeper must be the sweep's own, for Hydra 1.4 to the letter."""
+        return f"hydra.sweeper.study_name={_quoted(self.folder.name)}"
 
     def _objectives(self) -> dict[str, str]:
         """Metric -> direction. Raises ValueError for a direction or a metric that does not exist."""
@@ -506,7 +511,7 @@ class Sweep:
         ledger.save(self.folder, trial)
         self.mirror.follow(trial)
         owner = _quoted(ledger.owner_value(self.folder, trial))
-        ours = [f"++hydra.job.env_set.{ledger.OWNER}={owner}", f"hydra.sweeper.study_name={_quoted(self.folder.name)}"]
+        ours = [f"++hydra.job.env_set.{ledger.OWNER}={owner}", self._named]
         self.running[trial.number] = time.monotonic()
         where = trial.address or {}
         title = f"{where['title']}-s{where['seed']}" if "title" in where else trial.name
