@@ -211,7 +211,7 @@ class Sweep:
             ledger.save(self.folder, trial)
         ledger.clear_beats(self.folder, [self.trials[number] for number in self.running])
         directions = list(self.objectives.values())
-        self.mirror = study.mirror(storage, self.folder.name, self.space, directions, ordered)
+        self.mirror = study.mirror(storage, self.folder, self.space, self.objectives, ordered)
         if self.sampler != "grid":
             self.brain = study.brain(self.sampler, self.options.seed, self.space, directions, ordered)
         queue = deque(trial for trial in ordered if trial.status == ledger.QUEUED)
@@ -222,6 +222,7 @@ class Sweep:
                 self._loop(launcher, queue, places, heard)
         finally:
             launcher.close()
+            self.mirror.end()
         if self.stopping is not None:
             raise Stopped(self.stopping)
         return self._end()
