@@ -286,14 +286,6 @@ def test_a_mistake_is_one_line_and_nothing_is_started(tmp_path: Path, arguments:
     assert noted(tmp_path) == []
 
 
-def test_a_missing_driver_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(
-        ValueError, match=r"postgresql://me:\*\*\*@h/d: its driver is not installed .*rna\[postgresql\]"
-    ):
-        studies.open_storage("postgresql://me:secret@h/d", tmp_path)
-
-
 def test_a_studys_name_belongs_to_its_search_space(tmp_path: Path):
     sweep(tmp_path, "+x=1,2")
     printed = sweep(tmp_path, "+x=1,3", code=2)

@@ -113,14 +113,15 @@ def open_storage(url: str | None, folder: Path) -> Any:
         ) from None
     shown = parsed.render_as_string(hide_password=True)
     options: dict[str, Any] = {"pool_pre_ping": True}  # a database that was started anew is not noticed
-    if parsed.get_backend_name() == "postgresql" and "connect_timeout" not in parsed.query:
-        options["connect_args"] = {"connect_timeout": 10}  # seconds; a host that swallows packets: minutes
+    if postgresql := parsed.get_backend_name() == "postgresql":
+        wait = parsed.query.get("connect_timeout", "10")  # seconds; a host that swallows packets takes minutes
+        options["connect_args"] = {"connect_timeout": wait}
     try:
         return optuna.storages.RDBStorage(url, engine_kwargs=options)
     except ImportError as error:
+        advice = "pip install 'rna[postgresql]'" if postgresql else str(error)
         raise ValueError(
-            f"hydra.sweeper.storage={shown}: its driver is not installed ({error}); nothing was started. For "
-            "PostgreSQL: pip install 'rna[postgresql]'"
+            f"hydra.sweeper.storage={shown}: its driver is not installed; nothing was started ({advice})"
         ) from None
     except sqlalchemy.exc.SQLAlchemyError as error:
         reason = str(error).splitlines()[0]

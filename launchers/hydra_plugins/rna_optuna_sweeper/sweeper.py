@@ -128,6 +128,10 @@ class RnaOptunaSweeper(Sweeper):
         space = search_space.parse(parser.parse_overrides([*params, *arguments]))
         sampler = check_sampler(options, space)
         name = options.study_name or f"{self.config.hydra.job.name}-{space.digest()}"
+        if Path(name).name != name or name.startswith("."):
+            raise ValueError(
+                f"hydra.sweeper.study_name={name}: must be the name of a folder, without / and no leading ."
+            )
         folder = Path(options.folder) / name
         ours = self.config.hydra.sweeper
         with read_write(ours), open_dict(ours):
@@ -170,7 +174,7 @@ class Sweep:
             sampler,
             folder,
         )
-        self.store: Any = importlib.import_module(self.options.store) if self.options.store else None
+        self.store: Any = record_store(self.options.store) if self.options.store else None
         self.trials = {trial.number: trial for trial in ledger.trials(folder)}
         self.running: dict[int, float] = {}  # trial number -> when it was started
         self.began = time.monotonic()
@@ -649,6 +653,8 @@ def check_sampler(options: RnaOptunaConf, space: search_space.Space) -> str:
     for key, value, low in (("n_jobs", options.n_jobs, 1), ("max_retries", options.max_retries, 0)):
         if value is not None and value < low:
             raise ValueError(f"hydra.sweeper.{key}={value}: must be a whole number ≥ {low}")
+    if options.timeout is not None and not options.timeout >= 0:
+        raise ValueError(f"hydra.sweeper.timeout={options.timeout:g}: must be a number of seconds ≥ 0, or null")
     if sampler == "grid":
         if endless := next((axis for axis in space.axes if axis.interval), None):
             raise ValueError(
@@ -661,6 +667,18 @@ def check_sampler(options: RnaOptunaConf, space: search_space.Space) -> str:
     if options.n_trials is None or options.n_trials < 1:
         raise ValueError(f"hydra.sweeper.n_trials={options.n_trials}: {sampler} needs a whole number ≥ 1")
     return sampler
+
+
+def record_store(module: str) -> Any:
+    """Raises ValueError for a module that is not there; what goes wrong within it is its own matter."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise ValueError(
+            f"hydra.sweeper.store={module}: no such module; allowed: null, or one that can be imported"
+        ) from None
 
 
 def check_objectives(given: Any) -> dict[str, str]:
