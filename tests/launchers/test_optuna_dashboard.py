@@ -1,5 +1,6 @@
 """`optuna-dashboard` on a sweep's journal, in a real browser: the trials, by their names, while the sweep runs."""
 
+import shlex
 import shutil
 import socket
 import subprocess
@@ -17,6 +18,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 pytest.importorskip("optuna_dashboard", reason="needs optuna-dashboard")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")]
+README = Path(__file__).parents[2] / "README.md"
 OBJECTIVES = "hydra.sweeper.objectives={loss: minimize, x: maximize}"
 
 
@@ -41,8 +43,19 @@ def address(tmp_path: Path, running: subprocess.Popen[Any]) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    program = Path(sys.executable).with_name("optuna-dashboard")
-    command = [str(program), "--host", "127.0.0.1", "--port", str(port), "--server", "wsgiref", str(journal)]
+    (line,) = [line for line in README.read_text().splitlines() if line.startswith("optuna-dashboard ")]
+    program, shown = shlex.split(line, comments=True)
+    assert shown.endswith("/sweeps/noise_scale/journal.log")
+    command = [
+        str(Path(sys.executable).with_name(program)),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--server",
+        "wsgiref",
+        str(journal),
+    ]
     served = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while True:
         assert served.poll() is None

@@ -20,6 +20,12 @@ def note(folder: Path, *words: Any) -> None:
         stream.write(" ".join(map(str, words)) + "\n")
 
 
+class DiskFull(RuntimeError):
+    """As `rna.trial` says it of a trial."""
+
+    reason = "disk full"
+
+
 def loss(cfg: DictConfig) -> float:
     return (float(cfg.get("x", 0)) - 0.3) ** 2 + float(cfg.get("y", 0))
 
@@ -39,6 +45,8 @@ def main(cfg: DictConfig) -> Any:
         (folder / "hung").touch()
         time.sleep(600)
     time.sleep(float(cfg.get("sleep", 0)))
+    if cfg.get("full") == cfg.get("x", -1) and not (folder / "room").exists():
+        raise DiskFull("[Errno 28] No space left on device: its checkpoint")
     if cfg.get("fail") in (cfg.get("x", -1), "all"):
         raise RuntimeError("a bad cell")
     if cfg.get("store", False):

@@ -8,6 +8,7 @@ other is called for one trial after another.
 import errno
 import importlib
 import itertools
+import json
 import math
 import os
 import platform
@@ -269,7 +270,11 @@ class Sweep:
     # What there is to do
 
     def _check_space(self) -> None:
-        """Raises ValueError if the study's name belongs to another search space."""
+        """Raises ValueError if the study's name belongs to another search space, or to another configuration.
+
+        With a record store a changed configuration makes other trials, and the old ones keep their records; a returned
+        value has none, and could only be mixed with the new ones, or lost.
+        """
         from rna import ledger
 
         spec = ledger.read_json(self.folder / "sweep.json")
@@ -281,6 +286,13 @@ class Sweep:
             raise ValueError(
                 f"hydra.sweeper.study_name={self.folder.name}: this study has another search space "
                 f"({', '.join(differs)} differ); give another name, or the space it was begun with"
+            )
+        there, here = spec["fingerprint"], self._fingerprint()
+        if self.store is None and there != here:
+            differs = sorted(key for key in {*there, *here} if there.get(key) != here.get(key))
+            raise ValueError(
+                f"hydra.sweeper.study_name={self.folder.name}: this study was begun with another configuration "
+                f"({', '.join(differs)} differ); give another name, or the configuration it was begun with"
             )
 
     def _keep_spec(self) -> None:
@@ -301,10 +313,9 @@ class Sweep:
         ledger.write_json(self.folder / "sweep.json", spec)
 
     def _fingerprint(self) -> Any:
-        if self.store is None:
-            return list(self.space.fixed)
         plain: Any = OmegaConf.to_container(self.plugin.config)
-        return self.store.fingerprint({key: value for key, value in plain.items() if key != "hydra"})
+        common = {str(key): value for key, value in plain.items() if key != "hydra"}
+        return self.store.fingerprint(common) if self.store else json.loads(json.dumps(common, default=str))
 
     def _total(self) -> int:
         if self.sampler == "grid":
