@@ -166,7 +166,8 @@ def test_a_study_of_another_program_is_left_alone(tmp_path: Path, url: str):
 
 @pytest.mark.parametrize("back", [True, False], ids=["comes-back", "stays-away"])
 def test_a_database_that_goes_away_stops_no_sweep(tmp_path: Path, server: Server, url: str, back: bool):
-    common = (*EIGHT, *STORE, *GRID, "+sleep=1", f"hydra.sweeper.storage={url}")
+    sleep = "+sleep=4" if back else "+sleep=1"  # it is back well before the end
+    common = (*EIGHT, *STORE, *GRID, sleep, f"hydra.sweeper.storage={url}")
     running = start(tmp_path, *common)
     until(lambda: recorded(tmp_path).total() >= 2)
     server.control("-m", "immediate", "stop")

@@ -17,22 +17,6 @@ from rna import ledger
 from tests.launchers.running import STORE, environment, noted, start, sweep, trials
 
 pytestmark = pytest.mark.slurm
-HERE = Path(__file__).parent
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster():
-    if os.geteuid() != 0:
-        pytest.skip("a SLURM of one's own needs root")
-    root = {"SLURM_TEST_ROOT": "/tmp/rna-test-slurm"}
-    started = subprocess.run(
-        [HERE / "start-slurm.sh"], env=os.environ | root, capture_output=True, text=True, check=False
-    )
-    if started.returncode != 0:
-        pytest.skip(f"no SLURM here: {started.stderr.strip().splitlines()[-1:]}")
-    os.environ["SLURM_CONF"] = str(re.search(r"SLURM_CONF=(\S+)", started.stdout)[1])  # type: ignore[index]
-    yield
-    subprocess.run([HERE / "stop-slurm.sh"], env=os.environ | root, check=True)
 
 
 def slurm(folder: Path, *more: str) -> tuple[str, ...]:
