@@ -151,6 +151,16 @@ def clear_beats(folder: Path, keep: Iterable[Trial] = ()) -> None:
                 file.unlink(missing_ok=True)
 
 
+def identity(folder: Path) -> str:
+    """A word that is this sweep's own: folders of one name may share a database. It moves with the folder."""
+    path = folder / "identity.json"
+    known = read_json(path)
+    if known is None:
+        known = os.urandom(8).hex()
+        write_json(path, known)
+    return known
+
+
 @contextmanager
 def held(folder: Path) -> Generator[None]:
     """Hold the study; the kernel lets go of it when its owner ends, however that happens.

@@ -168,17 +168,19 @@ def _explained(error: Exception, overrides: list[str]) -> str:
     """One line for what Hydra could not compose: an unknown option, an unknown key, or its own words."""
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import MissingConfigException
-    from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError, ValidationError
 
     if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         options = GlobalHydra.instance().config_loader().get_group_options(group)
         return f"{group}={option}: unknown option; {config.nearest(option, sorted(options))}"
     cause: Any = error.__cause__
-    if isinstance(cause, ConfigAttributeError | ConfigKeyError):
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError | ValidationError):
         key = str(cause.full_key)
-        given = (item.lstrip("+~") for item in overrides)
-        return config.unknown_key(next((item for item in given if item.startswith(key)), key), key, cause.parent_node)
+        given = next((item for item in (item.lstrip("+~") for item in overrides) if item.startswith(key)), key)
+        if isinstance(cause, ValidationError):
+            return f"{given}: {str(cause).splitlines()[0]}"
+        return config.unknown_key(given, key, cause.parent_node)
     return " ".join(line.strip() for line in str(error).splitlines() if line.strip())
 
 

@@ -56,11 +56,12 @@ def noted(folder: Path) -> list[list[str]]:
     return [line.split() for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def study(folder: Path) -> list[tuple[Any, ...]]:
+def study(folder: Path, url: str | None = None) -> list[tuple[Any, ...]]:
     """The trials of the Optuna study: number, state, parameters and values."""
     import optuna
     from optuna.storages.journal import JournalFileBackend, JournalStorage
 
-    storage = JournalStorage(JournalFileBackend(str(folder / "sweeps" / "toy" / "journal.log")))
+    journal = str(folder / "sweeps" / "toy" / "journal.log")
+    storage = url or JournalStorage(JournalFileBackend(journal))
     found = optuna.load_study(study_name="toy", storage=storage).get_trials()
     return [(trial.number, trial.state.name, trial.params, trial.values) for trial in found]

@@ -22,6 +22,12 @@ def note(folder: Path, *words: Any) -> None:
         stream.write(" ".join(map(str, words)) + "\n")
 
 
+class DiskFull(RuntimeError):
+    """As `rna.trial` says it of a trial."""
+
+    reason = "disk full"
+
+
 def loss(cfg: DictConfig) -> float:
     return (float(cfg.get("x", 0)) - 0.3) ** 2 + float(cfg.get("y", 0))
 
@@ -45,6 +51,8 @@ def main(cfg: DictConfig) -> Any:
         time.sleep(float(cfg.get("pace", 0.02)))
         ledger.report(name, step, dict.fromkeys(("loss", "value"), loss(cfg) + 1 / step))
         note(folder, "step", name, step)
+    if cfg.get("full") == cfg.get("x", -1) and not (folder / "room").exists():
+        raise DiskFull("[Errno 28] No space left on device: its checkpoint")
     if cfg.get("fail") in (cfg.get("x", -1), "all"):
         raise RuntimeError("a bad cell")
     if cfg.get("store", False):

@@ -17,22 +17,6 @@ from rna import ledger
 from tests.launchers.running import STORE, environment, noted, start, sweep, trials
 
 pytestmark = pytest.mark.slurm
-HERE = Path(__file__).parent
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster():
-    if os.geteuid() != 0:
-        pytest.skip("a SLURM of one's own needs root")
-    root = {"SLURM_TEST_ROOT": "/tmp/rna-test-slurm"}
-    started = subprocess.run(
-        [HERE / "start-slurm.sh"], env=os.environ | root, capture_output=True, text=True, check=False
-    )
-    if started.returncode != 0:
-        pytest.skip(f"no SLURM here: {started.stderr.strip().splitlines()[-1:]}")
-    os.environ["SLURM_CONF"] = str(re.search(r"SLURM_CONF=(\S+)", started.stdout)[1])  # type: ignore[index]
-    yield
-    subprocess.run([HERE / "stop-slurm.sh"], env=os.environ | root, check=True)
 
 
 def slurm(folder: Path, *more: str) -> tuple[str, ...]:
@@ -136,11 +120,6 @@ def test_a_trial_over_its_time_limit_is_tried_again(tmp_path: Path):
     printed = sweep(tmp_path, *slurm(tmp_path, "+x=1,2", "+hang=2", *limits))
     assert "2 done, 0 failed" in printed
     assert Counter(words[1] for words in noted(tmp_path) if words[0] == "begin") == {"x1": 1, "x2": 2}
-
-
-def test_no_sbatch_is_one_line(tmp_path: Path):
-    printed = sweep(tmp_path, "hydra/launcher=slurm", "+x=1", code=2, PATH=str(tmp_path))
-    assert printed == "error: hydra/launcher=slurm: no sbatch on this machine; allowed here: basic, gpu_pool\n"
 
 
 def test_what_sbatch_refuses_is_one_line(tmp_path: Path):

@@ -4,6 +4,7 @@ Hydra executes every module of its plugins again at each start but for those who
 that crosses a pipe must not be made twice.
 """
 
+import copy
 import os
 import sys
 from contextlib import suppress
@@ -13,7 +14,7 @@ from typing import Any
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.types import HydraContext
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, flag_override, open_dict
 
 LOG = "trial.log"
 
@@ -59,7 +60,7 @@ def serve(shared: bytes, overrides: list[str], number: int, log: str, _tell: Any
         for number_of, copy in zip((1, 2), kept, strict=True):
             os.dup2(copy, number_of)
             os.close(copy)
-    ended.cfg = ended.hydra_cfg = None  # composed again where wanted; a pipe need not carry them
+    ended.cfg = ended.hydra_cfg = None  # `whole` composes them again where wanted; a pipe need not carry them
     if ended.status == JobStatus.FAILED:
         pickled = _pickled_failure(ended)
         if getattr(ended._return_value, "reason", None) == "pruned":
@@ -90,6 +91,18 @@ def composed_job(context: HydraContext, config: DictConfig, overrides: list[str]
         composed.hydra.job.id = str(number)
         composed.hydra.job.num = number
     return composed
+
+
+def whole(ended: JobReturn, composed: DictConfig) -> JobReturn:
+    """What a job returned with the configurations that Hydra's own sweepers expect there, task and Hydra apart."""
+    task = copy.deepcopy(composed)
+    with flag_override(task, ["struct", "readonly"], [False, False]):
+        del task["hydra"]
+    hydra = OmegaConf.masked_copy(composed, "hydra")
+    ended.cfg, ended.hydra_cfg = task, hydra
+    if ended.overrides is None:  # it died before it could say them
+        ended.overrides = composed.hydra.overrides.task
+    return ended
 
 
 def failed_job(error: BaseException) -> JobReturn:

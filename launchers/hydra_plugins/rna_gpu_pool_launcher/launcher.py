@@ -17,7 +17,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from ._serve import LOG, JobFailed, composed_job, failed_job, serve
+from ._serve import LOG, JobFailed, composed_job, failed_job, serve, whole
 
 
 class GpuPoolLauncher(Launcher):
@@ -49,7 +49,9 @@ class GpuPoolLauncher(Launcher):
                 found |= dict(self.poll(1.0))
         finally:
             self.close()
-        return [found[number] for number in sorted(found)]
+        jobs = enumerate(job_overrides, initial_job_idx)
+        composed = ((n, composed_job(self.hydra_context, self.config, list(said), n)) for n, said in jobs)
+        return [whole(found[number], config) for number, config in composed]
 
     def start(self, overrides: list[str], number: int, _title: str = "") -> str:
         """Queue a job, and say where its log will be."""

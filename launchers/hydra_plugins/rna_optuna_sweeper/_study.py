@@ -4,9 +4,13 @@ Hydra imports every module of its plugins at every start, but for those whose na
 """
 
 import json
+import platform
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -29,6 +33,7 @@ STATES = {
     ledger.FAILED: TrialState.FAIL,
     ledger.PRUNED: TrialState.PRUNED,
 }
+ASKED_AGAIN = 20.0  # seconds between two attempts to reach a database that went away
 REDRAWS = 20  # of a cell that was drawn before, by a sampler that learns
 
 
@@ -88,7 +93,7 @@ def open_storage(url: str | None, folder: Path) -> Any:
     """The journal in the study's folder, or the database of a URL.
 
     Raises:
-        ValueError: if the URL cannot be reached.
+        ValueError: if the URL cannot be reached, or its driver is not installed.
     """
     if url is None:
         path = (folder / "journal.log").absolute()
@@ -100,15 +105,25 @@ def open_storage(url: str | None, folder: Path) -> Any:
     import sqlalchemy.exc
 
     try:
-        shown = sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
+        parsed = sqlalchemy.engine.make_url(url)
     except sqlalchemy.exc.ArgumentError:
         raise ValueError(
             f"hydra.sweeper.storage={url}: not a storage; allowed: null for a journal file, or a URL such as "
             "postgresql://USER@HOST/DATABASE"
         ) from None
+    shown = parsed.render_as_string(hide_password=True)
+    options: dict[str, Any] = {"pool_pre_ping": True}  # a database that was started anew is not noticed
+    if postgresql := parsed.get_backend_name() == "postgresql":
+        wait = parsed.query.get("connect_timeout", "10")  # seconds; a host that swallows packets takes minutes
+        options["connect_args"] = {"connect_timeout": wait}
     try:
-        return optuna.storages.RDBStorage(url)
-    except (ImportError, sqlalchemy.exc.SQLAlchemyError) as error:
+        return optuna.storages.RDBStorage(url, engine_kwargs=options)
+    except ImportError as error:
+        advice = "pip install 'rna[postgresql]'" if postgresql else str(error)
+        raise ValueError(
+            f"hydra.sweeper.storage={shown}: its driver is not installed; nothing was started ({advice})"
+        ) from None
+    except sqlalchemy.exc.SQLAlchemyError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"hydra.sweeper.storage={shown}: cannot be reached ({reason}); nothing was started") from None
 
@@ -144,23 +159,127 @@ def _shown(trial: Trial) -> dict[str, Any]:
 
 @dataclass
 class Mirror:
-    """The study in its storage; the ledger is the truth, and this follows it."""
+    """The study in its storage; the ledger is the truth, and this follows it.
+
+    A database may go away: the sweep goes on without it, and the study is compared with the ledger again later.
+    """
 
     storage: Any
-    name: str
+    folder: Path
     space: Space
-    directions: list[str]
-    ids: dict[int, int]  # trial number -> Optuna's id
-    known: dict[int, tuple[str, Any]]  # trial number -> status and values as they stand there
+    objectives: dict[str, str]
+    trials: dict[int, Trial]
+    ids: dict[int, int] = field(default_factory=dict)  # trial number -> Optuna's id
+    known: dict[int, tuple[str, Any]] = field(default_factory=dict)  # trial number -> status and values there
+    away: float | None = None  # since when the database does not answer, or was asked last
 
     def follow(self, trial: Trial) -> None:
         """Bring one trial of the study up to date."""
+        self.trials[trial.number] = trial
+        if self.away is None:
+            self._unless_away(lambda: self._follow(trial))
+        elif time.monotonic() - self.away > ASKED_AGAIN:
+            self.catch_up()
+
+    def follow_curve(self, trial: Trial) -> None:
+        """Bring the curve of a trial in work up to date."""
+        if self.away is None:
+            self._unless_away(lambda: self._follow_curve(trial))
+
+    def catch_up(self) -> None:
+        """Bring the study up to date with all that it missed."""
+        if self.away is not None and self._unless_away(self.compare):
+            print(f"sweep {self.folder.name}: its database answers again", file=sys.stderr, flush=True)
+            self.away = None
+
+    def end(self) -> None:
+        """Catch up for the last time, or say that the study is behind."""
+        self.catch_up()
+        if self.away is not None:
+            said = "its database does not answer; the study there is behind, and the same command brings it up to date"
+            print(f"sweep {self.folder.name}: {said}", file=sys.stderr, flush=True)
+
+    def _unless_away(self, act: Callable[[], None]) -> bool:
+        try:
+            act()
+            return True
+        except optuna.exceptions.StorageInternalError as error:
+            if self.away is None:
+                reason = str(error.__cause__ or error).splitlines()[0]
+                said = f"its database does not answer ({reason}); the sweep goes on, the study follows later"
+                print(f"sweep {self.folder.name}: {said}", file=sys.stderr, flush=True)
+            self.away = time.monotonic()
+            return False
+
+    def compare(self) -> None:
+        """Keep the study if it agrees with the ledger, make it anew if not, and bring it up to date.
+
+        Raises:
+            ValueError: if a database has a study of this name that is another sweep's.
+        """
+        self.ids, self.known = {}, {}
+        trials = [self.trials[number] for number in sorted(self.trials)]
+        if self._kept(trials):
+            there = self._study().get_trials(deepcopy=False)
+            for one, trial in zip(there, trials, strict=False):
+                self.ids[trial.number] = one._trial_id
+                self.known[trial.number] = (trial.status, trial.values)
+        else:
+            self._made()
+        for trial in trials:
+            self._follow(trial)
+
+    def _study(self) -> optuna.Study:
+        return optuna.load_study(study_name=self.folder.name, storage=self.storage)
+
+    def _kept(self, trials: Sequence[Trial]) -> bool:
+        """Whether the study is there and agrees; one that is ours and does not is deleted."""
+        name = self.folder.name
+        if name not in optuna.get_all_study_names(self.storage):
+            return False
+        study = self._study()
+        there = study.get_trials(deepcopy=False)
+        owner = study.user_attrs.get("sweep")
+        if not isinstance(self.storage, JournalStorage) and owner != ledger.identity(self.folder) and (owner or there):
+            raise ValueError(
+                f"hydra.sweeper.study_name={name}: the database has a study of this name, of "
+                f"{study.user_attrs.get('folder', 'an unknown folder')}; nothing was started. Give another name"
+            )
+        wanted = [frozen(self.space, trial, len(self.objectives)) for trial in trials]
+        directions = [item.name.lower() for item in study.directions]
+        if (
+            (directions, study.metric_names) == (list(self.objectives.values()), list(self.objectives))
+            and owner
+            and len(there) <= len(wanted)
+            and all(_agree(one, other) for one, other in zip(there, wanted, strict=False))
+        ):
+            return True
+        optuna.delete_study(study_name=name, storage=self.storage)
+        return False
+
+    def _made(self) -> None:
+        try:
+            study = optuna.create_study(
+                study_name=self.folder.name, storage=self.storage, directions=list(self.objectives.values())
+            )
+        except optuna.exceptions.DuplicatedStudyError:
+            raise ValueError(
+                f"hydra.sweeper.study_name={self.folder.name}: another sweep of this name begins on the database; "
+                "nothing was started. Give another name"
+            ) from None
+        study.set_user_attr("folder", f"{platform.node()}:{self.folder.absolute()}")
+        study.set_user_attr("sweep", ledger.identity(self.folder))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(list(self.objectives))
+
+    def _follow(self, trial: Trial) -> None:
         wanted = (trial.status, trial.values)
         if self.known.get(trial.number) == wanted:
             return
         if trial.number not in self.ids:
-            study = self.storage.get_study_id_from_name(self.name)
-            made = frozen(self.space, trial, len(self.directions))
+            study = self.storage.get_study_id_from_name(self.folder.name)
+            made = frozen(self.space, trial, len(self.objectives))
             self.ids[trial.number] = self.storage.create_new_trial(study, template_trial=made)
         elif self.known[trial.number][0] in (ledger.DONE, ledger.FAILED, ledger.PRUNED):
             raise AssertionError("a finished trial is never changed; the study is made anew on start")
@@ -168,8 +287,7 @@ class Mirror:
             self._update(trial)
         self.known[trial.number] = wanted
 
-    def follow_curve(self, trial: Trial) -> None:
-        """Bring the curve of a trial in work up to date."""
+    def _follow_curve(self, trial: Trial) -> None:
         number = self.ids[trial.number]
         there = self.storage.get_trial(number).intermediate_values
         for step, value in trial.curve:
@@ -177,13 +295,13 @@ class Mirror:
                 self.storage.set_trial_intermediate_value(number, step, value)
 
     def _update(self, trial: Trial) -> None:
-        number, made = self.ids[trial.number], frozen(self.space, trial, len(self.directions))
+        number, made = self.ids[trial.number], frozen(self.space, trial, len(self.objectives))
         if made.state == TrialState.WAITING:  # Optuna has no way back from running, and needs none
             return
         if made.state.is_finished():
             if self.storage.get_trial(number).state == TrialState.WAITING:
                 self.storage.set_trial_state_values(number, TrialState.RUNNING)
-            self.follow_curve(trial)
+            self._follow_curve(trial)
             for key, value in made.user_attrs.items():
                 self.storage.set_trial_user_attr(number, key, value)
             for key, value in made.system_attrs.items():
@@ -193,26 +311,14 @@ class Mirror:
             self.storage.set_trial_state_values(number, TrialState.RUNNING)
 
 
-def mirror(storage: Any, name: str, space: Space, directions: list[str], trials: Sequence[Trial]) -> Mirror:
-    """The study as the ledger has it: kept if it agrees, made anew if not, and continued."""
-    count = len(directions)
-    wanted = [frozen(space, trial, count) for trial in trials]
-    made = Mirror(storage, name, space, directions, {}, {})
-    if name in optuna.get_all_study_names(storage):
-        study = optuna.load_study(study_name=name, storage=storage)
-        there = study.get_trials(deepcopy=False)
-        agrees = [item.name.lower() for item in study.directions] == directions and len(there) <= len(wanted)
-        if agrees and all(_agree(one, other) for one, other in zip(there, wanted, strict=False)):
-            for one, trial in zip(there, trials, strict=False):
-                made.ids[trial.number] = one._trial_id
-                made.known[trial.number] = (trial.status, trial.values)
-        else:
-            optuna.delete_study(study_name=name, storage=storage)
-            optuna.create_study(study_name=name, storage=storage, directions=directions)
-    else:
-        optuna.create_study(study_name=name, storage=storage, directions=directions)
-    for trial in trials:
-        made.follow(trial)
+def mirror(storage: Any, folder: Path, space: Space, objectives: dict[str, str], trials: Sequence[Trial]) -> Mirror:
+    """The study as the ledger has it: kept if it agrees, made anew if not, and continued.
+
+    Raises:
+        ValueError: if a database has a study of this name that is another sweep's.
+    """
+    made = Mirror(storage, folder, space, objectives, {trial.number: trial for trial in trials})
+    made.compare()
     return made
 
 

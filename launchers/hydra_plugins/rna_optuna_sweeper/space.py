@@ -11,6 +11,8 @@ from typing import Any
 
 from hydra.core.override_parser.types import IntervalSweep, Override, QuotedString, RangeSweep, Transformer
 
+LISTED = 12  # names in an error line
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -125,7 +127,10 @@ def _axis(key: str, override: Override) -> Axis:
 
 
 def nearest(word: str, allowed: Sequence[str]) -> str:
-    """What is allowed, the nearest match first where there is one."""
-    close = difflib.get_close_matches(word, allowed, n=1, cutoff=0.4)
+    """What is allowed, the nearest match first where there is one; of many, the nearest alone."""
+    close = difflib.get_close_matches(word, allowed, n=LISTED, cutoff=0.4)
     hint = f"did you mean '{close[0]}'? " if close else ""
+    if len(allowed) > LISTED:
+        near = [*close, *(item for item in allowed if item not in close)][:LISTED]
+        return f"{hint}allowed: {', '.join(near)} and {len(allowed) - LISTED} more"
     return f"{hint}allowed: {', '.join(allowed) or 'none'}"

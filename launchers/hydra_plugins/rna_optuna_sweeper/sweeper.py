@@ -8,6 +8,7 @@ other is called for one trial after another.
 import errno
 import importlib
 import itertools
+import json
 import math
 import os
 import platform
@@ -130,6 +131,10 @@ class RnaOptunaSweeper(Sweeper):
         space = search_space.parse(parser.parse_overrides([*params, *arguments]))
         sampler = check_sampler(options, space)
         name = options.study_name or f"{self.config.hydra.job.name}-{space.digest()}"
+        if Path(name).name != name or name.startswith("."):
+            raise ValueError(
+                f"hydra.sweeper.study_name={name}: must be the name of a folder, without / and no leading ."
+            )
         folder = Path(options.folder) / name
         ours = self.config.hydra.sweeper
         with read_write(ours), open_dict(ours):
@@ -172,7 +177,7 @@ class Sweep:
             sampler,
             folder,
         )
-        self.store: Any = importlib.import_module(self.options.store) if self.options.store else None
+        self.store: Any = record_store(self.options.store) if self.options.store else None
         self.trials = {trial.number: trial for trial in ledger.trials(folder)}
         self.running: dict[int, float] = {}  # trial number -> when it was started
         self.began = time.monotonic()
@@ -216,7 +221,7 @@ class Sweep:
             ledger.save(self.folder, trial)
         ledger.clear_beats(self.folder, [self.trials[number] for number in self.running])
         directions = list(self.objectives.values())
-        self.mirror = study.mirror(storage, self.folder.name, self.space, directions, ordered)
+        self.mirror = study.mirror(storage, self.folder, self.space, self.objectives, ordered)
         if self.sampler != "grid":
             self.brain = study.brain(self.sampler, self.options.seed, self.space, directions, ordered)
         if self.referee is not None:
@@ -231,6 +236,7 @@ class Sweep:
                 self._loop(launcher, queue, places, heard)
         finally:
             launcher.close()
+            self.mirror.end()
         if self.stopping is not None:
             raise Stopped(self.stopping)
         return self._end()
@@ -274,7 +280,11 @@ class Sweep:
     # What there is to do
 
     def _check_space(self) -> None:
-        """Raises ValueError if the study's name belongs to another search space."""
+        """Raises ValueError if the study's name belongs to another search space, or to another configuration.
+
+        With a record store a changed configuration makes other trials, and the old ones keep their records; a returned
+        value has none, and could only be mixed with the new ones, or lost.
+        """
         from rna import ledger
 
         spec = ledger.read_json(self.folder / "sweep.json")
@@ -286,6 +296,13 @@ class Sweep:
             raise ValueError(
                 f"hydra.sweeper.study_name={self.folder.name}: this study has another search space "
                 f"({', '.join(differs)} differ); give another name, or the space it was begun with"
+            )
+        there, here = spec["fingerprint"], self._fingerprint()
+        if self.store is None and there != here:
+            differs = sorted(key for key in {*there, *here} if there.get(key) != here.get(key))
+            raise ValueError(
+                f"hydra.sweeper.study_name={self.folder.name}: this study was begun with another configuration "
+                f"({', '.join(differs)} differ); give another name, or the configuration it was begun with"
             )
 
     def _keep_spec(self) -> None:
@@ -307,10 +324,9 @@ class Sweep:
         ledger.write_json(self.folder / "sweep.json", spec)
 
     def _fingerprint(self) -> Any:
-        if self.store is None:
-            return list(self.space.fixed)
         plain: Any = OmegaConf.to_container(self.plugin.config)
-        return self.store.fingerprint({key: value for key, value in plain.items() if key != "hydra"})
+        common = {str(key): value for key, value in plain.items() if key != "hydra"}
+        return self.store.fingerprint(common) if self.store else json.loads(json.dumps(common, default=str))
 
     def _total(self) -> int:
         if self.sampler == "grid":
@@ -755,6 +771,8 @@ def check_sampler(options: RnaOptunaConf, space: search_space.Space) -> str:
     for key, value, low in (("n_jobs", options.n_jobs, 1), ("max_retries", options.max_retries, 0)):
         if value is not None and value < low:
             raise ValueError(f"hydra.sweeper.{key}={value}: must be a whole number ≥ {low}")
+    if options.timeout is not None and not options.timeout >= 0:
+        raise ValueError(f"hydra.sweeper.timeout={options.timeout:g}: must be a number of seconds ≥ 0, or null")
     if sampler == "grid":
         if endless := next((axis for axis in space.axes if axis.interval), None):
             raise ValueError(
@@ -767,6 +785,18 @@ def check_sampler(options: RnaOptunaConf, space: search_space.Space) -> str:
     if options.n_trials is None or options.n_trials < 1:
         raise ValueError(f"hydra.sweeper.n_trials={options.n_trials}: {sampler} needs a whole number ≥ 1")
     return sampler
+
+
+def record_store(module: str) -> Any:
+    """Raises ValueError for a module that is not there; what goes wrong within it is its own matter."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise ValueError(
+            f"hydra.sweeper.store={module}: no such module; allowed: null, or one that can be imported"
+        ) from None
 
 
 def check_objectives(given: Any, option: str = "objectives") -> dict[str, str]:

@@ -18,7 +18,7 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from hydra_plugins.rna_gpu_pool_launcher._serve import LOG, composed_job, failed_job
+from hydra_plugins.rna_gpu_pool_launcher._serve import LOG, composed_job, failed_job, whole
 from omegaconf import DictConfig
 
 from ._job import SlurmTrial
@@ -62,7 +62,9 @@ class SlurmLauncher(Launcher):
             self.start(list(overrides), initial_job_idx + index)
         while len(found) < len(job_overrides):
             found |= dict(self.poll(1.0))
-        return [found[number] for number in sorted(found)]
+        jobs = enumerate(job_overrides, initial_job_idx)
+        composed = ((n, composed_job(self.hydra_context, self.config, list(said), n)) for n, said in jobs)
+        return [whole(found[number], config) for number, config in composed]
 
     def start(self, overrides: list[str], number: int, title: str = "") -> str:
         """Take a job for the next array, and say where its log will be."""

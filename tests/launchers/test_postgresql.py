@@ -1,0 +1,204 @@
+"""The study in a real PostgreSQL: the same trials as in a journal, whatever is killed, the database included."""
+
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+import pytest
+
+from tests.launchers.running import STORE, noted, start, study, sweep, trials
+
+pytestmark = pytest.mark.postgresql
+GRID = ("+x=1,2,3,4,5,6,7,8", "+y=0,1,2")
+EIGHT = ("hydra/launcher=gpu_pool", "hydra.launcher.processes=8")
+
+
+@dataclass
+class Server:
+    """A PostgreSQL in a folder of its own, run by a user who is not root, as it insists on."""
+
+    folder: Path
+    programs: Path
+    port: int
+
+    def run(self, program: str, *arguments: str) -> None:
+        user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+        command = [*user, str(self.programs / program), *arguments]
+        subprocess.run(command, check=True, capture_output=True, text=True, cwd=self.folder, timeout=60)
+
+    def control(self, *arguments: str) -> None:
+        self.run("pg_ctl", "-D", str(self.folder / "data"), "-w", *arguments)
+
+    def start(self) -> None:
+        options = f"-p {self.port} -k {self.folder} -h 127.0.0.1"
+        self.control("-l", str(self.folder / "server.log"), "-o", options, "start")
+
+    def url(self, database: str) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    pytest.importorskip("psycopg", reason="needs psycopg")
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    programs = found[-1] if found else shutil.which("initdb")
+    if programs is None:
+        pytest.skip("no PostgreSQL here: apt-get install postgresql")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = Path(tempfile.mkdtemp(prefix="rna-postgresql-", dir="/tmp"))  # pytest's own are closed to other users
+    if os.geteuid() == 0:
+        shutil.chown(folder, "postgres")
+    made = Server(folder, Path(programs).parent, port)
+    made.run("initdb", "-D", str(folder / "data"), "-A", "trust", "-U", "postgres", "-N")
+    made.start()
+    yield made
+    made.control("-m", "immediate", "stop")
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def url(server: Server, request: pytest.FixtureRequest) -> str:
+    """A database for each test."""
+    name = re.sub(r"\W", "_", request.node.name)[:60]
+    server.run("createdb", "-h", "127.0.0.1", "-p", str(server.port), "-U", "postgres", name)
+    return server.url(name)
+
+
+def until(happens: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not happens():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def recorded(folder: Path) -> Counter[str]:
+    return Counter(words[1] for words in noted(folder) if words[0] == "recorded")
+
+
+def attributes(url: str) -> list[dict[str, object]]:
+    return [trial.user_attrs for trial in optuna.load_study(study_name="toy", storage=url).get_trials()]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (*STORE, *GRID, "+fail=3"),
+        ("+x=interval(0,1)", "+y=0,1", "hydra.sweeper.sampler=random", "hydra.sweeper.n_trials=24"),
+    ],
+    ids=["grid", "random"],
+)
+def test_eight_workers_leave_the_study_that_a_journal_holds(tmp_path: Path, url: str, options: tuple[str, ...]):
+    here, there = tmp_path / "journal", tmp_path / "database"
+    code = 1 if "+fail=3" in options else 0
+    for folder, more in ((here, ()), (there, (f"hydra.sweeper.storage={url}",))):
+        folder.mkdir()
+        sweep(folder, *EIGHT, *options, "+sleep=0.2", *more, code=code)
+    assert len({words[2] for words in noted(there) if words[0] == "begin"}) >= 8
+    assert study(there, url) == study(here)
+    assert Counter(state for _, state, _, _ in study(there, url)) == (
+        {"COMPLETE": 21, "FAIL": 3} if code else {"COMPLETE": 24}
+    )
+    assert not (there / "sweeps" / "toy" / "journal.log").exists()
+    found = optuna.load_study(study_name="toy", storage=url)
+    assert found.metric_names == ["loss" if code else "value"]
+
+
+def test_a_killed_sweeper_goes_on_and_the_study_is_that_of_an_undisturbed_one(tmp_path: Path, url: str):
+    disturbed, whole = tmp_path / "disturbed", tmp_path / "whole"
+    disturbed.mkdir()
+    whole.mkdir()
+    common = (*EIGHT, *STORE, *GRID, "+sleep=0.5")
+    for done in (1, 12):
+        running = start(disturbed, *common, f"hydra.sweeper.storage={url}")
+        until(lambda done=done: recorded(disturbed).total() >= done)
+        running.kill()
+        running.wait()
+    sweep(disturbed, *common, f"hydra.sweeper.storage={url}")
+    sweep(whole, *common)
+    assert study(disturbed, url) == study(whole)
+    assert set(recorded(disturbed).values()) == {1}
+    assert len(recorded(disturbed)) == 24
+
+
+def test_two_sweepers_of_one_study_are_one_and_of_one_name_are_told_apart(tmp_path: Path, url: str):
+    """The lock is the folder's; two teams with the same name on one database never touch each other's study."""
+    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+    mine.mkdir()
+    theirs.mkdir()
+    common = (*EIGHT, *STORE, "+x=1,2,3,4", f"hydra.sweeper.storage={url}")
+    first = start(mine, *common, "+sleep=8")
+    until(lambda: noted(mine))
+    held = sweep(mine, *common, "+sleep=8", code=2)
+    assert re.fullmatch(
+        rf"error: sweep toy: process {first.pid} on .* works on it already; nothing was started\n", held
+    )
+    other = sweep(theirs, *common, code=2)
+    assert other == (
+        f"error: hydra.sweeper.study_name=toy: the database has a study of this name, of {platform.node()}:"
+        f"{mine}/sweeps/toy; nothing was started. Give another name\n"
+    )
+    assert noted(theirs) == []
+    assert first.wait(60) == 0
+    assert [state for _, state, _, _ in study(mine, url)] == ["COMPLETE"] * 4
+    moved = tmp_path / "moved"
+    mine.rename(moved)
+    assert "4 of 4 trials are done already" in sweep(moved, *common, "+sleep=8")
+
+
+def test_a_study_of_another_program_is_left_alone(tmp_path: Path, url: str):
+    optuna.create_study(study_name="toy", storage=url).add_trial(optuna.trial.create_trial(value=1.0))
+    printed = sweep(tmp_path, "+x=1,2", f"hydra.sweeper.storage={url}", code=2)
+    assert "the database has a study of this name, of an unknown folder" in printed
+    assert len(study(tmp_path, url)) == 1
+
+
+@pytest.mark.parametrize("back", [True, False], ids=["comes-back", "stays-away"])
+def test_a_database_that_goes_away_stops_no_sweep(tmp_path: Path, server: Server, url: str, back: bool):
+    sleep = "+sleep=4" if back else "+sleep=1"  # it is back well before the end
+    common = (*EIGHT, *STORE, *GRID, sleep, f"hydra.sweeper.storage={url}")
+    running = start(tmp_path, *common)
+    until(lambda: recorded(tmp_path).total() >= 2)
+    server.control("-m", "immediate", "stop")
+    try:
+        until(lambda: "does not answer" in (tmp_path / "printed.log").read_text())
+        if back:
+            server.start()
+        assert running.wait(120) == 0
+    finally:
+        if not back:
+            server.start()
+    printed = (tmp_path / "printed.log").read_text()
+    assert "Traceback" not in printed
+    assert "Warning" not in printed
+    assert "its database does not answer" in printed
+    assert "24 done, 0 failed" in printed
+    assert {trial.status for trial in trials(tmp_path)} == {"done"}
+    if back:
+        assert "its database answers again" in printed
+    else:
+        assert "the study there is behind, and the same command brings it up to date" in printed
+        assert "24 of 24 trials are done already" in sweep(tmp_path, *common)
+    assert [state for _, state, _, _ in study(tmp_path, url)] == ["COMPLETE"] * 24
+    assert set(recorded(tmp_path).values()) == {1}
+
+
+def test_what_cannot_be_reached_is_one_line_and_nothing_is_started(tmp_path: Path, server: Server):
+    printed = sweep(tmp_path, "+x=1,2", f"hydra.sweeper.storage={server.url('no_such_database')}", code=2)
+    assert re.fullmatch(
+        rf"error: hydra.sweeper.storage=postgresql://postgres@127.0.0.1:{server.port}/no_such_database: cannot be "
+        r'reached \(.*database "no_such_database" does not exist.*\); nothing was started\n',
+        printed,
+    )
+    assert noted(tmp_path) == []
