@@ -103,11 +103,11 @@ def test_trials_show_by_name_and_end_before_ones_eyes(tab: Any, address: str, ru
     )
     assert running.wait(60) == 0
     tab.goto(f"{study}/trials?numbers=5")
-    tab.wait_for_selector("text=x 3")
+    tab.wait_for_selector("text=loss 14.29", timeout=30_000)  # (3 − 0.3)² + 7; the dashboard asks every few seconds
     page = tab.inner_text("body")
-    assert "y 7" in page  # the parameters' names as they are written on the command line
+    assert "x 3" in page  # the parameters' names as they are written on the command line
+    assert "y 7" in page
     assert "key x3_y7" in page
-    assert "loss 14.29" in page  # (3 − 0.3)² + 7
     assert shown(tab, "Failed") == 0
     tab.goto(study)
     tab.wait_for_selector("text=Objective X:")

@@ -20,6 +20,7 @@ from tests.launchers.running import STORE, noted, start, study, sweep, trials
 
 pytestmark = pytest.mark.postgresql
 GRID = ("+x=1,2,3,4,5,6,7,8", "+y=0,1,2")
+THREE = ("hydra/launcher=gpu_pool", "hydra.launcher.processes=3")
 EIGHT = ("hydra/launcher=gpu_pool", "hydra.launcher.processes=8")
 
 
@@ -119,7 +120,7 @@ def test_a_killed_sweeper_goes_on_and_the_study_is_that_of_an_undisturbed_one(tm
     disturbed, whole = tmp_path / "disturbed", tmp_path / "whole"
     disturbed.mkdir()
     whole.mkdir()
-    common = (*EIGHT, *STORE, *GRID, "+sleep=0.5")
+    common = (*THREE, *STORE, *GRID, "+sleep=0.5")
     for done in (1, 12):
         running = start(disturbed, *common, f"hydra.sweeper.storage={url}")
         until(lambda done=done: recorded(disturbed).total() >= done)
@@ -137,7 +138,7 @@ def test_two_sweepers_of_one_study_are_one_and_of_one_name_are_told_apart(tmp_pa
     mine, theirs = tmp_path / "mine", tmp_path / "theirs"
     mine.mkdir()
     theirs.mkdir()
-    common = (*EIGHT, *STORE, "+x=1,2,3,4", f"hydra.sweeper.storage={url}")
+    common = (*THREE, *STORE, "+x=1,2,3,4", f"hydra.sweeper.storage={url}")
     first = start(mine, *common, "+sleep=8")
     until(lambda: noted(mine))
     held = sweep(mine, *common, "+sleep=8", code=2)
@@ -166,8 +167,8 @@ def test_a_study_of_another_program_is_left_alone(tmp_path: Path, url: str):
 
 @pytest.mark.parametrize("back", [True, False], ids=["comes-back", "stays-away"])
 def test_a_database_that_goes_away_stops_no_sweep(tmp_path: Path, server: Server, url: str, back: bool):
-    sleep = "+sleep=4" if back else "+sleep=1"  # it is back well before the end
-    common = (*EIGHT, *STORE, *GRID, sleep, f"hydra.sweeper.storage={url}")
+    sleep = "+sleep=2" if back else "+sleep=0.3"  # it is back well before the end
+    common = (*THREE, *STORE, *GRID, sleep, f"hydra.sweeper.storage={url}")
     running = start(tmp_path, *common)
     until(lambda: recorded(tmp_path).total() >= 2)
     server.control("-m", "immediate", "stop")
