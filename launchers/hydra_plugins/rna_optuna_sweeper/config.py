@@ -27,7 +27,9 @@ class RnaOptunaConf:
     n_jobs: int | None = None  # trials in flight; None: as many as the launcher has places for
     timeout: float | None = None  # seconds, after which no trial is started
     max_retries: int = 2  # of a trial that was killed, hung, preempted or out of memory
-    stall: dict[str, float] = field(default_factory=lambda: {"training": 1800.0, "evaluating": 7200.0})
+    stall: dict[str, float] = field(
+        default_factory=lambda: {"loading": 7200.0, "training": 1800.0, "evaluating": 7200.0}
+    )  # seconds of silence in a phase after which a trial counts as hung
     store: str | None = None  # a module that finds a trial's record; None: what the job returns is all there is
     finish: str | None = None  # a function called with the study's folder at the end
 
