@@ -5,8 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra_plugins.rna_optuna_sweeper import _study as studies
-from hydra_plugins.rna_optuna_sweeper import space
+from hydra_plugins.rna_optuna_sweeper import _checks, _storage, space
 
 from tests.launchers.running import environment, noted, sweep
 
@@ -65,11 +64,11 @@ def test_of_many_names_the_nearest_are_listed():
     said = space.nearest("eval/forgt/acc", names)
     assert said.startswith("did you mean 'eval/forget/acc'? allowed: eval/forget/acc, eval/retain/acc, ")
     assert said.endswith(" and 50 more")
-    assert space.nearest("grit", studies.SAMPLERS) == "did you mean 'grid'? allowed: grid, random, tpe, nsga2"
+    assert space.nearest("grit", _checks.SAMPLERS) == "did you mean 'grid'? allowed: grid, random, tpe, nsga2"
 
 
 def test_a_missing_driver_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setitem(sys.modules, "psycopg", None)
     said = r"postgresql://me:\*\*\*@h/d: its driver is not installed; nothing was started \(pip install 'rna\[postgr"
     with pytest.raises(ValueError, match=said):
-        studies.open_storage("postgresql://me:secret@h/d", tmp_path)
+        _storage.open_storage("postgresql://me:secret@h/d", tmp_path)

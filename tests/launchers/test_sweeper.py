@@ -14,9 +14,9 @@ import optuna
 import pytest
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra_plugins.rna_optuna_sweeper import _study as studies
+from hydra_plugins.rna_optuna_sweeper import _sampling, _storage
 from hydra_plugins.rna_optuna_sweeper import space as search_space
-from hydra_plugins.rna_optuna_sweeper.sweeper import Sweep
+from hydra_plugins.rna_optuna_sweeper._sweep import Sweep
 
 from rna import ledger
 from tests.launchers.running import STORE, environment, noted, start, study, sweep, trials
@@ -110,11 +110,11 @@ def test_a_discrete_space_is_drawn_without_repeats_until_it_is_empty(tmp_path: P
 
 def test_random_draws_depend_on_seed_and_number_alone():
     space = parsed("a=interval(0,1)", "b=1,2,3")
-    whole = studies.brain("random", 7, space, ["minimize"], [])
+    whole = _sampling.brain("random", 7, space, ["minimize"], [])
     first = [whole.draw(number, set()) for number in range(4)]
-    later = studies.brain("random", 7, space, ["minimize"], [trial for trial in first[:2] if trial])
+    later = _sampling.brain("random", 7, space, ["minimize"], [trial for trial in first[:2] if trial])
     assert [later.draw(number, set()).params for number in (2, 3)] == [trial.params for trial in first[2:] if trial]
-    assert studies.brain("random", 8, space, ["minimize"], []).draw(0, set()).params != first[0].params
+    assert _sampling.brain("random", 8, space, ["minimize"], []).draw(0, set()).params != first[0].params
 
 
 @pytest.mark.slow
@@ -188,19 +188,19 @@ def test_salvage_keeps_a_line_appended_to_a_torn_one(tmp_path: Path):
         for number in (0, 4, 6)
     ]
     journal.write_text(f"{whole[0]}\n{whole[1][:17]}{whole[1]}\n{whole[2]}\n{whole[0][:8]}")
-    assert studies.salvage(journal) == 2
+    assert _storage.salvage(journal) == 2
     assert journal.read_text().splitlines() == whole
-    assert studies.salvage(journal) == 0
+    assert _storage.salvage(journal) == 0
 
 
 def test_a_lock_left_by_a_killed_process_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Also where the study's folder was given as a relative path."""
     monkeypatch.chdir(tmp_path)
-    studies.open_storage(None, Path("study"))
-    lock = studies.lock_of(Path("study/journal.log"))
+    _storage.open_storage(None, Path("study"))
+    lock = _storage.lock_of(Path("study/journal.log"))
     lock.acquire()
     started = time.monotonic()
-    studies.open_storage(None, Path("study"))
+    _storage.open_storage(None, Path("study"))
     assert 2 < time.monotonic() - started < 20
     assert not Path("study/journal.log.lock").is_symlink()
 

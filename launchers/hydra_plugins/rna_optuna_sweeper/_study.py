@@ -1,11 +1,6 @@
-"""The Optuna study as a view of the ledger: mended where torn, compared on every start, made anew where it differs.
+"""The Optuna study as a view of the ledger: compared on every start, and made anew where it differs."""
 
-Hydra imports every module of its plugins at every start, but for those whose name begins like this one's.
-"""
-
-import json
 import platform
-import random
 import sys
 import time
 import warnings
@@ -16,16 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock, JournalStorage
+from optuna.storages.journal import JournalStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from rna import ledger
 from rna.ledger import Trial
 
-from .space import Space, nearest
+from .space import Space
 
-SAMPLERS = ("grid", "random", "tpe", "nsga2")
-DIRECTIONS = ("minimize", "maximize")
 STATES = {
     ledger.QUEUED: TrialState.WAITING,
     ledger.RUNNING: TrialState.RUNNING,
@@ -34,98 +27,6 @@ STATES = {
     ledger.PRUNED: TrialState.PRUNED,
 }
 ASKED_AGAIN = 20.0  # seconds between two attempts to reach a database that went away
-REDRAWS = 20  # of a cell that was drawn before, by a sampler that learns
-
-
-def lock_of(path: Path) -> JournalFileSymlinkLock:
-    """Optuna's own lock of a journal; one left by a process that was killed is broken after three seconds.
-
-    It is a link to the journal, and by a relative path it would point nowhere: then Optuna waits for ever.
-    """
-    return JournalFileSymlinkLock(str(path.absolute()), grace_period=3)
-
-
-def salvage(path: Path) -> int:
-    """Keep each line of a journal that is whole, also one that was appended to a torn one; return how many were lost.
-
-    The study is compared with the ledger afterwards, so that what a lost line said comes back from there.
-    """
-    if not path.exists():
-        return 0
-    lock = lock_of(path)
-    lock.acquire()
-    try:
-        lines = path.read_bytes().split(b"\n")
-        kept, lost = [], 0
-        for number, line in enumerate(lines):
-            last = number == len(lines) - 1
-            found = _whole(line)
-            if found is None:
-                lost += bool(line)
-            elif last or found != line:
-                kept.append(found)
-                lost += 1
-            else:
-                kept.append(found)
-        if lost:
-            temporary = path.with_name(path.name + ".mended")
-            temporary.write_bytes(b"".join(line + b"\n" for line in kept))
-            temporary.replace(path)
-        return lost
-    finally:
-        lock.release()
-
-
-def _whole(line: bytes) -> bytes | None:
-    """The last complete operation in a line, None if there is none."""
-    start = line.rfind(b'{"op_code":')
-    while start >= 0:
-        try:
-            if isinstance(json.loads(line[start:]), dict):
-                return line[start:]
-        except ValueError:
-            pass
-        start = line.rfind(b'{"op_code":', 0, start)
-    return None
-
-
-def open_storage(url: str | None, folder: Path) -> Any:
-    """The journal in the study's folder, or the database of a URL.
-
-    Raises:
-        ValueError: if the URL cannot be reached, or its driver is not installed.
-    """
-    if url is None:
-        path = (folder / "journal.log").absolute()
-        folder.mkdir(parents=True, exist_ok=True)
-        if lost := salvage(path):
-            print(f"sweep {folder.name}: {lost} torn lines in its journal; mended from the trials' files", flush=True)
-        return JournalStorage(JournalFileBackend(str(path), lock_obj=lock_of(path)))
-    import sqlalchemy.engine
-    import sqlalchemy.exc
-
-    try:
-        parsed = sqlalchemy.engine.make_url(url)
-    except sqlalchemy.exc.ArgumentError:
-        raise ValueError(
-            f"hydra.sweeper.storage={url}: not a storage; allowed: null for a journal file, or a URL such as "
-            "postgresql://USER@HOST/DATABASE"
-        ) from None
-    shown = parsed.render_as_string(hide_password=True)
-    options: dict[str, Any] = {"pool_pre_ping": True}  # a database that was started anew is not noticed
-    if postgresql := parsed.get_backend_name() == "postgresql":
-        wait = parsed.query.get("connect_timeout", "10")  # seconds; a host that swallows packets takes minutes
-        options["connect_args"] = {"connect_timeout": wait}
-    try:
-        return optuna.storages.RDBStorage(url, engine_kwargs=options)
-    except ImportError as error:
-        advice = "pip install 'rna[postgresql]'" if postgresql else str(error)
-        raise ValueError(
-            f"hydra.sweeper.storage={shown}: its driver is not installed; nothing was started ({advice})"
-        ) from None
-    except sqlalchemy.exc.SQLAlchemyError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"hydra.sweeper.storage={shown}: cannot be reached ({reason}); nothing was started") from None
 
 
 def frozen(space: Space, trial: Trial, directions: int) -> FrozenTrial:
@@ -326,107 +227,3 @@ def _agree(there: FrozenTrial, wanted: FrozenTrial) -> bool:
     open_states = (TrialState.WAITING, TrialState.RUNNING)
     states = there.state == wanted.state or (there.state in open_states and wanted.state in open_states)
     return states and there.params == wanted.params and there.values == wanted.values
-
-
-@dataclass
-class Brain:
-    """The sampler and what it has seen: an Optuna study in memory, which each draw is made from."""
-
-    sampler: str
-    seed: int
-    space: Space
-    study: Any
-    numbers: dict[int, int]  # trial number -> its number in `study`
-
-    def learn(self, trial: Trial) -> None:
-        """Take in how a trial ended, or that one was drawn in an earlier life."""
-        count = len(self.study.directions)
-        if trial.number not in self.numbers:
-            made = frozen(self.space, trial, count)
-            made.intermediate_values = {}  # of the metric that is pruned by, which need not be the objective
-            if made.state == TrialState.WAITING:  # else the next draw would be this one
-                made.state, made.datetime_start = TrialState.RUNNING, datetime.now()
-            self.study.add_trial(made)
-            self.numbers[trial.number] = len(self.study.get_trials(deepcopy=False)) - 1
-        elif trial.over:
-            made = frozen(self.space, trial, count)
-            number = self.numbers[trial.number]
-            stored = self.study.get_trials(deepcopy=False)[number]
-            for key, value in made.system_attrs.items():
-                self.study._storage.set_trial_system_attr(stored._trial_id, key, value)
-            self.study.tell(number, made.values, state=made.state)
-
-    def draw(self, number: int, taken: set[tuple[str, ...]]) -> Trial | None:
-        """The trial of this number, by (seed, number) and what has been learnt; None if every cell is taken."""
-        distributions = {axis.name: axis.distribution() for axis in self.space.axes}
-        discrete = not any(axis.interval for axis in self.space.axes)
-        if discrete and len(taken) >= len(self.space.cells()):
-            return None
-        for again in range(REDRAWS):
-            self.study.sampler = _sampler(self.sampler, random.Random(f"{self.seed}/{number}/{again}").getrandbits(31))
-            asked = self.study.ask(distributions)
-            cell = [axis.override(asked.params[axis.name]) for axis in self.space.axes]
-            if not discrete or tuple(cell) not in taken:
-                break
-            self.study.tell(asked.number, state=TrialState.FAIL)
-        else:
-            free = [cell for cell in self.space.cells() if tuple(cell) not in taken]
-            cell = random.Random(f"{self.seed}/{number}").choice(free)
-            self.study.enqueue_trial(self.space.params(cell))
-            asked = self.study.ask(distributions)
-        self.numbers[number] = asked.number
-        stored = self.study.get_trials(deepcopy=False)[asked.number]
-        return Trial(number, cell, dict(stored.params), attributes=dict(stored.system_attrs))
-
-
-def brain(sampler: str, seed: int, space: Space, directions: list[str], trials: Sequence[Trial]) -> Brain:
-    made = Brain(sampler, seed, space, optuna.create_study(directions=directions), {})
-    for trial in trials:
-        made.learn(trial)
-    return made
-
-
-def _sampler(name: str, seed: int) -> Any:
-    if name == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    if name == "nsga2":
-        return optuna.samplers.NSGAIISampler(seed=seed)
-    return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-
-
-# Objectives and constraints
-
-
-@dataclass(frozen=True)
-class Constraint:
-    """`METRIC <= BOUND` or `METRIC >= BOUND`."""
-
-    metric: str
-    sign: int
-    bound: float
-
-    def violation(self, metrics: dict[str, Any]) -> float:
-        """At most 0 where it holds, as Optuna wants it."""
-        return self.sign * (float(metrics[self.metric]) - self.bound)
-
-    def __str__(self) -> str:
-        return f"{self.metric} {'<=' if self.sign > 0 else '>='} {self.bound:g}"
-
-
-def constraint(said: str) -> Constraint:
-    """Raises ValueError for what is no constraint."""
-    for sign, operator in ((1, "<="), (-1, ">=")):
-        metric, found, bound = said.partition(operator)
-        if found:
-            try:
-                return Constraint(metric.strip(), sign, float(bound))
-            except ValueError:
-                break
-    raise ValueError(f"hydra.sweeper.constraints={said}: allowed: METRIC <= NUMBER, METRIC >= NUMBER")
-
-
-def check_metrics(key: str, wanted: Sequence[str], names: Sequence[str]) -> None:
-    """Raises ValueError, with the nearest names, for a metric that no record has."""
-    for metric in wanted:
-        if metric not in names:
-            raise ValueError(f"{key}={metric}: no record has this metric; {nearest(metric, sorted(names))}")
