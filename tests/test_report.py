@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from rna import config, ledger, results, run
-from rna.report import commands, compare, figures, intervals, page, records, tables
+from rna.report import commands, compare, drawing, figures, intervals, page, records, tables
 from rna.report.__main__ import main, report
 from rna.report.intervals import Estimate
 from rna.report.records import Filters, Score
@@ -532,6 +532,19 @@ def test_matched_forgetting_finds_the_gain_that_was_put_in(world: Path):
     }
 
 
+def test_pictures_are_the_same_drawn_alone_and_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for nu in (0.0, 0.02):
+        generated.trial(tmp_path, settings(nu=nu), scores(30, 60))
+    (study,) = studies(tmp_path)
+    plans = [lambda: figures.pareto(study), figures.sensitivity, lambda: figures.curves(study, {}, "forget")]
+    made: list[Any] = []
+    for threads in (1, 2):
+        monkeypatch.setattr(drawing.threading, "active_count", lambda threads=threads: threads)
+        made.append(drawing.written(plans, tmp_path / str(threads)))
+    assert made[0] == made[1]
+    assert [bool(text) for _, text in made[0]] == [True, False, False]
+
+
 class Page(HTMLParser):
     """Collects links and what a page would fetch."""
 
@@ -595,7 +608,10 @@ def test_the_command_line_answers_and_never_imports_torch(tmp_path: Path):
         [sys.executable, "-c", code, "--output-dir", str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "reports" / "all" / "index.html").is_file()
+    where = tmp_path / "reports" / "all"
+    shown = (where / "index.html").read_text(encoding="utf-8")
+    assert "<svg" in shown
+    assert sorted(file.name for file in (where / "figures").iterdir()) == ["pareto.pdf", "pareto.png", "pareto.svg"]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from rna.report.page import Chapter
 from rna.report.records import Filters, Loaded, Study
 
 MAX_DRAWN = 3  # studies whose figures are drawn; the others have tables
+MANY = 2000  # records whose reading is worth a word on the way
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -59,6 +60,7 @@ def report(names: Sequence[str], filters: Filters, output_dir: str, command: str
     """
     keys = set[str]().union(*(records.keys_of(output_dir, name) for name in names)) if names else None
     loaded = records.load(output_dir)
+    _tell(loaded, f"{loaded.files} records read")
     selected = records.select(loaded.trials, filters, keys)
     if keys is not None:
         loaded.failures = [item for item in loaded.failures if item.key in keys]
@@ -71,11 +73,20 @@ def report(names: Sequence[str], filters: Filters, output_dir: str, command: str
     for old in [folder / "figures", folder / "tables", *folder.glob("study*")]:
         shutil.rmtree(old, ignore_errors=True)  # of an earlier report, which may have had other figures
     found = records.studies(selected)
-    chapters = [_chapter(study, loaded, folder, number) for number, study in enumerate(found, 1)]
+    chapters: list[Chapter] = []
+    for number, study in enumerate(found, 1):
+        chapters.append(_chapter(study, loaded, folder, number))
+        _tell(loaded, f"{number} of {len(found)} studies written")
     text = page.render(name, loaded, selected, chapters, folder, command)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "index.html").write_text(text, encoding="utf-8")
     return folder
+
+
+def _tell(loaded: Loaded, what: str) -> None:
+    """How far the report is, where there is enough to make a person wait."""
+    if loaded.files >= MANY:
+        print(what, file=sys.stderr, flush=True)
 
 
 def _name(names: Sequence[str], filters: Filters) -> str:
@@ -93,11 +104,7 @@ def _chapter(study: Study, loaded: Loaded, folder: Path, number: int) -> Chapter
     made = tables.every(study, loaded.failures if number == 1 else [])
     for table in made:
         tables.write(table, folder / below / "tables")
-    pictures = figures.every(study) if number <= MAX_DRAWN else []
-    drawn = [
-        (picture, drawing.save(picture, folder / below / "figures") if picture.drawing is not None else "")
-        for picture in pictures
-    ]
+    drawn = drawing.written(figures.plans(study), folder / below / "figures") if number <= MAX_DRAWN else []
     return Chapter(study, below, compare.verdicts(study), made, drawn)
 
 

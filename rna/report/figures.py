@@ -6,28 +6,34 @@ from typing import Any
 
 from rna.report import commands, compare, drawing
 from rna.report.compare import Chosen, Condition
-from rna.report.drawing import Picture, Series
+from rna.report.drawing import Picture, Plan, Series
 from rna.report.records import Study, Trial
 
 
 def every(study: Study) -> list[Picture]:
     """All figures of a study, drawn or missing, in the order a reader wants them."""
+    with drawing.styled():
+        return [plan() for plan in plans(study)]
+
+
+def plans(study: Study) -> list[Plan]:
+    """The figures of a study, each ready to be drawn."""
     found = compare.comparisons(study)
     picks = {method: compare.chosen(study, method, found) for method in study.methods}
-    with drawing.styled():
-        return [
-            robustness(study, picks),
-            trade_offs(study),
-            pareto(study),
-            coefficients(study),
-            noise_scale(study),
-            ngrams(study, picks),
-            sensitivity(),
-            per_layer(study),
-            regions(study),
-            all_layers(study),
-            *(curves(study, picks, name) for name in ("forget", "retain")),
-        ]
+    return [
+        lambda: robustness(study, picks),
+        lambda: trade_offs(study),
+        lambda: pareto(study),
+        lambda: coefficients(study),
+        lambda: noise_scale(study),
+        lambda: ngrams(study, picks),
+        sensitivity,
+        lambda: per_layer(study),
+        lambda: regions(study),
+        lambda: all_layers(study),
+        lambda: curves(study, picks, "forget"),
+        lambda: curves(study, picks, "retain"),
+    ]
 
 
 # Figure 1

@@ -86,6 +86,7 @@ class Trial:
     curve: dict[str, list[tuple[float, float]]]  # name -> (step, mean of the steps around it)
     evaluations: tuple[Evaluation, ...] = ()
     seconds_evaluating: float = 0.0
+    _digests: dict[tuple[str, ...], str] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
     def family(self) -> str:
@@ -103,7 +104,9 @@ class Trial:
 
     def without(self, *keys: str) -> str:
         """What identifies the training apart from these: trials that share it differ in nothing else."""
-        return digest({key: value for key, value in self.identity.items() if key not in keys})
+        if keys not in self._digests:
+            self._digests[keys] = digest({key: value for key, value in self.identity.items() if key not in keys})
+        return self._digests[keys]
 
     def scores(self, name: str, part: str = "all") -> dict[str, Score]:
         """By task, the scores of a role or of one task; none if one of them is missing or not finite."""
