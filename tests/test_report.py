@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from rna import config, ledger, results, run
-from rna.report import commands, compare, drawing, figures, intervals, page, records, tables
+from rna.report import commands, compare, drawing, figures, importance, intervals, page, records, tables
 from rna.report.__main__ import main, report
 from rna.report.intervals import Estimate
 from rna.report.records import Filters, Score
@@ -362,6 +362,61 @@ def test_two_values_of_alpha_are_not_enough_and_the_command_is_said(tmp_path: Pa
     assert table.command is not None
     assert "retain.alpha.default=" in table.command
     assert "NPO+MSE at ν = 0.02 (2, 2)" in " ".join(table.notes)
+
+
+def test_the_front_holds_what_nothing_betters_in_both(tmp_path: Path):
+    """Forget 20, 30, 30, 40, 50 with perturbed 50, 70, 60, 65, 80: the third and fourth are bettered by the second."""
+    points = [(20, 50), (30, 70), (30, 60), (40, 65), (50, 80)]
+    for place, (forget, perturbed) in enumerate(points):
+        generated.trial(tmp_path, settings(alpha=float(place + 1), nu=0.02 * (place == 1)), scores(forget, perturbed))
+    (study,) = studies(tmp_path)
+
+    def found(arm: str | None) -> list[tuple[float, float]]:
+        rows = [[row.estimate(study, name) for name in ("forget", "perturbed")] for row in compare.front(study, arm)]
+        return [(forget.value, perturbed.value) for forget, perturbed in rows]  # pyright: ignore
+
+    assert found(None) == [(20, 50), (30, 70), (50, 80)]
+    assert found("plain") == [(20, 50), (30, 60), (40, 65), (50, 80)]
+    assert found("rna") == [(30, 70)]
+    table = tables.pareto(study)
+    assert [row[table.columns.index("ν")] for row in table.rows] == [None, "0.02", None]
+
+
+# What moved the scores
+
+
+def test_importance_finds_the_settings_that_scores_were_made_of():
+    """y = 3a + b over a balanced square: a explains 9 parts of 10, b one, the seed none."""
+    cells = [(a, b, seed) for a in (0.0, 1.0) for b in ("x", "y") for seed in range(10)]
+    columns = {"a": [a for a, _, _ in cells], "b": [b for _, b, _ in cells], "seed": [float(s) for _, _, s in cells]}
+    found = importance.shares(columns, [3 * a + (b == "y") for a, b, _ in cells])
+    assert found == {
+        "a": pytest.approx(0.9, abs=0.04),
+        "b": pytest.approx(0.1, abs=0.04),
+        "seed": pytest.approx(0, abs=0.01),
+    }
+
+
+def test_importance_is_of_settings_that_vary_and_all_trials_have(tmp_path: Path):
+    for method, retain in (("npo", "mse"), ("rmu", "representation")):
+        for nu in (0.0, 0.02):
+            for seed in range(2):
+                generated.trial(tmp_path, settings(method, retain, nu=nu, seed=seed), scores(30, 60 + seed + 500 * nu))
+    (study,) = studies(tmp_path)
+    assert list(importance.varied(study.trials)) == ["method", "ν", "seed"]  # c is RMU's alone, α one value
+    table = importance.table(study)
+    assert table.rows[0][0] == "ν"
+    assert table.columns == ["setting", "values", "% of perturbed retain"]  # forget has one value: nothing to explain
+    assert sum(row[2] for row in table.rows) == pytest.approx(100)  # pyright: ignore
+
+
+def test_seven_trials_are_too_few_for_importance(tmp_path: Path):
+    for seed in range(7):
+        generated.trial(tmp_path, settings(nu=0.01 * (seed % 2), seed=seed), scores(30, 60 + seed))
+    (study,) = studies(tmp_path)
+    table = importance.table(study)
+    assert table.rows == []
+    assert table.command is not None
 
 
 # The paper's numbers

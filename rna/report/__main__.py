@@ -53,7 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def report(names: Sequence[str], filters: Filters, output_dir: str, command: str) -> Path:
-    """Write `OUTPUT_DIR/reports/NAME/` and return it.
+    """Write `OUTPUT_DIR/reports/NAME/` and return it. Raises ValueError as `written` does."""
+    return written(names, filters, output_dir, command)[0]
+
+
+def written(names: Sequence[str], filters: Filters, output_dir: str, command: str) -> tuple[Path, list[Chapter]]:
+    """Write `OUTPUT_DIR/reports/NAME/`; return it, and what stands in it by groups of records.
 
     Raises:
         ValueError: if there is no such sweep, or no record that passes the filters.
@@ -80,7 +85,7 @@ def report(names: Sequence[str], filters: Filters, output_dir: str, command: str
     text = page.render(name, loaded, selected, chapters, folder, command)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "index.html").write_text(text, encoding="utf-8")
-    return folder
+    return folder, chapters
 
 
 def _tell(loaded: Loaded, what: str) -> None:

@@ -1,6 +1,5 @@
 """Every figure of a report, drawn from the records or shown as missing with what would compute it."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -169,11 +168,11 @@ def pareto(study: Study) -> Picture:
     figure = drawing.canvas(6.4, 4.6)
     axes = figure.subplots()
     sign = study.better
-    for rna, style in (
-        (False, {"color": drawing.FAINT, "linestyle": "--"}),
-        (True, {"color": drawing.RING, "linestyle": "-"}),
+    for arm, style in (
+        ("plain", {"color": drawing.FAINT, "linestyle": "--"}),
+        ("rna", {"color": drawing.RING, "linestyle": "-"}),
     ):
-        front = _front([at for row, at in rows if (row.first.arm == "rna") == rna], sign)
+        front = [at for row in compare.front(study, arm) if (at := drawing.point(study, row, "forget", "perturbed"))]
         axes.plot([x for x, _ in front], [y for _, y in front], linewidth=1.2, zorder=2, **style)
     size = 7.0 if len(rows) < 60 else 4.5
     for method in study.methods:
@@ -203,17 +202,6 @@ def pareto(study: Study) -> Picture:
         "that no plain setting reached at that forgetting."
     )
     return Picture("pareto", title, caption, figure)
-
-
-def _front(points: Sequence[tuple[float, float]], sign: int) -> list[tuple[float, float]]:
-    """The points that none betters in both: lower forget and higher retain (`sign` −1: the reverse)."""
-    kept: list[tuple[float, float]] = []
-    best = -math.inf
-    for x, y in sorted(points, key=lambda point: (sign * point[0], -sign * point[1])):
-        if sign * y > best:
-            kept.append((x, y))
-            best = sign * y
-    return kept
 
 
 # Lines over a setting

@@ -92,12 +92,12 @@ def write(table: Table, folder: Path) -> None:
     """NAME.csv, NAME.md and NAME.tex."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{table.name}.csv").open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream).writerows(_plain(table))
+        csv.writer(stream).writerows(plain(table))
     (folder / f"{table.name}.md").write_text(markdown(table), encoding="utf-8")
     (folder / f"{table.name}.tex").write_text(latex(table), encoding="utf-8")
 
 
-def _plain(table: Table) -> list[list[Any]]:
+def plain(table: Table) -> list[list[Any]]:
     """Header and rows for a program: an interval takes four columns, a missing number is empty."""
     spread = [any(isinstance(row[place], Estimate) for row in table.rows) for place in range(len(table.columns))]
     parts = ("", " low", " high", " interval over")
@@ -188,7 +188,7 @@ def every(study: Study, failures: Sequence[Failure]) -> list[Table]:
     picks = {method: compare.chosen(study, method, found) for method in study.methods}
     made = [summary(study, picks), differences(study, found), matched(study, curves), rates(study, found)]
     made += [selected_nu(study, found), *(ngram(study, picks, n) for n in paper()["accuracy"])]
-    made += [all_conditions(study), costs(study)]
+    made += [pareto(study), all_conditions(study), costs(study)]
     return [*made, failed(failures)] if failures else made
 
 
@@ -448,6 +448,17 @@ def ngram(study: Study, picks: dict[str, Chosen | None], n: str) -> Table:
     title = f"Beside the paper’s Table {published['table']} · {published['title']}"
     command = f"python -m rna.analyze harmful_ngrams --n {n}"
     return Table(f"table{published['table']}", title, columns, rows, notes, 1, signed, command)
+
+
+def pareto(study: Study) -> Table:
+    """The settings that no other betters in both forgetting and perturbed retain, those that forget most first."""
+    names = [name for name in ROLES if study.has(name)]
+    columns = ["method", "", "ν", "seeds", *(ROLES[name] + _arrow(study, name) for name in names), "settings"]
+    rows = [[*row[:4], *row[6:]] for item in compare.front(study) if (row := _row(study, item, names))]
+    notes = ["By means over seeds: a setting beside the front may belong on it, as their intervals overlap."]
+    title = "The Pareto front of forgetting against robustness"
+    command = commands.sweep(study, "method=rmu,npo", "seed=0,1,2")
+    return Table("pareto", title, columns, rows, _said_of(study) + notes, _digits(study), command=command)
 
 
 def all_conditions(study: Study) -> Table:
