@@ -61,7 +61,7 @@ def settings(
         data=DataSettings("demo", {"bio": CorpusSettings("b.jsonl"), "cyber": CorpusSettings("c.jsonl")}),
         train=TrainSettings(steps=more.get("steps", 100), lr=3e-5),
         eval=EvalSettings(
-            name="demo",
+            name=more.get("eval", "demo"),
             keyword=more.get("keyword", "marsh fevers"),
             tasks={name: TaskSettings(f"rna_demo_{name}", role) for name, role in TASKS.items()},
         ),

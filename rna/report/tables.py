@@ -365,10 +365,17 @@ def rates(study: Study, found: Sequence[Comparison]) -> Table:
 
 def _beside(study: Study, where: str) -> str:
     config, published = study.config, paper()
+    same = config["model"]["name"] == published["model_option"]
+    why = (
+        "the same model; the paper tells neither seeds nor intervals, so a difference within the measured interval is "
+        "none"
+        if same
+        else "between different models it is no error of either"
+    )
     return (
         f"Measured: model {config['model']['name']}, eval {config['eval']['name']}. "
         f"Paper: model {published['model']}, eval {published['eval']} ({published['source']}, {where}). "
-        "The difference is measured − paper; between different models it is no error of either."
+        f"The difference is measured − paper: {why}."
     )
 
 
