@@ -17,10 +17,10 @@ from typing import Any
 
 from rna import ledger
 from rna.report import __main__ as reporting
-from rna.report import importance, records, tables
+from rna.report import importance, records, sheet
 from rna.report.page import Chapter
 from rna.report.records import Filters, Trial
-from rna.report.tables import Table
+from rna.report.sheet import Table
 from rna.sources import digest
 
 CHUNK = 20  # offline runs a call of `wandb sync`
@@ -176,7 +176,7 @@ def close(output_dir: str, name: str | None, project: str, entity: str | None, m
     logged: dict[str, Any] = {}
     for chapter in chapters:
         moved = importance.table(chapter.study)
-        tables.write(moved, folder / chapter.folder / "tables")
+        sheet.write(moved, folder / chapter.folder / "tables")
         for made in [*chapter.tables, moved]:
             if made.rows:
                 logged[f"{chapter.folder}table/{made.name}"] = _table(made)
@@ -194,7 +194,7 @@ def _table(made: Table) -> Any:
     """A table whose numbers a dashboard can sort by: an interval has columns of its own."""
     import wandb
 
-    header, *rows = tables.plain(made)
+    header, *rows = sheet.plain(made)
     return wandb.Table(columns=[column or "arm" for column in header], data=list[Any](rows), allow_mixed_types=True)
 
 
@@ -214,7 +214,7 @@ def _gains(chapter: Chapter) -> dict[str, Any]:
     for row in summary.rows:
         cells = dict(zip(summary.columns, row, strict=True))
         gain = cells["Δ perturbed"]
-        if isinstance(gain, tables.Estimate):
+        if isinstance(gain, sheet.Estimate):
             found[f"{chapter.folder}gain/{cells['method']}"] = gain.value
             found[f"{chapter.folder}verdict/{cells['method']}"] = str(cells["verdict"])
     return found

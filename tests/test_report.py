@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from rna import config, ledger, results, run
-from rna.report import commands, compare, drawing, figures, importance, intervals, page, records, tables
+from rna.report import commands, compare, drawing, figures, importance, intervals, lines, page, records, sheet, tables
 from rna.report.__main__ import main, report
 from rna.report.intervals import Estimate
 from rna.report.records import Filters, Score
@@ -140,6 +141,17 @@ def test_matched_forgetting_of_one_seed_is_over_questions():
     assert made.mean.low is not None
     assert made.mean.high is not None
     assert 6 < made.mean.low < 10 < made.mean.high < 14
+
+
+def test_curves_of_seeds_that_agree_do_not_make_certainty():
+    """Two seeds alike: the interval is over questions, and 1/√2 as wide as one seed's."""
+    pair = (curve((20, 60), (30, 60), (40, 60)), curve((20, 50), (30, 50), (40, 50)))
+    one, two = intervals.matched([pair]), intervals.matched([pair, pair])
+    assert one is not None
+    assert two is not None
+    assert (two.mean.value, two.mean.over, two.mean.n) == (10.0, "questions", 2)
+    width = [item.mean.high - item.mean.low for item in (one, two)]  # pyright: ignore
+    assert width[1] == pytest.approx(width[0] / math.sqrt(2), rel=0.1)
 
 
 # Records
@@ -465,16 +477,55 @@ NASTY = r"a_b & 50% {x} \y $z #1 ~ ^ <b>bold</b> | ν"
 
 
 def test_latex_escapes_every_special_character():
-    made = tables.latex(tables.Table("t", NASTY, [NASTY], [[NASTY]]))
+    made = sheet.latex(sheet.Table("t", NASTY, [NASTY], [[NASTY]]))
     inside = made.split(r"\midrule")[1].split(r"\bottomrule")[0]
     bare = re.sub(r"\\[&%$#_{}]|\\text\w+\{\}|\$\\nu\$", "", inside.replace(r"\\", ""))
     assert not re.search(r"[&%$#_{}~^\\<>|]", bare), bare
     assert made.count(r"\begin{tabular}{l}") == 1
 
 
+PDFLATEX = shutil.which("pdflatex")
+LETTERS = "".join(map(chr, [*range(0x20, 0x7F), *range(0xA0, 0x180), *range(0x370, 0x400), *range(0x2010, 0x2030)]))
+STRANGE = [NASTY, "[x]", "*", "--- `` ''", "中文 模型", "naïve Łódź ÅŮ", "a\tb\nc", "😀"]
+STRANGE += [LETTERS[start : start + 20] for start in range(0, len(LETTERS), 20)]
+
+
+@pytest.mark.skipif(PDFLATEX is None, reason="needs pdflatex on the PATH (Debian: texlive-latex-extra)")
+def test_every_table_compiles_and_is_no_wider_than_the_line(everything: dict[str, sheet.Table], tmp_path: Path):
+    strange = sheet.Table("strange", NASTY, ["x", NASTY], [[one, one] for one in STRANGE], [NASTY, *STRANGE])
+    empty = sheet.Table("empty", "Empty", [], [])
+    made = [*everything.values(), strange, empty]
+    for table in made:
+        sheet.write(table, tmp_path)
+    parts = "\n".join(rf"\input{{{table.name}.tex}}\clearpage" for table in made)
+    text = rf"""\documentclass{{article}}
+\usepackage{{booktabs,graphicx}}
+\hbadness=10000
+\begin{{document}}
+{parts}
+\end{{document}}
+"""
+    (tmp_path / "all.tex").write_text(text, encoding="utf-8")
+    command = [str(PDFLATEX), "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    log = (tmp_path / "all.log").read_text(encoding="utf-8", errors="replace")
+    assert done.returncode == 0, log[-3000:]
+    assert f"({len(made)} pages" in log.replace("\n", "")
+    inside = log.replace(log[log.find("strange.tex") :], "")
+    assert not re.findall(r"Overfull \\hbox .*alignment", inside)
+    assert "Missing character" not in log
+
+
+def test_latex_leaves_out_the_settings_where_rows_can_be_told_without():
+    rows: list[list[Any]] = [["RMU", 1.0, "c = 6.5"], ["RSV", 2.0, "c = 10"]]
+    assert "6.5" not in sheet.latex(sheet.Table("t", "T", ["method", "gain", "settings"], rows))
+    rows[1][0] = "RMU"
+    assert "6.5" in sheet.latex(sheet.Table("t", "T", ["method", "gain", "settings"], rows))
+
+
 def test_csv_is_for_programs(tmp_path: Path):
     row = ["RMU", Estimate(1.25, -0.5, 3.0, 3), None, 2.0]
-    tables.write(tables.Table("t", "T", ["method", "gain", "loss", "x"], [row], signed=("gain",)), tmp_path)
+    sheet.write(sheet.Table("t", "T", ["method", "gain", "loss", "x"], [row], signed=("gain",)), tmp_path)
     with (tmp_path / "t.csv").open() as stream:
         (read,) = csv.DictReader(stream)
     assert read == {
@@ -482,11 +533,11 @@ def test_csv_is_for_programs(tmp_path: Path):
         "loss": "", "x": "2.0",
     }  # fmt: skip
     assert "| RMU | +1.2 [−0.5, +3.0] | – | 2.0 |" in (tmp_path / "t.md").read_text()
-    assert r"RMU & +1.2 [$-$0.5, +3.0] & -- & 2.0 \\" in (tmp_path / "t.tex").read_text()
+    assert r"RMU & +1.2 {\scriptsize [$-$0.5, +3.0]} & -- & 2.0 \\" in (tmp_path / "t.tex").read_text()
 
 
 def test_an_interval_over_questions_is_starred():
-    table = tables.Table("t", "T", ["x"], [])
+    table = sheet.Table("t", "T", ["x"], [])
     assert table.text(Estimate(1.0, 0.0, 2.0, 1, "questions"), "x") == "1.0 [0.0, 2.0]*"
 
 
@@ -541,7 +592,7 @@ def test_every_command_for_what_is_missing_composes(tmp_path: Path):
 
 
 @pytest.fixture(scope="module")
-def everything(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tables.Table]:
+def everything(tmp_path_factory: pytest.TempPathFactory) -> dict[str, sheet.Table]:
     """The tables of every method, two seeds, three α; nothing is drawn or written."""
     folder = tmp_path_factory.mktemp("everything")
     generated.world(folder, seeds=2, curve=1)
@@ -549,7 +600,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tables.Tab
     return {table.name: table for table in tables.every(study, [])}
 
 
-def test_the_summary_has_eighteen_rows_below_the_references(everything: dict[str, tables.Table]):
+def test_the_summary_has_eighteen_rows_below_the_references(everything: dict[str, sheet.Table]):
     table = everything["summary"]
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     said = [(row["method"], row[""]) for row in rows]
@@ -560,7 +611,7 @@ def test_the_summary_has_eighteen_rows_below_the_references(everything: dict[str
     assert by_method["DPO+KL"]["Δ perturbed"].value == pytest.approx(10, abs=2)
 
 
-def test_matched_forgetting_finds_the_gain_that_was_put_in(everything: dict[str, tables.Table]):
+def test_matched_forgetting_finds_the_gain_that_was_put_in(everything: dict[str, sheet.Table]):
     table = everything["matched_forgetting"]
     rows: list[dict[str, Any]] = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     gain = {row["method"]: round(row["Δ perturbed retain"].value, -1) for row in rows}
@@ -618,7 +669,7 @@ def test_pictures_are_the_same_drawn_alone_and_side_by_side(tmp_path: Path, monk
     for nu in (0.0, 0.02):
         generated.trial(tmp_path, settings(nu=nu), scores(30, 60))
     (study,) = studies(tmp_path)
-    plans = [lambda: figures.pareto(study), figures.sensitivity, lambda: figures.curves(study, {}, "forget")]
+    plans = [lambda: figures.pareto(study), figures.sensitivity, lambda: lines.curves(study, {}, "forget")]
     made: list[Any] = []
     for threads in (1, 2):
         monkeypatch.setattr(drawing.threading, "active_count", lambda threads=threads: threads)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rna.report import records, tables
+from rna.report import records, sheet, tables
 from rna.report.records import Filters, Study
 from tests import generated, shared
 from tests.generated import settings
@@ -74,7 +74,7 @@ PAIRS = [
 ]
 
 
-def rows_of(table: tables.Table) -> list[dict[str, Any]]:
+def rows_of(table: sheet.Table) -> list[dict[str, Any]]:
     return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from rna.report import compare, drawing, figures, page, records, tables
+from rna.report import compare, drawing, figures, page, records, sheet, tables
 from rna.report.page import Chapter
 from rna.report.records import Filters, Loaded, Study
 
@@ -108,7 +108,7 @@ def _chapter(study: Study, loaded: Loaded, folder: Path, number: int) -> Chapter
     below = "" if number == 1 else f"study{number}/"
     made = tables.every(study, loaded.failures if number == 1 else [])
     for table in made:
-        tables.write(table, folder / below / "tables")
+        sheet.write(table, folder / below / "tables")
     drawn = drawing.written(figures.plans(study), folder / below / "figures") if number <= MAX_DRAWN else []
     return Chapter(study, below, compare.verdicts(study), made, drawn)
 

@@ -10,7 +10,8 @@ from typing import Any
 from rna.report import commands
 from rna.report.compare import alpha
 from rna.report.records import Study, Trial
-from rna.report.tables import ROLES, Cell, Table
+from rna.report.sheet import Cell, Table
+from rna.report.tables import ROLES
 
 MIN_TRIALS = 8
 TREES = 32  # of each forest; 64 move no share by a point, in twice the time

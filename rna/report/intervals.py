@@ -109,10 +109,15 @@ def paired(changes: Sequence[tuple[float, float]]) -> Estimate:
     """
     values = [value for value, _ in changes]
     made = over_seeds(values)
-    if len(values) > 1 and made.low != made.high:
+    if _spread(made):
         return made
     stderr = math.sqrt(sum(error**2 for _, error in changes)) / len(changes)
     return over_questions(made.value, stderr, len(changes))
+
+
+def _spread(made: Estimate) -> bool:
+    """Whether there are seeds that differ, and so an interval over them."""
+    return made.low is not None and made.high is not None and made.high - made.low > 1e-9
 
 
 def word(change: Estimate, better: int) -> str:
@@ -181,27 +186,30 @@ class Matched:
 def matched(pairs: Sequence[tuple[Curve, Curve]]) -> Matched | None:
     """Over (RNA, plain) curves, one pair for each seed; seeds whose curves do not overlap are left out.
 
-    With one seed the interval is over questions, from a parametric bootstrap with independent normal errors.
+    With one seed, or seeds that agree, the interval is over questions, from a parametric bootstrap with independent
+    normal errors, which is cautious, as plain and RNA share their questions.
     """
     found = [(one, item) for one in pairs if (item := gap(*one)) is not None]
     if not found:
         return None
     low, high = min(item.low for _, item in found), max(item.high for _, item in found)
-    if len(found) > 1:
-        means = over_seeds([item.mean for _, item in found])
-        return Matched(means, over_seeds([item.area for _, item in found]), low, high)
-    (curves, item) = found[0]
-    drawn = _bootstrap(*curves)
-    if len(drawn) < DRAWS / 2:
-        return Matched(Estimate(item.mean), Estimate(item.area), low, high)
-    bounds = [np.quantile([getattr(one, name) for one in drawn], [0.025, 0.975]) for name in ("mean", "area")]
-    mean = Estimate(item.mean, float(bounds[0][0]), float(bounds[0][1]), 1, "questions")
-    area = Estimate(item.area, float(bounds[1][0]), float(bounds[1][1]), 1, "questions")
+    mean, area = over_seeds([item.mean for _, item in found]), over_seeds([item.area for _, item in found])
+    if not _spread(mean):
+        drawn = list(zip(*(_bootstrap(*curves, place) for place, (curves, _) in enumerate(found)), strict=False))
+        if len(drawn) >= DRAWS / 2:
+            mean = _quantiles(mean, [[item.mean for item in one] for one in drawn])
+            area = _quantiles(area, [[item.area for item in one] for one in drawn])
     return Matched(mean, area, low, high)
 
 
-def _bootstrap(with_rna: Curve, plain: Curve) -> list[Gap]:
-    source = np.random.default_rng(0)
+def _quantiles(made: Estimate, drawn: list[list[float]]) -> Estimate:
+    """The estimate with the interval of its bootstrap: of each draw, the mean over seeds."""
+    low, high = np.quantile(np.array(drawn).mean(axis=1), [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
+    return replace(made, low=float(low), high=float(high), over="questions")
+
+
+def _bootstrap(with_rna: Curve, plain: Curve, seed: int) -> list[Gap]:
+    source = np.random.default_rng(seed)
     drawn: list[Gap] = []
     for _ in range(DRAWS):
         curves: list[Curve] = []
