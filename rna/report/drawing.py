@@ -153,8 +153,9 @@ def mark(axes: Any, points: Sequence[tuple[float, float]], method: str, *, rna: 
     filled: dict[str, Any] = {"color": colour(method), "markeredgecolor": "white", "markeredgewidth": 0.6}
     axes.plot(xs, ys, markersize=size, zorder=4, **common, **filled)
     if rna:
-        ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": RING, "markeredgewidth": 1.5}
-        axes.plot(xs, ys, markersize=size + 4, zorder=5, **common, **ring)
+        width = 0.2 * size  # a ring around many small marks must leave their colours to be seen
+        ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": RING, "markeredgewidth": width}
+        axes.plot(xs, ys, markersize=1.55 * size, zorder=5, **common, **ring)
 
 
 def handles_of(methods: Sequence[str], references: Sequence[str] = (), line: bool = False) -> list[Any]:
@@ -327,7 +328,8 @@ def over(
                     shown += [method] if method not in shown else []
         axes.set_xlabel(x_label)
         axes.set_ylabel(label(study, name))
-        axes.locator_params(axis="x", nbins=5)
+        axes.locator_params(axis="x", nbins=4)
+        axes.xaxis.set_major_formatter("{x:g}")
         if drawn:
             fit(axes, study, drawn)
         else:

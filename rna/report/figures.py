@@ -139,12 +139,13 @@ def trade_offs(study: Study) -> Picture:
             axes.plot([at[0] for at, _ in points], [at[1] for at, _ in points], zorder=2, **style)
             drawing.mark(axes, [at for at, _ in points], method, rna=rna, size=6.0)
             for at, label in points:
-                axes.annotate(f"α {label}", at, (0, 7), textcoords="offset points", fontsize=6.5, ha="center")
+                place = {"xytext": (-4, 7), "ha": "right"} if rna else {"xytext": (4, -11), "ha": "left"}
+                axes.annotate(f"α {label}", at, textcoords="offset points", fontsize=6.5, **place)
         result = item.results.get("perturbed")
         if result is not None:
             axes.axvspan(result.low, result.high, color=drawing.FAINT, alpha=0.13, linewidth=0)
             said.append(f"{method}: {compare.said(result.mean, study)}")
-        axes.margins(0.12, 0.18)
+        axes.margins(0.2, 0.2)
         axes.set_title(f"{method}, ν = {item.nu:g}")
         drawing.chance(axes, study, vertical=True)
     drawing.share_labels(panels, drawing.label(study, "forget"), drawing.label(study, "perturbed"))

@@ -476,12 +476,20 @@ def ordered(members: Iterable[Trial]) -> list[Trial]:
         key=lambda trial: (
             order.get(trial.method, 99 if trial.method else -1),
             trial.method,
+            _settings(trial.config),
             trial.without("seed", "noise"),
             trial.arm,
             trial.nu,
             trial.seed,
         ),
     )
+
+
+def _settings(config: dict[str, Any]) -> list[float]:
+    """Numbers to order a method's trials by: its own, α, the unlearn layer, the learning rate, the steps."""
+    own = [config["method"].get(name) for name in ("coefficient", "beta", "gamma")]
+    later = [*config["alpha"].values(), config["layer"]["unlearn"], config["train"]["lr"], config["train"]["steps"]]
+    return [-1.0 if value is None else float(value) for value in [*own, *later]]
 
 
 def _say_differences(found: list[Study]) -> None:

@@ -77,7 +77,7 @@ def summary(study: Study, picks: dict[str, Chosen | None]) -> Table:
         if reference is not None:
             cells = [Condition([reference]).estimate(study, name) for name in names]
             rows.append([arm, "", None, None, None, "", *cells, ""])
-    notes = _said_of(study)
+    notes, how = _said_of(study), dict[str, list[str]]()
     for method in [*PAPER_ORDER, *(method for method in study.methods if method not in PAPER_ORDER)]:
         pick = picks.get(method)
         if pick is None:
@@ -93,7 +93,8 @@ def summary(study: Study, picks: dict[str, Chosen | None]) -> Table:
         rows.append(
             _row(study, item.rna, names, change, compare.intervals.word(change, study.better) if change else "")
         )
-        notes += [f"{method}: ν is the {pick.how}."] if pick.how != "the only ν" else []
+        how.setdefault(pick.how, []).append(method)
+    notes += [f"{', '.join(methods)}: ν is the {said}." for said, methods in how.items() if said != "the only ν"]
     notes.append("Δ perturbed: RNA − plain on the same seeds, at equal hyperparameters.")
     return Table(
         "summary", "Every method, with and without RNA", columns, rows, notes, _digits(study), ("Δ perturbed",)
