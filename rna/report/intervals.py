@@ -7,10 +7,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from rna.quantiles import LEVEL, Z_95, t_95
 from rna.report.records import Score
 
-LEVEL = 0.95
-Z_95 = 1.959964
 DRAWS = 2000
 
 
@@ -32,20 +31,13 @@ class Estimate:
         return 1 if self.low > 0 else -1
 
 
-def t_quantile(degrees: int) -> float:
-    """The two-sided 95 % quantile of Student's t."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(degrees, 0.5 + LEVEL / 2))
-
-
 def over_seeds(values: Sequence[float]) -> Estimate:
     """Mean with a t-interval over seeds; without one for a single seed."""
     count, mean = len(values), sum(values) / len(values)
     if count < 2:
         return Estimate(mean, n=count)
     spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1))
-    margin = t_quantile(count - 1) * spread / math.sqrt(count)
+    margin = t_95(count - 1) * spread / math.sqrt(count)
     return Estimate(mean, mean - margin, mean + margin, count)
 
 
