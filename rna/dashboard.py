@@ -327,15 +327,45 @@ def definition(trials: Sequence[Trial], name: str | None, project: str, entity: 
 
 
 def workspace(output_dir: str, name: str | None, project: str, entity: str | None) -> str:
-    """Write the workspace's definition beside the report and, with an account, save it there; returns where it is."""
-    made = definition(_selected(output_dir, name), name, project, entity)
+    """Write the workspace's definition beside the report and, with an account, save it there; returns where it is.
+
+    The second time it is the same workspace, brought up to date.
+
+    Raises:
+        ValueError: if W&B cannot be reached or refuses.
+    """
+    trials = _selected(output_dir, name)
+    online = bool(os.environ.get("WANDB_API_KEY")) and os.environ.get("WANDB_MODE", "online") == "online"
+    if not online:
+        file = _write_definition(definition(trials, name, project, entity), output_dir, name)
+        return f"{file} (no account here: set WANDB_API_KEY and give the command again to build it online)"
+    import requests
+
+    import wandb
+
+    try:
+        entity = entity or wandb.Api().default_entity
+        if not entity:
+            raise ValueError("--entity: this account has no default entity; name one")
+        made = definition(trials, name, project, entity)
+        saved = _write_definition(made, output_dir, name).with_name("workspace_online.json")
+        known = ledger.read_json(saved)
+        if known is not None and (known["entity"], known["project"]) == (entity, project):
+            made._internal_name, made._internal_id = known["name"], known["id"]
+        made.save()
+    except (wandb.Error, requests.RequestException) as error:
+        raise ValueError(f"workspace: W&B did not take it: {str(error).splitlines()[0]}") from None
+    names = {"entity": entity, "project": project, "name": made._internal_name, "id": made._internal_id}
+    ledger.write_json(saved, names)
+    return str(made.url)
+
+
+def _write_definition(made: Any, output_dir: str, name: str | None) -> Path:
     file = Path(output_dir) / "reports" / (name or "all") / "workspace.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     text = made._to_model().model_dump_json(by_alias=True, exclude_none=True)  # no public way to a text exists
     file.write_text(json.dumps(json.loads(text), indent=1), encoding="utf-8")
-    if os.environ.get("WANDB_API_KEY") and os.environ.get("WANDB_MODE", "online") == "online":
-        return str(made.save().url)
-    return f"{file} (no account here: set WANDB_API_KEY and give the command again to build it online)"
+    return file
 
 
 if __name__ == "__main__":

@@ -203,6 +203,26 @@ def test_the_workspace_reads_what_trials_log(study: tuple[Path, str], monkeypatc
     assert '"value": "mine"' in file.read_text()
 
 
+@pytest.mark.slow
+def test_the_workspace_is_built_online_once_and_then_brought_up_to_date(study: tuple[Path, str]):
+    pytest.importorskip("wandb_workspaces")
+    folder, _ = study
+    command = [sys.executable, "-m", "rna.track", "workspace", "mine", "--output-dir", str(folder)]
+    with serving() as server:
+        for _ in range(2):
+            environment = os.environ | server.environment
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            assert "/me/rna" in done.stdout
+        (view,) = server.views.values()
+        assert (view["entityName"], view["projectName"]) == ("me", "rna")
+        assert "Run History Line Plot" in view["spec"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # nobody is there now
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: workspace: W&B did not take it")
+    assert "Traceback" not in done.stderr
+
+
 def read_back(place: Path) -> dict[str, Any]:
     (file,) = place.glob("*.wandb")
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(file)]

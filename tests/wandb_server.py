@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import threading
 from collections import Counter
 from collections.abc import Generator
@@ -36,6 +37,7 @@ class Server:
     runs: dict[str, Run] = field(default_factory=dict)
     begun: Counter[str] = field(default_factory=Counter)  # how often an upload of a run began
     streamed: Counter[str] = field(default_factory=Counter)  # requests with history, by run
+    views: dict[str, dict[str, Any]] = field(default_factory=dict)  # workspaces, by id
     stall_on: str | None = None
     stalled: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
@@ -45,7 +47,7 @@ class Server:
         return {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": KEY, "WANDB_MODE": "online"}
 
     def graphql(self, name: str, given: dict[str, Any]) -> dict[str, Any]:
-        if name == "Viewer":
+        if name in ("Viewer", "GetDefaultEntity"):
             return {"viewer": {"id": "u", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}}
         if name == "UpsertBucket":
             run = self.runs.setdefault(given["name"], Run({}))
@@ -58,6 +60,10 @@ class Server:
             where = f"{self.url}/upload/{given['run']}"
             files = [{"name": file, "uploadUrl": f"{where}/{file}"} for file in given["files"]]
             return {"createRunFiles": {"runID": given["run"], "uploadHeaders": [], "files": files}}
+        if name == "UpsertView2":
+            place = given.get("id") or f"view{len(self.views)}"
+            self.views[place] = given
+            return {"upsertView": {"view": {"id": place, "name": given["name"]}, "inserted": True}}
         return {}
 
     def stream(self, name: str, sent: dict[str, Any]) -> None:
@@ -115,7 +121,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         sent = json.loads(body)
         if self.path.startswith("/graphql"):
-            self.answer({"data": self.state.graphql(sent.get("operationName") or "", sent.get("variables") or {})})
+            found = re.search(r"(?:query|mutation) (\w+)", sent["query"])
+            self.answer({"data": self.state.graphql(found[1] if found else "", sent.get("variables") or {})})
         else:  # /files/ENTITY/PROJECT/RUN/file_stream
             self.state.stream(self.path.split("/")[4], sent)
             self.answer({"exitcode": None, "limits": {}})
