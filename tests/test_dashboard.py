@@ -247,6 +247,14 @@ def test_the_closing_run_holds_leaderboard_figures_and_gains(tmp_path: Path):
     rows = [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
     forget = [row["forget ↓"] for row in rows if row["method"] == "NPO+MSE"]
     assert forget == [30.0, 30.0]  # numbers, which a dashboard can sort by
+    with serving() as server:
+        command = [sys.executable, "-m", "rna.track", "sync", "--output-dir", str(tmp_path)]
+        done = subprocess.run(command, env=os.environ | server.environment, capture_output=True, text=True, check=False)
+        assert "1 of 1 runs are uploaded" in done.stdout, done.stderr
+        sent = server.runs["sweep-all"]
+        assert sent.summary["gain/NPO+MSE"] == pytest.approx(10.0)
+        assert json.loads(next(data for name, data in sent.files.items() if "table/summary" in name)) == content
+        assert any(name.startswith("media/images/figure/pareto") for name in sent.files)
 
 
 @pytest.fixture
