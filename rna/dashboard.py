@@ -17,7 +17,7 @@ from typing import Any
 
 from rna import ledger
 from rna.report import __main__ as reporting
-from rna.report import importance, records, sheet
+from rna.report import importance, reading, records, sheet
 from rna.report.page import Chapter
 from rna.report.records import Filters, Trial
 from rna.report.sheet import Table
@@ -57,7 +57,7 @@ def main() -> None:
 
 def _selected(output_dir: str, name: str | None) -> list[Trial]:
     keys = records.keys_of(output_dir, name) if name else None
-    found = records.select(records.load(output_dir).trials, Filters(), keys)
+    found = records.select(reading.load(output_dir).trials, Filters(), keys)
     if not found:
         raise ValueError(f"no records in {Path(output_dir) / 'results'}; python -m rna.run makes one")
     return found

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rna import config, dashboard, ledger, run, signals, sweep, track, train, trial
-from rna.report import records
+from rna.report import reading
 from tests import generated
 from tests.generated import scores, settings
 from tests.wandb_server import serving
@@ -189,7 +189,7 @@ def test_the_workspace_reads_what_trials_log(study: tuple[Path, str], monkeypatc
     panels = [panel for part in spec["spec"]["section"]["panelBankConfig"]["sections"] for panel in part["panels"]]
     kinds = {panel["viewType"] for panel in panels}
     assert {"Scatter Plot", "Parallel Coordinates Plot", "Run History Line Plot", "Bar Chart"} <= kinds
-    (trial,) = [item for item in records.load(str(folder)).trials if item.arm == "rna"]
+    (trial,) = [item for item in reading.load(str(folder)).trials if item.arm == "rna"]
     logged = {f"eval/{item.task}/acc" for item in trial.evaluations} | set(trial.curve) | {"train/step"}
     logged_config = track.config_of(settings())
     for text in leaves([panel["config"] for panel in panels]):

@@ -17,7 +17,20 @@ import numpy as np
 import pytest
 
 from rna import config, ledger, results, run
-from rna.report import commands, compare, drawing, figures, importance, intervals, lines, page, records, sheet, tables
+from rna.report import (
+    commands,
+    compare,
+    drawing,
+    figures,
+    importance,
+    intervals,
+    lines,
+    page,
+    reading,
+    records,
+    sheet,
+    tables,
+)
 from rna.report.__main__ import main, report
 from rna.report.intervals import Estimate
 from rna.report.records import Filters, Score
@@ -158,7 +171,7 @@ def test_curves_of_seeds_that_agree_do_not_make_certainty():
 
 
 def studies(folder: Path, **filters: Any) -> list[records.Study]:
-    return records.studies(records.select(records.load(str(folder)).trials, Filters(**filters)))
+    return records.studies(records.select(reading.load(str(folder)).trials, Filters(**filters)))
 
 
 def test_trials_are_read_with_arm_and_scores(tmp_path: Path):
@@ -189,7 +202,7 @@ def test_other_keywords_and_numerics_are_never_averaged_together(tmp_path: Path)
     assert all(key == study.trials[0].key for study in found if study.trials[0].seed == 0)
     assert len({study.name for study in found}) == 3
     chapters = [page.Chapter(study, "", [], [], []) for study in found]
-    assert any("3 groups" in line for line in page.notices(records.load(str(tmp_path)), chapters))
+    assert any("3 groups" in line for line in page.notices(reading.load(str(tmp_path)), chapters))
 
 
 def test_refusals_do_not_set_dpo_apart(tmp_path: Path):
@@ -212,7 +225,7 @@ def test_what_cannot_be_used_is_counted_and_said(tmp_path: Path):
     generated.write(tmp_path, rerun | {"key": f"{rerun['key']}.r2"})
     failed = generated.record(settings(seed=3)) | {"kind": "failure", "reason": "not finite", "message": "loss"}
     (where / f"{failed['key']}.failed1.json").write_text(json.dumps(failed))
-    loaded = records.load(str(tmp_path))
+    loaded = reading.load(str(tmp_path))
     assert len(loaded.trials) == 2
     assert loaded.unknown == {"flavour": 1, "colour": 1}
     assert sorted(line.split(":")[0] for line in loaded.unreadable) == ["bare.json", "broken.json", "list.json"]
@@ -230,7 +243,7 @@ def test_a_sweep_brings_its_plain_twins_and_references(tmp_path: Path):
     generated.trial(tmp_path, settings(seed=0, nu=0.03), scores(30, 60))
     ledger.save(tmp_path / "sweeps" / "mine", ledger.Trial(0, [], address={"key": mine}))
     keys = records.keys_of(str(tmp_path), "mine")
-    chosen = records.select(records.load(str(tmp_path)).trials, Filters(), keys)
+    chosen = records.select(reading.load(str(tmp_path)).trials, Filters(), keys)
     said = sorted((trial.arm, trial.seed, trial.nu) for trial in chosen)
     assert said == [("base", 0, 0.0), ("plain", 0, 0.0), ("retrained", 0, 0.0), ("rna", 0, 0.02)]
     with pytest.raises(ValueError, match=r"NAME=other: no such sweep .* allowed: mine"):
@@ -252,7 +265,7 @@ def test_a_sweep_brings_its_plain_twins_and_references(tmp_path: Path):
 def test_filters_keep_what_they_name(filters: dict[str, Any], left: int, tmp_path: Path):
     for made in (settings(), settings(nu=0.01), settings(nu=0.01, seed=1), settings("dpo", "kl")):
         generated.trial(tmp_path, made, scores(30, 60))
-    assert len(records.select(records.load(str(tmp_path)).trials, Filters(**filters))) == left
+    assert len(records.select(reading.load(str(tmp_path)).trials, Filters(**filters))) == left
 
 
 def test_perplexity_is_told_in_nats_where_less_is_better(tmp_path: Path):
@@ -565,7 +578,7 @@ def test_the_command_of_a_trial_gives_its_key(method: str, retain: str):
     made = config.check(run.compose([word.replace('Red & "blue"', "plague") for word in words], None))
     key = results.train_key(results.train_identity(made))
     record = generated.record(made)
-    trial = records._trial("k", record | {"curve": {}, "config": json.loads(json.dumps(record["config"]))}, [])
+    trial = reading._trial("k", record | {"curve": {}, "config": json.loads(json.dumps(record["config"]))}, [])
     again = config.check(run.compose(shlex.split(commands.reproduce([trial]))[3:], None))
     assert results.train_key(results.train_identity(again)) == key
     assert (again.eval.keyword, again.eval.limit, again.model.dtype) == ("plague", 9, "bfloat16")
@@ -620,9 +633,9 @@ def test_matched_forgetting_finds_the_gain_that_was_put_in(everything: dict[str,
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of three methods, with what feeds figures 2, 3, 8, 9 and 10."""
+    """The report of two methods, with what feeds figures 2, 3, 8, 9 and 10."""
     folder = tmp_path_factory.mktemp("world")
-    pairs = [("rmu", "representation"), ("npo", "mse"), ("dpo", "kl")]
+    pairs = [("rmu", "representation"), ("npo", "mse")]
     generated.world(folder, seeds=2, curve=60, pairs=pairs)
     for value in (2.0, 20.0):
         generated.trial(
@@ -661,8 +674,8 @@ def test_every_figure_and_table_is_written_in_every_format(world: Path):
     )
     with (world / "tables" / "summary.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    assert len(rows) == 2 + 2 * 3 + 6  # a method that was not run has one row, which says so
-    assert [row["verdict"] for row in rows].count("not run") == 6
+    assert len(rows) == 2 + 2 * 2 + 7  # a method that was not run has one row, which says so
+    assert [row["verdict"] for row in rows].count("not run") == 7
 
 
 def test_pictures_are_the_same_drawn_alone_and_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

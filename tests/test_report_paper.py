@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rna.report import records, sheet, tables
+from rna.report import reading, records, sheet, tables
 from rna.report.records import Filters, Study
 from tests import generated, shared
 from tests.generated import settings
@@ -64,7 +64,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
             generated.write(folder, trained)
             for task, score in scores.items():
                 generated.write(folder, generated.evaluation(trained, task, score / 100, keyword="SARS-CoV-2"))
-    (found,) = records.studies(records.select(records.load(str(folder)).trials, Filters()))
+    (found,) = records.studies(records.select(reading.load(str(folder)).trials, Filters()))
     return found
 
 
@@ -113,7 +113,7 @@ def test_one_scale_is_no_choice_so_table_1_leaves_the_method_out(tmp_path: Path)
     for nu in (0.0, 0.03):
         trained = generated.record(settings(nu=nu), curve=0)
         generated.write(tmp_path, trained, generated.evaluation(trained, "perturbed_2_gram_high", 0.5))
-    (found,) = records.studies(records.load(str(tmp_path)).trials)
+    (found,) = records.studies(reading.load(str(tmp_path)).trials)
     (table,) = (table for table in tables.every(found, []) if table.name == "table1")
     assert table.rows == []
     assert "noise.nu=" in str(table.command)
@@ -124,7 +124,7 @@ def test_rates_stand_beside_those_of_section_6_2(tmp_path: Path):
     generated.trial(tmp_path, settings("none"), generated.scores(98, 60), label="base")
     for nu, score in ((0.0, 30), (0.02, 50)):
         generated.trial(tmp_path, settings(nu=nu), generated.scores(30, score))
-    (found,) = records.studies(records.load(str(tmp_path)).trials)
+    (found,) = records.studies(reading.load(str(tmp_path)).trials)
     (table,) = (table for table in tables.every(found, []) if table.name == "rates")
     (row,) = rows_of(table)
     assert (row["reduction %"].value, row["recovery %"].value) == (50.0, pytest.approx(66.6667, abs=1e-3))

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from rna.report import compare, drawing, figures, page, records, sheet, tables
+from rna.report import compare, drawing, figures, page, reading, records, sheet, tables
 from rna.report.page import Chapter
-from rna.report.records import Filters, Loaded, Study
+from rna.report.reading import Loaded
+from rna.report.records import Filters, Study
 
 MAX_DRAWN = 3  # studies whose figures are drawn; the others have tables
 MANY = 2000  # records whose reading is worth a word on the way
@@ -64,7 +65,7 @@ def written(names: Sequence[str], filters: Filters, output_dir: str, command: st
         ValueError: if there is no such sweep, or no record that passes the filters.
     """
     keys = set[str]().union(*(records.keys_of(output_dir, name) for name in names)) if names else None
-    loaded = records.load(output_dir)
+    loaded = reading.load(output_dir)
     _tell(loaded, f"{loaded.files} records read")
     selected = records.select(loaded.trials, filters, keys)
     if keys is not None:

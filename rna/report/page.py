@@ -12,7 +12,8 @@ from typing import Any
 from rna.report import commands, compare, records, tables
 from rna.report.compare import Verdict
 from rna.report.drawing import INK, Picture
-from rna.report.records import Loaded, Study, Trial
+from rna.report.reading import Loaded
+from rna.report.records import Study, Trial
 from rna.report.sheet import Table
 from rna.report.tables import ROLES
 

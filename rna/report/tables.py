@@ -10,7 +10,8 @@ from typing import Any
 from rna.report import commands, compare
 from rna.report.compare import Chosen, Comparison, Condition, TradeOff
 from rna.report.intervals import Estimate, over_seeds
-from rna.report.records import PAPER_ORDER, Failure, Score, Study
+from rna.report.reading import Failure
+from rna.report.records import PAPER_ORDER, Score, Study
 from rna.report.sheet import Cell, Table
 
 ROLES = {
