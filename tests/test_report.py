@@ -164,7 +164,7 @@ def test_curves_of_seeds_that_agree_do_not_make_certainty():
     assert two is not None
     assert (two.mean.value, two.mean.over, two.mean.n) == (10.0, "questions", 2)
     width = [item.mean.high - item.mean.low for item in (one, two)]  # pyright: ignore
-    assert width[1] == pytest.approx(width[0] / math.sqrt(2), rel=0.1)
+    assert width[1] == pytest.approx(width[0] / math.sqrt(2))
 
 
 # Records
