@@ -132,14 +132,19 @@ def sync(
 def _wandb_sync(folders: Sequence[Path]) -> None:
     """W&B's own upload, whose exit code does not tell whether it worked: its marks do."""
     command = [sys.executable, "-m", "wandb", "sync", "--yes", *map(str, folders)]
-    subprocess.run(command, check=False, env=os.environ | {"WANDB_SILENT": "false"})
+    subprocess.run(command, check=False, env=_beside(folders[0]))
+
+
+def _beside(folder: Path) -> dict[str, str]:
+    """An environment in which W&B's own logs lie beside the runs, not where the command is given."""
+    return os.environ | {"WANDB_DIR": str(folder.absolute().parents[1])}
 
 
 def _ended(folder: Path) -> bool:
     """Whether a run's file says how its process ended, by W&B's own reader."""
     for file in folder.glob("*.wandb"):
         command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(file)]
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        done = subprocess.run(command, check=False, capture_output=True, text=True, env=_beside(folder))
         if done.returncode == 0 and json.loads(done.stdout).get("exit_code") is not None:
             return True
     return False
@@ -340,7 +345,6 @@ def workspace(output_dir: str, name: str | None, project: str, entity: str | Non
         file = _write_definition(definition(trials, name, project, entity), output_dir, name)
         return f"{file} (no account here: set WANDB_API_KEY and give the command again to build it online)"
     import requests
-
     import wandb
 
     try:

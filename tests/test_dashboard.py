@@ -313,14 +313,17 @@ def test_an_upload_killed_in_the_middle_goes_on_and_sends_each_run_once(runs: tu
 
 
 @pytest.mark.slow
-def test_a_run_that_cannot_be_read_holds_up_no_other(runs: tuple[Path, str]):
+def test_a_run_that_cannot_be_read_holds_up_no_other(runs: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory):
     folder, _ = runs
+    here = tmp_path_factory.mktemp("here")
     with serving() as server:
         command = [sys.executable, "-m", "rna.track", "sync", "mine", "--output-dir", str(folder)]
-        done = subprocess.run(command, env=os.environ | server.environment, capture_output=True, text=True, check=False)
+        environment = os.environ | server.environment | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert "3 of 4 runs are uploaded" in done.stdout
         assert sum(run.finished for run in server.runs.values()) == 3
+    assert list(here.iterdir()) == []  # W&B's logs lie beside the runs
 
 
 def history(place: Path) -> list[dict[str, Any]]:
