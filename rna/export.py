@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rna import results
+from rna.quantiles import Z_95
 from rna.results import Record
 from rna.run import guarded
-
-Z_95 = 1.959964
 
 
 def main() -> None:

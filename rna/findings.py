@@ -10,10 +10,11 @@ import torch
 
 from rna import draw, measure, model, theory, train
 from rna.measure import Question
+from rna.quantiles import Z_95
 from rna.results import Record
 from rna.seeding import generator
 from rna.settings import RM_METHODS
-from rna.theory import Z_95, Estimate
+from rna.theory import Estimate
 
 Row = dict[str, Any]
 Rows = list[Row]

@@ -204,6 +204,12 @@ def _mine() -> tuple[Path, str] | None:
     return (Path(file), token) if found else None
 
 
+def sweep() -> str | None:
+    """The name of the sweep that this process works for, if it does."""
+    mine = _mine()
+    return mine[0].parents[1].name if mine else None
+
+
 def owner_value(folder: Path, trial: Trial) -> str:
     """The value of the environment variable by which a trial knows its owner."""
     return f"{trial_path(folder, trial.number).absolute()}#{trial.token}"

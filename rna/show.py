@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rna import perturb
+from rna.quantiles import Z_95
 from rna.trial import Arm
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-Z_95 = 1.959964
 
 
 @dataclass(frozen=True)

@@ -14,17 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from rna import config, ledger, lookup
 from rna.ledger import Trial
+from rna.quantiles import t_95
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-# Student's t, two-sided 95 %, for 1 to 30 degrees of freedom
-T_95 = [
-    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
-    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
-    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
-]
-Z_95 = 1.959964
 ROLES = {"forget": "↓", "retain": "↑", "perturbed": "↑", "neutral": "", "related": "↑"}
 
 
@@ -298,8 +292,7 @@ def margin(values: Sequence[float]) -> float | None:
         return None
     mean = sum(values) / len(values)
     spread = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    quantile = T_95[len(values) - 2] if len(values) - 2 < len(T_95) else Z_95
-    return quantile * math.sqrt(spread / len(values))
+    return t_95(len(values) - 1) * math.sqrt(spread / len(values))
 
 
 def rows_of(trials: Sequence[Trial]) -> list[Row]:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Z_95 = 1.959964
+from rna.quantiles import Z_95
 
 
 @dataclass(frozen=True)

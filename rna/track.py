@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rna import ledger
 from rna.settings import Settings
 
 
@@ -17,9 +18,13 @@ class Track:
     path: str | None
 
     def step(self, step: int, report: dict[str, float]) -> None:
-        """Log one training step under our own step metric, which survives a resumed run."""
+        """Log one training step, as W&B's own step too.
+
+        A resumed trial logs the steps that its checkpoint brings back: its offline run holds the whole curve, and an
+        online one, which has them, leaves them out.
+        """
         if self.run is not None:
-            self.run.log({"train/step": step, **report})
+            self.run.log({"train/step": step, **report}, step=step, commit=True)
 
     def summarise(self, metrics: dict[str, float]) -> None:
         """Final numbers, for a dashboard's columns."""
@@ -34,6 +39,18 @@ def tags(settings: Settings) -> list[str]:
     return [settings.method.name, settings.retain_loss, noise, layer, settings.model.name]
 
 
+def row(settings: Settings) -> str:
+    """What a dashboard groups by: the method with its retain loss, `npo+mse` or `rmu`."""
+    name, retain = settings.method.name, settings.retain_loss
+    return name if retain in ("representation", "none") else f"{name}+{retain}"
+
+
+def config_of(settings: Settings) -> dict[str, Any]:
+    """A run's configuration: the trial's settings, its row, and whether noise was on it."""
+    arm = "base" if settings.method.name == "none" else "plain" if settings.noise.name == "none" else "rna"
+    return asdict(settings) | {"row": row(settings), "arm": arm}
+
+
 @contextmanager
 def tracking(settings: Settings, *, run_id: str, job_type: str) -> Generator[Track]:
     """Open a run for the block; offline by default, and never a prompt for an account."""
@@ -42,16 +59,18 @@ def tracking(settings: Settings, *, run_id: str, job_type: str) -> Generator[Tra
         return
     import wandb
 
+    online = settings.wandb.mode == "online"
     run = wandb.init(
-        mode="online" if settings.wandb.mode == "online" else "offline",
+        mode="online" if online else "offline",
+        resume="allow" if online else None,  # else a resumed trial's first half would be thrown away
         project=settings.wandb.project,
         entity=settings.wandb.entity,
-        group=settings.wandb.group,
+        group=settings.wandb.group or ledger.sweep(),
         job_type=job_type,
         id=run_id,
         name=f"{'-'.join(tags(settings)[:3])}-s{settings.seed}",
         tags=tags(settings),
-        config=asdict(settings),
+        config=config_of(settings),
         dir=settings.output_dir,
         reinit="create_new",
         settings=wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True),

@@ -3,6 +3,7 @@
 import copy
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def settings(
         data=DataSettings("demo", {"bio": CorpusSettings("b.jsonl"), "cyber": CorpusSettings("c.jsonl")}),
         train=TrainSettings(steps=more.get("steps", 100), lr=3e-5),
         eval=EvalSettings(
-            name="demo",
+            name=more.get("eval", "demo"),
             keyword=more.get("keyword", "marsh fevers"),
             tasks={name: TaskSettings(f"rna_demo_{name}", role) for name, role in TASKS.items()},
         ),
@@ -166,11 +167,12 @@ def world(
     alphas: tuple[float, ...] = (0.5, 1.0, 2.0),
     nus: tuple[float, ...] = (0.014,),
     curve: int = 100,
+    pairs: Sequence[tuple[str, str]] = PAIRS,
 ) -> int:
-    """Every method over α, ν and seeds; RNA gains PO methods 10 points of perturbed accuracy. Counts trials."""
+    """Methods (every one) over α, ν and seeds; RNA gains PO methods 10 points of perturbed accuracy. Counts trials."""
     references(folder)
     count = 0
-    for method, retain in PAIRS:
+    for method, retain in pairs:
         for alpha in alphas:
             for seed in range(seeds):
                 for nu in (0.0, *nus):

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,7 +17,20 @@ import numpy as np
 import pytest
 
 from rna import config, ledger, results, run
-from rna.report import commands, compare, figures, intervals, page, records, tables
+from rna.report import (
+    commands,
+    compare,
+    drawing,
+    figures,
+    importance,
+    intervals,
+    lines,
+    page,
+    reading,
+    records,
+    sheet,
+    tables,
+)
 from rna.report.__main__ import main, report
 from rna.report.intervals import Estimate
 from rna.report.records import Filters, Score
@@ -142,11 +156,22 @@ def test_matched_forgetting_of_one_seed_is_over_questions():
     assert 6 < made.mean.low < 10 < made.mean.high < 14
 
 
+def test_curves_of_seeds_that_agree_do_not_make_certainty():
+    """Two seeds alike: the interval is over questions, and 1/√2 as wide as one seed's."""
+    pair = (curve((20, 60), (30, 60), (40, 60)), curve((20, 50), (30, 50), (40, 50)))
+    one, two = intervals.matched([pair]), intervals.matched([pair, pair])
+    assert one is not None
+    assert two is not None
+    assert (two.mean.value, two.mean.over, two.mean.n) == (10.0, "questions", 2)
+    width = [item.mean.high - item.mean.low for item in (one, two)]  # pyright: ignore
+    assert width[1] == pytest.approx(width[0] / math.sqrt(2))
+
+
 # Records
 
 
 def studies(folder: Path, **filters: Any) -> list[records.Study]:
-    return records.studies(records.select(records.load(str(folder)).trials, Filters(**filters)))
+    return records.studies(records.select(reading.load(str(folder)).trials, Filters(**filters)))
 
 
 def test_trials_are_read_with_arm_and_scores(tmp_path: Path):
@@ -177,7 +202,7 @@ def test_other_keywords_and_numerics_are_never_averaged_together(tmp_path: Path)
     assert all(key == study.trials[0].key for study in found if study.trials[0].seed == 0)
     assert len({study.name for study in found}) == 3
     chapters = [page.Chapter(study, "", [], [], []) for study in found]
-    assert any("3 groups" in line for line in page.notices(records.load(str(tmp_path)), chapters))
+    assert any("3 groups" in line for line in page.notices(reading.load(str(tmp_path)), chapters))
 
 
 def test_refusals_do_not_set_dpo_apart(tmp_path: Path):
@@ -200,7 +225,7 @@ def test_what_cannot_be_used_is_counted_and_said(tmp_path: Path):
     generated.write(tmp_path, rerun | {"key": f"{rerun['key']}.r2"})
     failed = generated.record(settings(seed=3)) | {"kind": "failure", "reason": "not finite", "message": "loss"}
     (where / f"{failed['key']}.failed1.json").write_text(json.dumps(failed))
-    loaded = records.load(str(tmp_path))
+    loaded = reading.load(str(tmp_path))
     assert len(loaded.trials) == 2
     assert loaded.unknown == {"flavour": 1, "colour": 1}
     assert sorted(line.split(":")[0] for line in loaded.unreadable) == ["bare.json", "broken.json", "list.json"]
@@ -218,7 +243,7 @@ def test_a_sweep_brings_its_plain_twins_and_references(tmp_path: Path):
     generated.trial(tmp_path, settings(seed=0, nu=0.03), scores(30, 60))
     ledger.save(tmp_path / "sweeps" / "mine", ledger.Trial(0, [], address={"key": mine}))
     keys = records.keys_of(str(tmp_path), "mine")
-    chosen = records.select(records.load(str(tmp_path)).trials, Filters(), keys)
+    chosen = records.select(reading.load(str(tmp_path)).trials, Filters(), keys)
     said = sorted((trial.arm, trial.seed, trial.nu) for trial in chosen)
     assert said == [("base", 0, 0.0), ("plain", 0, 0.0), ("retrained", 0, 0.0), ("rna", 0, 0.02)]
     with pytest.raises(ValueError, match=r"NAME=other: no such sweep .* allowed: mine"):
@@ -240,7 +265,7 @@ def test_a_sweep_brings_its_plain_twins_and_references(tmp_path: Path):
 def test_filters_keep_what_they_name(filters: dict[str, Any], left: int, tmp_path: Path):
     for made in (settings(), settings(nu=0.01), settings(nu=0.01, seed=1), settings("dpo", "kl")):
         generated.trial(tmp_path, made, scores(30, 60))
-    assert len(records.select(records.load(str(tmp_path)).trials, Filters(**filters))) == left
+    assert len(records.select(reading.load(str(tmp_path)).trials, Filters(**filters))) == left
 
 
 def test_perplexity_is_told_in_nats_where_less_is_better(tmp_path: Path):
@@ -364,6 +389,61 @@ def test_two_values_of_alpha_are_not_enough_and_the_command_is_said(tmp_path: Pa
     assert "NPO+MSE at ν = 0.02 (2, 2)" in " ".join(table.notes)
 
 
+def test_the_front_holds_what_nothing_betters_in_both(tmp_path: Path):
+    """Forget 20, 30, 30, 40, 50 with perturbed 50, 70, 60, 65, 80: the third and fourth are bettered by the second."""
+    points = [(20, 50), (30, 70), (30, 60), (40, 65), (50, 80)]
+    for place, (forget, perturbed) in enumerate(points):
+        generated.trial(tmp_path, settings(alpha=float(place + 1), nu=0.02 * (place == 1)), scores(forget, perturbed))
+    (study,) = studies(tmp_path)
+
+    def found(arm: str | None) -> list[tuple[float, float]]:
+        rows = [[row.estimate(study, name) for name in ("forget", "perturbed")] for row in compare.front(study, arm)]
+        return [(forget.value, perturbed.value) for forget, perturbed in rows]  # pyright: ignore
+
+    assert found(None) == [(20, 50), (30, 70), (50, 80)]
+    assert found("plain") == [(20, 50), (30, 60), (40, 65), (50, 80)]
+    assert found("rna") == [(30, 70)]
+    table = tables.pareto(study)
+    assert [row[table.columns.index("ν")] for row in table.rows] == [None, "0.02", None]
+
+
+# What moved the scores
+
+
+def test_importance_finds_the_settings_that_scores_were_made_of():
+    """y = 3a + b over a balanced square: a explains 9 parts of 10, b one, the seed none."""
+    cells = [(a, b, seed) for a in (0.0, 1.0) for b in ("x", "y") for seed in range(10)]
+    columns = {"a": [a for a, _, _ in cells], "b": [b for _, b, _ in cells], "seed": [float(s) for _, _, s in cells]}
+    found = importance.shares(columns, [3 * a + (b == "y") for a, b, _ in cells])
+    assert found == {
+        "a": pytest.approx(0.9, abs=0.04),
+        "b": pytest.approx(0.1, abs=0.04),
+        "seed": pytest.approx(0, abs=0.01),
+    }
+
+
+def test_importance_is_of_settings_that_vary_and_all_trials_have(tmp_path: Path):
+    for method, retain in (("npo", "mse"), ("rmu", "representation")):
+        for nu in (0.0, 0.02):
+            for seed in range(2):
+                generated.trial(tmp_path, settings(method, retain, nu=nu, seed=seed), scores(30, 60 + seed + 500 * nu))
+    (study,) = studies(tmp_path)
+    assert list(importance.varied(study.trials)) == ["method", "ν", "seed"]  # c is RMU's alone, α one value
+    table = importance.table(study)
+    assert table.rows[0][0] == "ν"
+    assert table.columns == ["setting", "values", "% of perturbed retain"]  # forget has one value: nothing to explain
+    assert sum(row[2] for row in table.rows) == pytest.approx(100)  # pyright: ignore
+
+
+def test_seven_trials_are_too_few_for_importance(tmp_path: Path):
+    for seed in range(7):
+        generated.trial(tmp_path, settings(nu=0.01 * (seed % 2), seed=seed), scores(30, 60 + seed))
+    (study,) = studies(tmp_path)
+    table = importance.table(study)
+    assert table.rows == []
+    assert table.command is not None
+
+
 # The paper's numbers
 
 
@@ -410,16 +490,55 @@ NASTY = r"a_b & 50% {x} \y $z #1 ~ ^ <b>bold</b> | ν"
 
 
 def test_latex_escapes_every_special_character():
-    made = tables.latex(tables.Table("t", NASTY, [NASTY], [[NASTY]]))
+    made = sheet.latex(sheet.Table("t", NASTY, [NASTY], [[NASTY]]))
     inside = made.split(r"\midrule")[1].split(r"\bottomrule")[0]
     bare = re.sub(r"\\[&%$#_{}]|\\text\w+\{\}|\$\\nu\$", "", inside.replace(r"\\", ""))
     assert not re.search(r"[&%$#_{}~^\\<>|]", bare), bare
     assert made.count(r"\begin{tabular}{l}") == 1
 
 
+PDFLATEX = shutil.which("pdflatex")
+LETTERS = "".join(map(chr, [*range(0x20, 0x7F), *range(0xA0, 0x180), *range(0x370, 0x400), *range(0x2010, 0x2030)]))
+STRANGE = [NASTY, "[x]", "*", "--- `` ''", "中文 模型", "naïve Łódź ÅŮ", "a\tb\nc", "😀"]
+STRANGE += [LETTERS[start : start + 20] for start in range(0, len(LETTERS), 20)]
+
+
+@pytest.mark.skipif(PDFLATEX is None, reason="needs pdflatex on the PATH (Debian: texlive-latex-extra)")
+def test_every_table_compiles_and_is_no_wider_than_the_line(everything: dict[str, sheet.Table], tmp_path: Path):
+    strange = sheet.Table("strange", NASTY, ["x", NASTY], [[one, one] for one in STRANGE], [NASTY, *STRANGE])
+    empty = sheet.Table("empty", "Empty", [], [])
+    made = [*everything.values(), strange, empty]
+    for table in made:
+        sheet.write(table, tmp_path)
+    parts = "\n".join(rf"\input{{{table.name}.tex}}\clearpage" for table in made)
+    text = rf"""\documentclass{{article}}
+\usepackage{{booktabs,graphicx}}
+\hbadness=10000
+\begin{{document}}
+{parts}
+\end{{document}}
+"""
+    (tmp_path / "all.tex").write_text(text, encoding="utf-8")
+    command = [str(PDFLATEX), "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    log = (tmp_path / "all.log").read_text(encoding="utf-8", errors="replace")
+    assert done.returncode == 0, log[-3000:]
+    assert f"({len(made)} pages" in log.replace("\n", "")
+    inside = log.replace(log[log.find("strange.tex") :], "")
+    assert not re.findall(r"Overfull \\hbox .*alignment", inside)
+    assert "Missing character" not in log
+
+
+def test_latex_leaves_out_the_settings_where_rows_can_be_told_without():
+    rows: list[list[Any]] = [["RMU", 1.0, "c = 6.5"], ["RSV", 2.0, "c = 10"]]
+    assert "6.5" not in sheet.latex(sheet.Table("t", "T", ["method", "gain", "settings"], rows))
+    rows[1][0] = "RMU"
+    assert "6.5" in sheet.latex(sheet.Table("t", "T", ["method", "gain", "settings"], rows))
+
+
 def test_csv_is_for_programs(tmp_path: Path):
     row = ["RMU", Estimate(1.25, -0.5, 3.0, 3), None, 2.0]
-    tables.write(tables.Table("t", "T", ["method", "gain", "loss", "x"], [row], signed=("gain",)), tmp_path)
+    sheet.write(sheet.Table("t", "T", ["method", "gain", "loss", "x"], [row], signed=("gain",)), tmp_path)
     with (tmp_path / "t.csv").open() as stream:
         (read,) = csv.DictReader(stream)
     assert read == {
@@ -427,11 +546,11 @@ def test_csv_is_for_programs(tmp_path: Path):
         "loss": "", "x": "2.0",
     }  # fmt: skip
     assert "| RMU | +1.2 [−0.5, +3.0] | – | 2.0 |" in (tmp_path / "t.md").read_text()
-    assert r"RMU & +1.2 [$-$0.5, +3.0] & -- & 2.0 \\" in (tmp_path / "t.tex").read_text()
+    assert r"RMU & +1.2 {\scriptsize [$-$0.5, +3.0]} & -- & 2.0 \\" in (tmp_path / "t.tex").read_text()
 
 
 def test_an_interval_over_questions_is_starred():
-    table = tables.Table("t", "T", ["x"], [])
+    table = sheet.Table("t", "T", ["x"], [])
     assert table.text(Estimate(1.0, 0.0, 2.0, 1, "questions"), "x") == "1.0 [0.0, 2.0]*"
 
 
@@ -459,7 +578,7 @@ def test_the_command_of_a_trial_gives_its_key(method: str, retain: str):
     made = config.check(run.compose([word.replace('Red & "blue"', "plague") for word in words], None))
     key = results.train_key(results.train_identity(made))
     record = generated.record(made)
-    trial = records._trial("k", record | {"curve": {}, "config": json.loads(json.dumps(record["config"]))}, [])
+    trial = reading._trial("k", record | {"curve": {}, "config": json.loads(json.dumps(record["config"]))}, [])
     again = config.check(run.compose(shlex.split(commands.reproduce([trial]))[3:], None))
     assert results.train_key(results.train_identity(again)) == key
     assert (again.eval.keyword, again.eval.limit, again.model.dtype) == ("plague", 9, "bfloat16")
@@ -486,10 +605,38 @@ def test_every_command_for_what_is_missing_composes(tmp_path: Path):
 
 
 @pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> dict[str, sheet.Table]:
+    """The tables of every method, two seeds, three α; nothing is drawn or written."""
+    folder = tmp_path_factory.mktemp("everything")
+    generated.world(folder, seeds=2, curve=1)
+    (study,) = studies(folder)
+    return {table.name: table for table in tables.every(study, [])}
+
+
+def test_the_summary_has_eighteen_rows_below_the_references(everything: dict[str, sheet.Table]):
+    table = everything["summary"]
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    said = [(row["method"], row[""]) for row in rows]
+    arms = [(method, arm) for method in records.PAPER_ORDER for arm in ("plain", "with RNA")]
+    assert said == [("base", ""), ("retrained", ""), *arms]
+    by_method: dict[Any, Any] = {row["method"]: row for row in rows if row[""] == "with RNA"}
+    assert {row["verdict"] for name, row in by_method.items() if "+" in name} <= {"helps", "no evidence"}
+    assert by_method["DPO+KL"]["Δ perturbed"].value == pytest.approx(10, abs=2)
+
+
+def test_matched_forgetting_finds_the_gain_that_was_put_in(everything: dict[str, sheet.Table]):
+    table = everything["matched_forgetting"]
+    rows: list[dict[str, Any]] = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    gain = {row["method"]: round(row["Δ perturbed retain"].value, -1) for row in rows}
+    assert gain == {name: 10.0 if "+" in name else 0.0 for name in records.PAPER_ORDER}
+
+
+@pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every method, two seeds, three α; and what feeds figures 2, 3, 8, 9 and 10."""
+    """The report of two methods, with what feeds figures 2, 3, 8, 9 and 10."""
     folder = tmp_path_factory.mktemp("world")
-    generated.world(folder, seeds=2, curve=60)
+    pairs = [("rmu", "representation"), ("npo", "mse")]
+    generated.world(folder, seeds=2, curve=60, pairs=pairs)
     for value in (2.0, 20.0):
         generated.trial(
             folder, settings("rmu", "representation", options={"coefficient": value}), scores(30, 60 - value)
@@ -512,24 +659,36 @@ def test_every_figure_and_table_is_written_in_every_format(world: Path):
         f"{name}.{suffix}" for name in DRAWN for suffix in ("pdf", "png", "svg")
     )
     names = {file.stem for file in (world / "tables").iterdir()}
-    assert {"summary", "equal_hyperparameters", "matched_forgetting", "rates", "costs", "table1", "table5"} <= names
+    assert {
+        "summary",
+        "equal_hyperparameters",
+        "matched_forgetting",
+        "rates",
+        "pareto",
+        "costs",
+        "table1",
+        "table5",
+    } <= names
     assert all(
         (world / "tables" / f"{name}.{suffix}").stat().st_size for name in names for suffix in ("csv", "md", "tex")
     )
     with (world / "tables" / "summary.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    assert len(rows) == 2 + 18
-    by_method = {row["method"]: row for row in rows if row[""] == "with RNA"}
-    assert {row["verdict"] for name, row in by_method.items() if "+" in name} <= {"helps", "no evidence"}
-    assert float(by_method["DPO+KL"]["Δ perturbed"]) == pytest.approx(10, abs=2)
+    assert len(rows) == 2 + 2 * 2 + 7  # a method that was not run has one row, which says so
+    assert [row["verdict"] for row in rows].count("not run") == 7
 
 
-def test_matched_forgetting_finds_the_gain_that_was_put_in(world: Path):
-    with (world / "tables" / "matched_forgetting.csv").open() as stream:
-        gain = {row["method"]: float(row["Δ perturbed retain"]) for row in csv.DictReader(stream)}
-    assert {name: round(value, -1) for name, value in gain.items()} == {
-        name: 10.0 if "+" in name else 0.0 for name in records.PAPER_ORDER
-    }
+def test_pictures_are_the_same_drawn_alone_and_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for nu in (0.0, 0.02):
+        generated.trial(tmp_path, settings(nu=nu), scores(30, 60))
+    (study,) = studies(tmp_path)
+    plans = [lambda: figures.pareto(study), figures.sensitivity, lambda: lines.curves(study, {}, "forget")]
+    made: list[Any] = []
+    for threads in (1, 2):
+        monkeypatch.setattr(drawing.threading, "active_count", lambda threads=threads: threads)
+        made.append(drawing.written(plans, tmp_path / str(threads)))
+    assert made[0] == made[1]
+    assert [bool(text) for _, text in made[0]] == [True, False, False]
 
 
 class Page(HTMLParser):
@@ -595,7 +754,10 @@ def test_the_command_line_answers_and_never_imports_torch(tmp_path: Path):
         [sys.executable, "-c", code, "--output-dir", str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "reports" / "all" / "index.html").is_file()
+    where = tmp_path / "reports" / "all"
+    shown = (where / "index.html").read_text(encoding="utf-8")
+    assert "<svg" in shown
+    assert sorted(file.name for file in (where / "figures").iterdir()) == ["pareto.pdf", "pareto.png", "pareto.svg"]
 
 
 @pytest.mark.parametrize(

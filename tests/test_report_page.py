@@ -113,6 +113,25 @@ def test_print_hides_the_controls_and_opens_the_table(opened: Any):
     assert opened.eval_on_selector("#trials", "(item) => getComputedStyle(item).overflow") == "visible"
 
 
+def test_print_leaves_out_the_commands_of_single_trials(opened: Any):
+    assert opened.locator("#trials td details").first.is_visible()
+    opened.emulate_media(media="print")
+    assert not opened.locator("#trials td details").first.is_visible()
+    assert opened.locator("details.missing pre").first.is_visible()
+    assert opened.locator("#reproduce ~ pre").first.is_visible()
+
+
+def test_filters_hold_while_sorting_and_sorting_works_by_keyboard(opened: Any):
+    opened.select_option("#arm", "plain")
+    header = opened.locator("#trials th:has-text('seed') button")
+    header.focus()
+    opened.keyboard.press("Enter")
+    assert column(opened, 4) == ["0", "0", "1", "1"]
+    opened.keyboard.press("Enter")
+    assert column(opened, 4) == ["1", "1", "0", "0"]
+    assert set(column(opened, 1)) == {"plain"}
+
+
 def test_a_page_saves_no_state_outside_itself(opened: Any, tmp_path: Path):
     opened.pdf(path=str(tmp_path / "print.pdf"))
     assert (tmp_path / "print.pdf").read_bytes().startswith(b"%PDF")

@@ -113,7 +113,7 @@ def test_the_offline_wandb_run_holds_the_numbers_of_the_record(finished: tuple[P
     assert (run["run_id"], run["job_type"]) == (trained["key"], "train")
     assert {"npo", "mse", "nu=0.014", "layer=2", "demo"} <= set(run["tags"])
     history = [line["history"]["item"] for line in lines if line["type"] == "history"]
-    assert [row["train/step"] for row in history] == [1, 2, 3, 4]
+    assert [row["train/step"] for row in history] == [row["_step"] for row in history] == [1, 2, 3, 4]
     for logged, row in zip(history, trained["curve"], strict=True):
         assert {key: logged[key] for key in row} == pytest.approx(row)
     summary = json.loads(inspect("--summary"))["summary"]

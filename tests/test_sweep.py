@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rna import ledger, sweep
+from rna import ledger, quantiles, sweep
 from rna.ledger import Trial
 
 SCORES = {  # ν -> perturbed accuracy by seed, on all questions, the select half, the report half; forget accuracy
@@ -89,9 +89,11 @@ def test_constraints_exclude_and_another_metric_sorts(tmp_path: Path):
 
 def test_margins_follow_student():
     assert sweep.margin([1.0]) is None
-    assert sweep.margin([0.0, 2.0]) == pytest.approx(12.706)  # s = √2, √2/√2 = 1
-    scipy = pytest.importorskip("scipy.stats")
-    assert [float(scipy.t.ppf(0.975, df)) for df in range(1, 31)] == pytest.approx(list(sweep.T_95), abs=5e-4)
+    assert sweep.margin([0.0, 2.0]) == pytest.approx(12.7062, abs=1e-4)  # s = √2, √2/√2 = 1
+    # A printed table's two-sided 95 % quantiles; 1.96 with as many degrees as you like.
+    printed = {1: 12.706, 2: 4.303, 3: 3.182, 9: 2.262, 30: 2.042, 60: 2.000, 120: 1.980, 10**6: 1.960}
+    assert {degrees: quantiles.t_95(degrees) for degrees in printed} == pytest.approx(printed, abs=5e-4)
+    assert quantiles.t_95(10**8) == pytest.approx(quantiles.Z_95, abs=1e-6)
 
 
 def test_status_tells_what_runs_what_failed_and_believes_the_records(tmp_path: Path):

@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from rna.report import compare, drawing, figures, page, records, tables
+from rna.report import compare, drawing, figures, page, reading, records, sheet, tables
 from rna.report.page import Chapter
-from rna.report.records import Filters, Loaded, Study
+from rna.report.reading import Loaded
+from rna.report.records import Filters, Study
 
 MAX_DRAWN = 3  # studies whose figures are drawn; the others have tables
+MANY = 2000  # records whose reading is worth a word on the way
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -52,13 +54,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def report(names: Sequence[str], filters: Filters, output_dir: str, command: str) -> Path:
-    """Write `OUTPUT_DIR/reports/NAME/` and return it.
+    """Write `OUTPUT_DIR/reports/NAME/` and return it. Raises ValueError as `written` does."""
+    return written(names, filters, output_dir, command)[0]
+
+
+def written(names: Sequence[str], filters: Filters, output_dir: str, command: str) -> tuple[Path, list[Chapter]]:
+    """Write `OUTPUT_DIR/reports/NAME/`; return it, and what stands in it by groups of records.
 
     Raises:
         ValueError: if there is no such sweep, or no record that passes the filters.
     """
     keys = set[str]().union(*(records.keys_of(output_dir, name) for name in names)) if names else None
-    loaded = records.load(output_dir)
+    loaded = reading.load(output_dir)
+    _tell(loaded, f"{loaded.files} records read")
     selected = records.select(loaded.trials, filters, keys)
     if keys is not None:
         loaded.failures = [item for item in loaded.failures if item.key in keys]
@@ -71,11 +79,20 @@ def report(names: Sequence[str], filters: Filters, output_dir: str, command: str
     for old in [folder / "figures", folder / "tables", *folder.glob("study*")]:
         shutil.rmtree(old, ignore_errors=True)  # of an earlier report, which may have had other figures
     found = records.studies(selected)
-    chapters = [_chapter(study, loaded, folder, number) for number, study in enumerate(found, 1)]
+    chapters: list[Chapter] = []
+    for number, study in enumerate(found, 1):
+        chapters.append(_chapter(study, loaded, folder, number))
+        _tell(loaded, f"{number} of {len(found)} studies written")
     text = page.render(name, loaded, selected, chapters, folder, command)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "index.html").write_text(text, encoding="utf-8")
-    return folder
+    return folder, chapters
+
+
+def _tell(loaded: Loaded, what: str) -> None:
+    """How far the report is, where there is enough to make a person wait."""
+    if loaded.files >= MANY:
+        print(what, file=sys.stderr, flush=True)
 
 
 def _name(names: Sequence[str], filters: Filters) -> str:
@@ -92,12 +109,8 @@ def _chapter(study: Study, loaded: Loaded, folder: Path, number: int) -> Chapter
     below = "" if number == 1 else f"study{number}/"
     made = tables.every(study, loaded.failures if number == 1 else [])
     for table in made:
-        tables.write(table, folder / below / "tables")
-    pictures = figures.every(study) if number <= MAX_DRAWN else []
-    drawn = [
-        (picture, drawing.save(picture, folder / below / "figures") if picture.drawing is not None else "")
-        for picture in pictures
-    ]
+        sheet.write(table, folder / below / "tables")
+    drawn = drawing.written(figures.plans(study), folder / below / "figures") if number <= MAX_DRAWN else []
     return Chapter(study, below, compare.verdicts(study), made, drawn)
 
 

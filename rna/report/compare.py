@@ -96,6 +96,26 @@ def difference(one: Trial, other: Trial, name: str, part: str) -> tuple[float, f
     return sum(value for value, _ in changes) / count, sum(error**2 for _, error in changes) ** 0.5 / count
 
 
+def front(study: Study, arm: str | None = None) -> list[Condition]:
+    """The conditions (of one arm: plain or rna) that none betters in both mean scores, forget and perturbed retain.
+
+    Those that forget most come first.
+    """
+    kept: list[Condition] = []
+    best = float("-inf")
+    known = [
+        (study.better * forget.value, -study.better * perturbed.value, place, row)
+        for place, row in enumerate(conditions(study))
+        if arm in (None, row.first.arm)
+        if (forget := row.estimate(study, "forget")) and (perturbed := row.estimate(study, "perturbed"))
+    ]
+    for _, cost, _, row in sorted(known, key=lambda item: item[:3]):
+        if -cost > best:
+            kept.append(row)
+            best = -cost
+    return kept
+
+
 @dataclass
 class Chosen:
     """The row of a method in the summary, and how its ν was chosen."""

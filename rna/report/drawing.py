@@ -1,9 +1,13 @@
 """How the report draws: one palette, RM as circles and PO as triangles, RNA as a blue ring, and panels and lines."""
 
 import math
+import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,8 @@ COLOURS = {
 RING = "#0072B2"  # RNA
 INK = "#22262e"  # text and axes; the page draws them in its own text colour
 FAINT = "#9aa0aa"
+PNG_DPI = 200
+MAX_WORKERS = 4  # each holds the trials, though most of them in memory that is shared
 CHANCE = 25.0  # per cent: four choices
 SHAPES = {"": "o", "KL": "^", "MSE": "v"}
 STYLE: dict[str, Any] = {
@@ -69,16 +75,54 @@ class Picture:
 
 
 def save(picture: Picture, folder: Path) -> str:
-    """NAME.svg, NAME.pdf and NAME.png; returns the SVG's text for the page. Time stamps are left out."""
+    """NAME.svg, NAME.pdf and NAME.png; returns the SVG's text for the page. Time stamps are left out.
+
+    Each file is drawn once, by its own canvas: `savefig` would draw each twice, the first time for a layout that is
+    there by then.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     folder.mkdir(parents=True, exist_ok=True)
-    where = folder / picture.name
+    where, figure = folder / picture.name, picture.drawing
     with styled():
-        picture.drawing.draw_without_rendering()
-        picture.drawing.set_layout_engine("none")  # it is laid out by now, and need not be for each file
-        picture.drawing.savefig(where.with_suffix(".svg"), metadata={"Date": None}, transparent=True)
-        picture.drawing.savefig(where.with_suffix(".pdf"), metadata={"CreationDate": None}, transparent=True)
-        picture.drawing.savefig(where.with_suffix(".png"), dpi=200, facecolor="white")
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        figure.set_dpi(PNG_DPI)
+        FigureCanvasAgg(figure).print_png(where.with_suffix(".png"))
+        for patch in (figure.patch, *(axes.patch for axes in figure.axes)):
+            patch.set_facecolor("none")  # in the other two the page shows through
+        figure.set_dpi(72)  # points, which SVG and PDF are measured in
+        FigureCanvasSVG(figure).print_svg(where.with_suffix(".svg"), metadata={"Date": None})
+        FigureCanvasPdf(figure).print_pdf(where.with_suffix(".pdf"), metadata={"CreationDate": None})
     return where.with_suffix(".svg").read_text(encoding="utf-8")
+
+
+Plan = Callable[[], Picture]
+_plans: Sequence[Plan] = ()  # of the children, which have it from their parent
+
+
+def written(plans: Sequence[Plan], folder: Path) -> list[tuple[Picture, str]]:
+    """Draw and save pictures on the cores there are; each with its SVG's text, empty where it is missing.
+
+    Children are forked, which is safe as long as this process has no other thread; else it draws alone.
+    """
+    global _plans
+    _plans = plans
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    if min(cores, len(plans)) < 2 or threading.active_count() > 1:
+        return [_written(place, folder) for place in range(len(plans))]
+    styled()  # loads matplotlib once, for all children
+    with ProcessPoolExecutor(min(cores, MAX_WORKERS), multiprocessing.get_context("fork")) as pool:
+        return list(pool.map(_written, range(len(plans)), [folder] * len(plans)))
+
+
+def _written(place: int, folder: Path) -> tuple[Picture, str]:
+    with styled():
+        picture = _plans[place]()
+    text = save(picture, folder) if picture.drawing is not None else ""
+    return replace(picture, drawing=None), text
 
 
 def styled() -> AbstractContextManager[None]:
@@ -109,8 +153,9 @@ def mark(axes: Any, points: Sequence[tuple[float, float]], method: str, *, rna: 
     filled: dict[str, Any] = {"color": colour(method), "markeredgecolor": "white", "markeredgewidth": 0.6}
     axes.plot(xs, ys, markersize=size, zorder=4, **common, **filled)
     if rna:
-        ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": RING, "markeredgewidth": 1.5}
-        axes.plot(xs, ys, markersize=size + 4, zorder=5, **common, **ring)
+        width = 0.2 * size  # a ring around many small marks must leave their colours to be seen
+        ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": RING, "markeredgewidth": width}
+        axes.plot(xs, ys, markersize=1.55 * size, zorder=5, **common, **ring)
 
 
 def handles_of(methods: Sequence[str], references: Sequence[str] = (), line: bool = False) -> list[Any]:
@@ -283,7 +328,8 @@ def over(
                     shown += [method] if method not in shown else []
         axes.set_xlabel(x_label)
         axes.set_ylabel(label(study, name))
-        axes.locator_params(axis="x", nbins=5)
+        axes.locator_params(axis="x", nbins=4)
+        axes.xaxis.set_major_formatter("{x:g}")
         if drawn:
             fit(axes, study, drawn)
         else:

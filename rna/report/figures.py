@@ -1,33 +1,38 @@
 """Every figure of a report, drawn from the records or shown as missing with what would compute it."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from rna.report import commands, compare, drawing
+from rna.report import commands, compare, drawing, lines
 from rna.report.compare import Chosen, Condition
-from rna.report.drawing import Picture, Series
+from rna.report.drawing import Picture, Plan, Series
 from rna.report.records import Study, Trial
 
 
 def every(study: Study) -> list[Picture]:
     """All figures of a study, drawn or missing, in the order a reader wants them."""
+    with drawing.styled():
+        return [plan() for plan in plans(study)]
+
+
+def plans(study: Study) -> list[Plan]:
+    """The figures of a study, each ready to be drawn."""
     found = compare.comparisons(study)
     picks = {method: compare.chosen(study, method, found) for method in study.methods}
-    with drawing.styled():
-        return [
-            robustness(study, picks),
-            trade_offs(study),
-            pareto(study),
-            coefficients(study),
-            noise_scale(study),
-            ngrams(study, picks),
-            sensitivity(),
-            per_layer(study),
-            regions(study),
-            all_layers(study),
-            *(curves(study, picks, name) for name in ("forget", "retain")),
-        ]
+    return [
+        lambda: robustness(study, picks),
+        lambda: trade_offs(study),
+        lambda: pareto(study),
+        lambda: lines.coefficients(study),
+        lambda: lines.noise_scale(study),
+        lambda: ngrams(study, picks),
+        sensitivity,
+        lambda: lines.per_layer(study),
+        lambda: lines.regions(study),
+        lambda: lines.all_layers(study),
+        lambda: lines.curves(study, picks, "forget"),
+        lambda: lines.curves(study, picks, "retain"),
+    ]
 
 
 # Figure 1
@@ -134,12 +139,13 @@ def trade_offs(study: Study) -> Picture:
             axes.plot([at[0] for at, _ in points], [at[1] for at, _ in points], zorder=2, **style)
             drawing.mark(axes, [at for at, _ in points], method, rna=rna, size=6.0)
             for at, label in points:
-                axes.annotate(f"α {label}", at, (0, 7), textcoords="offset points", fontsize=6.5, ha="center")
+                place = {"xytext": (-4, 7), "ha": "right"} if rna else {"xytext": (4, -11), "ha": "left"}
+                axes.annotate(f"α {label}", at, textcoords="offset points", fontsize=6.5, **place)
         result = item.results.get("perturbed")
         if result is not None:
             axes.axvspan(result.low, result.high, color=drawing.FAINT, alpha=0.13, linewidth=0)
             said.append(f"{method}: {compare.said(result.mean, study)}")
-        axes.margins(0.12, 0.18)
+        axes.margins(0.2, 0.2)
         axes.set_title(f"{method}, ν = {item.nu:g}")
         drawing.chance(axes, study, vertical=True)
     drawing.share_labels(panels, drawing.label(study, "forget"), drawing.label(study, "perturbed"))
@@ -163,11 +169,11 @@ def pareto(study: Study) -> Picture:
     figure = drawing.canvas(6.4, 4.6)
     axes = figure.subplots()
     sign = study.better
-    for rna, style in (
-        (False, {"color": drawing.FAINT, "linestyle": "--"}),
-        (True, {"color": drawing.RING, "linestyle": "-"}),
+    for arm, style in (
+        ("plain", {"color": drawing.FAINT, "linestyle": "--"}),
+        ("rna", {"color": drawing.RING, "linestyle": "-"}),
     ):
-        front = _front([at for row, at in rows if (row.first.arm == "rna") == rna], sign)
+        front = [at for row in compare.front(study, arm) if (at := drawing.point(study, row, "forget", "perturbed"))]
         axes.plot([x for x, _ in front], [y for _, y in front], linewidth=1.2, zorder=2, **style)
     size = 7.0 if len(rows) < 60 else 4.5
     for method in study.methods:
@@ -197,93 +203,6 @@ def pareto(study: Study) -> Picture:
         "that no plain setting reached at that forgetting."
     )
     return Picture("pareto", title, caption, figure)
-
-
-def _front(points: Sequence[tuple[float, float]], sign: int) -> list[tuple[float, float]]:
-    """The points that none betters in both: lower forget and higher retain (`sign` −1: the reverse)."""
-    kept: list[tuple[float, float]] = []
-    best = -math.inf
-    for x, y in sorted(points, key=lambda point: (sign * point[0], -sign * point[1])):
-        if sign * y > best:
-            kept.append((x, y))
-            best = sign * y
-    return kept
-
-
-# Lines over a setting
-
-
-def coefficients(study: Study) -> Picture:
-    """Figure 2: the steering coefficient c and the scaling factor β against perturbed accuracy."""
-    title = "Figure 2 · Stronger steering, less robust?"
-    plans: dict[str, list[tuple[Series, bool]]] = {}
-    for method, option in (("RMU", "coefficient"), ("RSV", "coefficient"), ("Adaptive RMU", "beta")):
-        for arm in ("plain", "rna"):
-            mine = [trial for trial in study.trials if trial.method == method and trial.arm == arm]
-            found = drawing.series_over(
-                mine,
-                lambda trial: trial.without("seed", "method"),
-                lambda trial, option=option: trial.config["method"].get(option),
-            )
-            if found and len(found[0]) > 1:
-                plans.setdefault(method, []).append((found[0], arm == "rna"))
-    if not plans:
-        command = commands.sweep(study, "method=rmu", "method.coefficient=2,4,6.5,10,20,40,80", "seed=0,1,2")
-        also = commands.sweep(study, "method=adaptive_rmu", "method.beta=1,2,3,5,8,12", "seed=0,1,2")
-        why = "No RM method was run with several values of c or β."
-        return Picture("figure2", title, why, None, f"{command}\n{also}")
-    figure, panels = drawing.panels_for(list(plans), height=2.6)
-    for method, axes in panels.items():
-        for series, rna in plans[method]:
-            drawing.line(axes, study, series, "perturbed", method, rna)
-        drawing.fit(axes, study, [(series, "perturbed") for series, _ in plans[method]])
-        axes.set_xlabel("scaling factor β" if method == "Adaptive RMU" else "coefficient c")
-        axes.set_title(method)
-    next(iter(panels.values())).set_ylabel(drawing.label(study, "perturbed"))
-    drawing.legend(figure, drawing.handles_of(list(plans), line=True))
-    caption = (
-        "The paper finds that accuracy falls as c or β grows (Theorem 4.2): look for lines that fall to the right."
-    )
-    return Picture("figure2", title, caption, figure)
-
-
-def _at_unlearn_layer(trial: Trial) -> bool:
-    return trial.config["noise"]["layers"] == [trial.config["layer"]["unlearn"]]
-
-
-def _with_plain(study: Study, series: Series) -> Series:
-    """The series of noise scales with its plain twin as ν = 0."""
-    like = series[0][1].first.without("seed", "noise")
-    twins = [trial for trial in study.trials if trial.arm == "plain" and trial.without("seed", "noise") == like]
-    return [(0.0, Condition(twins)), *series] if twins else series
-
-
-def _scales(study: Study, method: str, where: Callable[[Trial], bool]) -> list[tuple[Series, bool]]:
-    mine = [trial for trial in study.trials if trial.method == method and trial.arm == "rna" and where(trial)]
-    found = drawing.series_over(
-        mine,
-        lambda trial: (trial.without("seed", "noise"), trial.config["noise"]["layers"], trial.config["noise"]["scale"]),
-        lambda trial: trial.nu,
-    )
-    return [(_with_plain(study, found[0]), True)] if found and len(found[0]) > 1 else []
-
-
-def noise_scale(study: Study) -> Picture:
-    """Figure 3: ν against perturbed retain and forget accuracy."""
-    title = "Figure 3 · How much noise"
-    methods = [method for method in study.methods if _scales(study, method, _at_unlearn_layer)]
-    if not methods:
-        command = commands.sweep(study, "method=npo", "retain=mse,kl", "noise.nu=0.01,0.014,0.02,0.04", "seed=0,1,2")
-        return Picture("figure3", title, "No method was run with several noise scales.", None, command)
-    names = ["perturbed", "forget", "retain"]
-    figure = drawing.over(
-        study, methods, lambda method: _scales(study, method, _at_unlearn_layer), names, "noise scale ν"
-    )
-    caption = (
-        "ν = 0 is the plain method. A useful ν lifts the left panel while the middle one stays low; where both rise "
-        "together, the noise only weakened the unlearning. Bars: 95 % intervals, over seeds where there are several."
-    )
-    return Picture("figure3", title, caption, figure)
 
 
 # Figures 4 and 7
@@ -323,146 +242,3 @@ def sensitivity() -> Picture:
     title = "Figure 7 · Noise sensitivity by layer"
     why = "The records hold no noise sensitivities; they are measured on the models themselves."
     return Picture("figure7", title, why, None, "python -m rna.analyze noise_sensitivity")
-
-
-# Figures 8 to 10
-
-
-def _depth(study: Study) -> int:
-    known = study.config["model"].get("num_layers")
-    return int(known) if known else 0
-
-
-def _everywhere(study: Study, trial: Trial) -> bool:
-    layers, depth = trial.config["noise"]["layers"], _depth(study)
-    return layers == list(range(depth or max(len(layers), 4)))
-
-
-def _by_layers(
-    study: Study, method: str, where: Callable[[list[int]], bool], x: Callable[[list[int]], float]
-) -> Series:
-    mine = [
-        trial
-        for trial in study.trials
-        if trial.method == method and trial.arm == "rna" and where(trial.config["noise"]["layers"])
-    ]
-    found = drawing.series_over(
-        mine,
-        lambda trial: (trial.without("seed", "noise"), trial.nu, trial.config["noise"]["scale"]),
-        lambda trial: x(trial.config["noise"]["layers"]),
-    )
-    return found[0] if found and len(found[0]) > 1 else []
-
-
-NAMES = ["retain", "perturbed", "forget"]
-
-
-def per_layer(study: Study) -> Picture:
-    """Figure 8: noise at one layer after the other."""
-    title = "Figure 8 · Noise at each single layer"
-    by_method = {
-        method: series
-        for method in study.methods
-        if (series := _by_layers(study, method, lambda layers: len(layers) == 1, lambda layers: float(layers[0])))
-    }
-    if not by_method:
-        layers = ",".join(map(str, range(_depth(study) or 32)))
-        command = commands.sweep(
-            study, "method=npo", "retain=mse", "noise.nu=0.01", f"noise.layers={layers}", "seed=0,1,2"
-        )
-        return Picture("figure8", title, "No method was run with noise at several single layers.", None, command)
-    figure = drawing.over(study, list(by_method), lambda method: [(by_method[method], True)], NAMES, "noised layer")
-    nu = next(iter(by_method.values()))[0][1].first.nu
-    caption = (
-        f"Noise of ν = {nu:g} at one layer at a time. The paper sees gains at most layers and no trend: look for one."
-    )
-    return Picture("figure8", title, caption, figure)
-
-
-def regions(study: Study) -> Picture:
-    """Figure 9: noise at early, middle and late layers."""
-    title = "Figure 9 · Noise by region"
-    by_method: dict[str, Series] = {}
-    labels: dict[float, str] = {}
-    for method in study.methods:
-        series = _by_layers(
-            study,
-            method,
-            lambda layers: len(layers) > 1 and layers != list(range(_depth(study))),
-            lambda layers: sum(layers) / len(layers),
-        )
-        if series:
-            by_method[method] = series
-            labels |= {x: ", ".join(map(str, row.first.config["noise"]["layers"])) for x, row in series}
-    if not by_method:
-        depth = _depth(study) or 32
-        places = [[5, 6, 7], [14, 15, 16], [28, 29, 30]] if depth >= 31 else [[0, 1], [1, 2], [depth - 2, depth - 1]]
-        grid = ",".join(str(place).replace(" ", "") for place in places)
-        command = commands.sweep(
-            study, "method=npo", "retain=mse", "noise.nu=0.01", f"noise.layers={grid}", "seed=0,1,2"
-        )
-        return Picture("figure9", title, "No method was run with noise in several regions.", None, command)
-    figure = drawing.over(study, list(by_method), lambda method: [(by_method[method], True)], NAMES, "noised layers")
-    for axes in figure.axes:
-        axes.set_xticks(list(labels), list(labels.values()))
-    caption = "Early, middle and late layers at one ν: compare the three places within each line."
-    return Picture("figure9", title, caption, figure)
-
-
-def all_layers(study: Study) -> Picture:
-    """Figure 10: noise at all layers, over ν."""
-    title = "Figure 10 · Noise at all layers"
-
-    def plan(method: str) -> list[tuple[Series, bool]]:
-        return _scales(study, method, lambda trial: _everywhere(study, trial))
-
-    methods = [method for method in study.methods if plan(method)]
-    if not methods:
-        grid = "noise.nu=0.001,0.002,0.004,0.006,0.008,0.01"
-        command = commands.sweep(study, "method=npo", "retain=mse", grid, "noise.layers=all", "seed=0,1,2")
-        return Picture("figure10", title, "No method was run with several noise scales at all layers.", None, command)
-    figure = drawing.over(study, methods, plan, NAMES, "noise scale ν, at all layers")
-    caption = "The paper sees the best robustness at a small ν and a sharp fall beyond it: look for a peak at the left."
-    return Picture("figure10", title, caption, figure)
-
-
-# Training curves
-
-
-def curves(study: Study, picks: dict[str, Chosen | None], name: str) -> Picture:
-    """A loss over the steps, mean and range over seeds, with and without RNA."""
-    title = f"Training · {name.capitalize()} loss"
-    rows: dict[str, list[tuple[list[Trial], bool]]] = {}
-    for method in study.methods:
-        pick = picks.get(method)
-        arms = [(pick.comparison.plain.trials, False), (pick.comparison.rna.trials, True)] if pick else []
-        known = [([trial for trial in trials if trial.curve.get(f"train/{name}_loss")], rna) for trials, rna in arms]
-        if any(trials for trials, _ in known):
-            rows[method] = known
-    if not rows:
-        command = commands.sweep(study, "method=npo", "retain=mse", "seed=0,1,2")
-        return Picture(f"training_{name}", title, "No record has a training curve.", None, command)
-    figure, panels = drawing.panels_for(list(rows), height=1.8)
-    for method, axes in panels.items():
-        for trials, rna in rows[method]:
-            lines = [trial.curve[f"train/{name}_loss"] for trial in trials]
-            short = min((len(line) for line in lines), default=0)
-            if short == 0:
-                continue
-            steps = [x for x, _ in lines[0][:short]]
-            values = [[line[place][1] for line in lines] for place in range(short)]
-            paint = drawing.RING if rna else drawing.colour(method)
-            means = [sum(value) / len(value) for value in values]
-            axes.plot(steps, means, color=paint, linestyle="-" if rna else "--", zorder=2 if rna else 3)
-            axes.fill_between(steps, [min(value) for value in values], [max(value) for value in values],
-                              color=paint, alpha=0.15, linewidth=0)  # fmt: skip
-        axes.set_title(method)
-    drawing.share_labels(panels, "step", f"{name} loss")
-    from matplotlib.lines import Line2D
-
-    handles = [Line2D([], [], color=drawing.FAINT, linestyle="--", label="plain (the method's colour)")]
-    handles.append(Line2D([], [], color=drawing.RING, label="with RNA"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
-    what = "A forget loss that stops moving" if name == "forget" else "A retain loss that keeps rising"
-    caption = f"Means of neighbouring steps; bands: the range over seeds. {what} is the first thing to look for."
-    return Picture(f"training_{name}", title, caption, figure)

@@ -7,10 +7,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from rna.quantiles import LEVEL, Z_95, t_95
 from rna.report.records import Score
 
-LEVEL = 0.95
-Z_95 = 1.959964
 DRAWS = 2000
 
 
@@ -32,20 +31,13 @@ class Estimate:
         return 1 if self.low > 0 else -1
 
 
-def t_quantile(degrees: int) -> float:
-    """The two-sided 95 % quantile of Student's t."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(degrees, 0.5 + LEVEL / 2))
-
-
 def over_seeds(values: Sequence[float]) -> Estimate:
     """Mean with a t-interval over seeds; without one for a single seed."""
     count, mean = len(values), sum(values) / len(values)
     if count < 2:
         return Estimate(mean, n=count)
     spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1))
-    margin = t_quantile(count - 1) * spread / math.sqrt(count)
+    margin = t_95(count - 1) * spread / math.sqrt(count)
     return Estimate(mean, mean - margin, mean + margin, count)
 
 
@@ -109,10 +101,15 @@ def paired(changes: Sequence[tuple[float, float]]) -> Estimate:
     """
     values = [value for value, _ in changes]
     made = over_seeds(values)
-    if len(values) > 1 and made.low != made.high:
+    if _spread(made):
         return made
     stderr = math.sqrt(sum(error**2 for _, error in changes)) / len(changes)
     return over_questions(made.value, stderr, len(changes))
+
+
+def _spread(made: Estimate) -> bool:
+    """Whether there are seeds that differ, and so an interval over them."""
+    return made.low is not None and made.high is not None and made.high - made.low > 1e-9
 
 
 def word(change: Estimate, better: int) -> str:
@@ -181,23 +178,27 @@ class Matched:
 def matched(pairs: Sequence[tuple[Curve, Curve]]) -> Matched | None:
     """Over (RNA, plain) curves, one pair for each seed; seeds whose curves do not overlap are left out.
 
-    With one seed the interval is over questions, from a parametric bootstrap with independent normal errors.
+    With one seed, or seeds that agree, the interval is over questions, from a parametric bootstrap with independent
+    normal errors, which is cautious, as plain and RNA share their questions; of n seeds, the first's divided by √n.
     """
     found = [(one, item) for one in pairs if (item := gap(*one)) is not None]
     if not found:
         return None
     low, high = min(item.low for _, item in found), max(item.high for _, item in found)
-    if len(found) > 1:
-        means = over_seeds([item.mean for _, item in found])
-        return Matched(means, over_seeds([item.area for _, item in found]), low, high)
-    (curves, item) = found[0]
-    drawn = _bootstrap(*curves)
-    if len(drawn) < DRAWS / 2:
-        return Matched(Estimate(item.mean), Estimate(item.area), low, high)
-    bounds = [np.quantile([getattr(one, name) for one in drawn], [0.025, 0.975]) for name in ("mean", "area")]
-    mean = Estimate(item.mean, float(bounds[0][0]), float(bounds[0][1]), 1, "questions")
-    area = Estimate(item.area, float(bounds[1][0]), float(bounds[1][1]), 1, "questions")
+    mean, area = over_seeds([item.mean for _, item in found]), over_seeds([item.area for _, item in found])
+    if not _spread(mean):
+        (curves, first), *_ = found
+        drawn = _bootstrap(*curves)
+        if len(drawn) >= DRAWS / 2:
+            mean = _over_draws(mean, first.mean, [item.mean for item in drawn])
+            area = _over_draws(area, first.area, [item.area for item in drawn])
     return Matched(mean, area, low, high)
+
+
+def _over_draws(made: Estimate, first: float, drawn: list[float]) -> Estimate:
+    """The estimate with the interval of its first seed's draws, narrower by the root of the number of seeds."""
+    low, high = (np.quantile(drawn, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2]) - first) / math.sqrt(made.n)
+    return replace(made, low=made.value + float(low), high=made.value + float(high), over="questions")
 
 
 def _bootstrap(with_rna: Curve, plain: Curve) -> list[Gap]:

@@ -12,8 +12,10 @@ from typing import Any
 from rna.report import commands, compare, records, tables
 from rna.report.compare import Verdict
 from rna.report.drawing import INK, Picture
-from rna.report.records import Loaded, Study, Trial
-from rna.report.tables import ROLES, Table
+from rna.report.reading import Loaded
+from rna.report.records import Study, Trial
+from rna.report.sheet import Table
+from rna.report.tables import ROLES
 
 ARMS = {"base": "base", "retrained": "retrained", "plain": "plain", "rna": "with RNA"}
 WORDS = {"helps": "good", "hurts": "bad", "unclear": "unsure"}  # word -> class of its badge

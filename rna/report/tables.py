@@ -1,10 +1,8 @@
-"""Every table of a report, as CSV for programs, Markdown for READMEs and LaTeX (booktabs) for papers."""
+"""Every table of a report."""
 
-import csv
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,9 +10,9 @@ from typing import Any
 from rna.report import commands, compare
 from rna.report.compare import Chosen, Comparison, Condition, TradeOff
 from rna.report.intervals import Estimate, over_seeds
-from rna.report.records import PAPER_ORDER, Failure, Score, Study
-
-Cell = str | float | int | Estimate | None
+from rna.report.reading import Failure
+from rna.report.records import PAPER_ORDER, Score, Study
+from rna.report.sheet import Cell, Table
 
 ROLES = {
     "forget": "forget",
@@ -24,152 +22,6 @@ ROLES = {
     "related": "forget-related",
     "forget_perturbed": "perturbed forget",
 }
-LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "α": r"$\alpha$",
-    "β": r"$\beta$",
-    "γ": r"$\gamma$",
-    "ν": r"$\nu$",
-    "Δ": r"$\Delta$",
-    "↓": r"$\downarrow$",
-    "↑": r"$\uparrow$",
-    "±": r"$\pm$",
-    "−": "$-$",
-    "×": r"$\times$",
-    "–": "--",
-    "“": "``",
-    "”": "''",
-    "…": r"\ldots{}",
-}
-
-
-@dataclass
-class Table:
-    """Columns and cells; a cell that is None is missing. `digits` of its numbers."""
-
-    name: str
-    title: str
-    columns: list[str]
-    rows: list[list[Cell]]
-    notes: list[str] = field(default_factory=list)
-    digits: int = 1
-    signed: tuple[str, ...] = ()  # columns that are differences
-    command: str | None = None  # for a table without rows: what would fill it
-
-    def text(self, cell: Cell, column: str) -> str:
-        """A cell for a reader: `52.1 [48.0, 56.2]`, `–` where there is nothing."""
-        sign = "+" if column in self.signed else ""
-        if isinstance(cell, Estimate):
-            made = f"{cell.value:{sign}.{self.digits}f}"
-            if cell.low is not None and cell.high is not None:
-                made += f" [{cell.low:{sign}.{self.digits}f}, {cell.high:{sign}.{self.digits}f}]"
-                made += "*" if cell.over == "questions" else ""
-            return made.replace("-", "−")
-        if isinstance(cell, float):
-            return "–" if math.isnan(cell) else f"{cell:{sign}.{self.digits}f}".replace("-", "−")
-        return "–" if cell is None else str(cell)
-
-    def texts(self) -> list[list[str]]:
-        return [[self.text(cell, column) for cell, column in zip(row, self.columns, strict=True)] for row in self.rows]
-
-
-# Writing
-
-
-def write(table: Table, folder: Path) -> None:
-    """NAME.csv, NAME.md and NAME.tex."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{table.name}.csv").open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream).writerows(_plain(table))
-    (folder / f"{table.name}.md").write_text(markdown(table), encoding="utf-8")
-    (folder / f"{table.name}.tex").write_text(latex(table), encoding="utf-8")
-
-
-def _plain(table: Table) -> list[list[Any]]:
-    """Header and rows for a program: an interval takes four columns, a missing number is empty."""
-    spread = [any(isinstance(row[place], Estimate) for row in table.rows) for place in range(len(table.columns))]
-    parts = ("", " low", " high", " interval over")
-    rows: list[list[Any]] = [
-        [
-            column + part
-            for column, wide in zip(table.columns, spread, strict=True)
-            for part in (parts if wide else ("",))
-        ]
-    ]
-    for row in table.rows:
-        cells: list[Any] = []
-        for cell, wide in zip(row, spread, strict=True):
-            if isinstance(cell, Estimate):
-                cells += [cell.value, cell.low, cell.high, cell.over if cell.low is not None else None]
-            else:
-                cells += [cell, None, None, None] if wide else [cell]
-        rows.append(cells)
-    return rows
-
-
-def markdown(table: Table) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-
-    lines = [f"**{table.title}**", ""]
-    if table.rows:
-        ruler = "|" + "|".join("---" for _ in table.columns) + "|"
-        lines += [line(table.columns), ruler, *(line(row) for row in table.texts())]
-    elif table.command:
-        lines.append(f"Missing. What would compute it: `{table.command}`")
-    else:
-        lines.append("Missing.")
-    return "\n".join([*lines, "", *(f"- {note}" for note in table.notes)]).rstrip() + "\n"
-
-
-def latex(table: Table) -> str:
-    r"""A `table` environment for \usepackage{booktabs}; compiles with every character escaped."""
-    head = " & ".join(escaped(column) for column in table.columns) + r" \\"
-    body = [" & ".join(escaped(cell) for cell in row) + r" \\" for row in table.texts()]
-    if not table.rows:
-        body = [rf"\multicolumn{{{max(len(table.columns), 1)}}}{{l}}{{missing}} \\"]
-    caption = " ".join([table.title + ".", *table.notes])
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{escaped(caption)}}}",
-        rf"\label{{tab:{table.name}}}",
-        rf"\begin{{tabular}}{{{_alignment(table)}}}",
-        r"\toprule",
-        head,
-        r"\midrule",
-        *body,
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _alignment(table: Table) -> str:
-    numeric = [
-        any(isinstance(row[place], int | float | Estimate) for row in table.rows) for place in range(len(table.columns))
-    ]
-    return "".join("r" if right else "l" for right in numeric)
-
-
-def escaped(text: str) -> str:
-    """Text as LaTeX shows it."""
-    return "".join(LATEX.get(letter, letter) for letter in text.replace("\n", " "))
-
-
 # The paper's numbers
 
 
@@ -188,7 +40,7 @@ def every(study: Study, failures: Sequence[Failure]) -> list[Table]:
     picks = {method: compare.chosen(study, method, found) for method in study.methods}
     made = [summary(study, picks), differences(study, found), matched(study, curves), rates(study, found)]
     made += [selected_nu(study, found), *(ngram(study, picks, n) for n in paper()["accuracy"])]
-    made += [all_conditions(study), costs(study)]
+    made += [pareto(study), all_conditions(study), costs(study)]
     return [*made, failed(failures)] if failures else made
 
 
@@ -226,7 +78,7 @@ def summary(study: Study, picks: dict[str, Chosen | None]) -> Table:
         if reference is not None:
             cells = [Condition([reference]).estimate(study, name) for name in names]
             rows.append([arm, "", None, None, None, "", *cells, ""])
-    notes = _said_of(study)
+    notes, how = _said_of(study), dict[str, list[str]]()
     for method in [*PAPER_ORDER, *(method for method in study.methods if method not in PAPER_ORDER)]:
         pick = picks.get(method)
         if pick is None:
@@ -242,7 +94,8 @@ def summary(study: Study, picks: dict[str, Chosen | None]) -> Table:
         rows.append(
             _row(study, item.rna, names, change, compare.intervals.word(change, study.better) if change else "")
         )
-        notes += [f"{method}: ν is the {pick.how}."] if pick.how != "the only ν" else []
+        how.setdefault(pick.how, []).append(method)
+    notes += [f"{', '.join(methods)}: ν is the {said}." for said, methods in how.items() if said != "the only ν"]
     notes.append("Δ perturbed: RNA − plain on the same seeds, at equal hyperparameters.")
     return Table(
         "summary", "Every method, with and without RNA", columns, rows, notes, _digits(study), ("Δ perturbed",)
@@ -365,10 +218,17 @@ def rates(study: Study, found: Sequence[Comparison]) -> Table:
 
 def _beside(study: Study, where: str) -> str:
     config, published = study.config, paper()
+    same = config["model"]["name"] == published["model_option"]
+    why = (
+        "the same model; the paper tells neither seeds nor intervals, so a difference within the measured interval is "
+        "none"
+        if same
+        else "between different models it is no error of either"
+    )
     return (
         f"Measured: model {config['model']['name']}, eval {config['eval']['name']}. "
         f"Paper: model {published['model']}, eval {published['eval']} ({published['source']}, {where}). "
-        "The difference is measured − paper; between different models it is no error of either."
+        f"The difference is measured − paper: {why}."
     )
 
 
@@ -448,6 +308,17 @@ def ngram(study: Study, picks: dict[str, Chosen | None], n: str) -> Table:
     title = f"Beside the paper’s Table {published['table']} · {published['title']}"
     command = f"python -m rna.analyze harmful_ngrams --n {n}"
     return Table(f"table{published['table']}", title, columns, rows, notes, 1, signed, command)
+
+
+def pareto(study: Study) -> Table:
+    """The settings that no other betters in both forgetting and perturbed retain, those that forget most first."""
+    names = [name for name in ROLES if study.has(name)]
+    columns = ["method", "", "ν", "seeds", *(ROLES[name] + _arrow(study, name) for name in names), "settings"]
+    rows = [[*row[:4], *row[6:]] for item in compare.front(study) if (row := _row(study, item, names))]
+    notes = ["By means over seeds: a setting beside the front may belong on it, as their intervals overlap."]
+    title = "The Pareto front of forgetting against robustness"
+    command = commands.sweep(study, "method=rmu,npo", "seed=0,1,2")
+    return Table("pareto", title, columns, rows, _said_of(study) + notes, _digits(study), command=command)
 
 
 def all_conditions(study: Study) -> Table:

@@ -1,0 +1,173 @@
+"""A folder of records as trials, and what could not be used of it."""
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rna.report.records import Evaluation, Score, Trial
+from rna.results import Record
+
+TITLES = {
+    "rmu": "RMU",
+    "adaptive_rmu": "Adaptive RMU",
+    "rsv": "RSV",
+    "npo": "NPO",
+    "dpo": "DPO",
+    "simnpo": "SimNPO",
+}
+KNOWN_FIELDS = frozenset(
+    "kind key label config identity rna numerics commit python packages host created seconds peak_memory_bytes "
+    "curve wandb delta truncated_documents train_key task task_identity metrics reason step message".split()
+)
+CURVE_POINTS = 50  # a training curve is kept as so many means
+
+
+@dataclass
+class Failure:
+    """A trial that stopped."""
+
+    key: str
+    name: str
+    reason: str
+    message: str
+    method: str
+    seed: int
+
+
+@dataclass
+class Loaded:
+    """All that a folder of records holds, and what could not be used."""
+
+    trials: list[Trial] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    files: int = 0
+    unknown: Counter[str] = field(default_factory=Counter)  # fields that this version does not know
+    unreadable: list[str] = field(default_factory=list)
+    reruns: int = 0  # of keys that have a first record; the first counts
+
+
+def load(output_dir: str, prefixes: set[str] | None = None) -> Loaded:
+    """Read the records of `OUTPUT_DIR/results`; with `prefixes`, those of these training keys alone."""
+    found = Loaded()
+    trained: dict[str, Record] = {}
+    evaluated: dict[str, list[Record]] = {}
+    for file in sorted((Path(output_dir) / "results").glob("*.json")):
+        if file.name.startswith(".") or (prefixes is not None and re.split(r"[-.]", file.name)[0] not in prefixes):
+            continue
+        found.files += 1
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+            key, kind = str(record["key"]), record["kind"]
+            _needed(record)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            found.unreadable.append(f"{file.name}: {type(error).__name__}: {error}")
+            continue
+        found.unknown.update(name for name in record if name not in KNOWN_FIELDS)
+        if kind == "failure":
+            reason, message = str(record.get("reason", "")), str(record.get("message", ""))
+            method, seed = method_title(record["config"]), int(record["config"]["seed"])
+            found.failures.append(Failure(key, file.stem, reason, message, method, seed))
+        elif kind == "train":
+            trained[key] = {**record, "curve": _shortened(record.get("curve") or [])}
+        elif kind == "eval":
+            evaluated.setdefault(record["train_key"], []).append(record)
+        else:
+            found.unreadable.append(f"{file.name}: kind={kind!r}")
+    for key, record in trained.items():
+        if ".r" in key and key.partition(".r")[0] in trained:
+            found.reruns += 1
+        else:
+            by_kind: dict[str, list[Record]] = {}
+            for one in evaluated.get(key, []):
+                by_kind.setdefault(one["config"]["eval"]["kind"], []).append(one)
+            found.trials += [_trial(key, record, group) for group in by_kind.values() or [[]]]
+    return found
+
+
+def _needed(record: Record) -> None:
+    """Raises KeyError or TypeError if a record lacks what no report can do without."""
+    config = record["config"]
+    _ = config["method"]["name"], config["noise"]["name"], config["model"]["name"], config["data"]["name"]
+    _ = int(config["seed"]), config["eval"]["kind"], config["eval"]["tasks"], record["identity"]["model"]["fingerprint"]
+    if record["kind"] == "eval":
+        _ = record["train_key"], record["task"], dict(record["metrics"]), dict(record["task_identity"])
+
+
+def method_title(config: dict[str, Any]) -> str:
+    """A method as the paper writes it: RMU, NPO+KL."""
+    name, retain = config["method"]["name"], config["retain_loss"]
+    if name == "none":
+        return ""
+    title = str(TITLES.get(name, name))
+    return title if retain == "representation" else f"{title}+{retain.upper()}"
+
+
+def _shortened(curve: list[dict[str, float | None]]) -> dict[str, list[tuple[float, float]]]:
+    """A training curve as means of neighbouring steps, whose topics alternate."""
+    width = max(1, math.ceil(len(curve) / CURVE_POINTS))
+    short: dict[str, list[tuple[float, float]]] = {}
+    for name in curve[0] if curve else ():
+        points: list[tuple[float, float]] = []
+        for start in range(0, len(curve), width):
+            values = [step.get(name) for step in curve[start : start + width]]
+            finite = [value for value in values if value is not None]
+            if finite:
+                points.append((start + (len(values) + 1) / 2, sum(finite) / len(finite)))
+        short[name] = points
+    return short
+
+
+def _trial(key: str, record: Record, evaluated: list[Record]) -> Trial:
+    config = record["config"] | ({"eval": evaluated[0]["config"]["eval"]} if evaluated else {})
+    if config["method"]["name"] == "none":
+        arm = "retrained" if record.get("label") == "retrained" else "base"
+    else:
+        arm = "plain" if config["noise"]["name"] == "none" else "rna"
+    evaluations = tuple(item for one in evaluated for item in _evaluations(one))
+    curve = record["curve"]
+    facts = {name: record.get(name) for name in ("rna", "numerics", "commit", "host", "created", "seconds", "wandb")}
+    peak = record.get("peak_memory_bytes") or {}
+    facts["memory"] = peak.get("gpu") or peak.get("process")
+    seconds = max((one.get("seconds") or 0.0 for one in evaluated), default=0.0)
+    return Trial(
+        key,
+        arm,
+        method_title(config),
+        int(config["seed"]),
+        config,
+        record["identity"],
+        facts,
+        curve,
+        evaluations,
+        seconds,
+    )
+
+
+def _evaluations(record: Record) -> Iterator[Evaluation]:
+    """A record's evaluations: one, or for perplexity one for each text it was measured on."""
+    task, metrics = record["task"], record["metrics"]
+    if record["config"]["eval"]["kind"] == "perplexity":
+        for name, values in metrics.items():
+            role = "forget" if name.startswith("forget_") else name
+            score = Score(_number(values.get("nll")), _number(values.get("nll_stderr")), int(values.get("n") or 0))
+            yield Evaluation(name, role, record["task_identity"], {"all": score})
+        return
+    role = (record["config"]["eval"]["tasks"].get(task) or {}).get("role", task)
+    parts = {"all": _accuracy(metrics)}
+    parts |= {part: _accuracy(metrics[part]) for part in ("select", "report") if isinstance(metrics.get(part), dict)}
+    yield Evaluation(task, role, record["task_identity"], parts)
+
+
+def _accuracy(metrics: dict[str, Any]) -> Score:
+    correct = metrics.get("correct")
+    value, stderr = 100 * _number(metrics.get("acc")), 100 * _number(metrics.get("acc_stderr"))
+    return Score(value, stderr, int(metrics.get("n") or 0), correct if isinstance(correct, str) else None)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
