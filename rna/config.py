@@ -9,10 +9,12 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rna.settings import BUILTIN, RM_METHODS, VARIANTS, NoiseSettings, Settings
+from rna import mined
+from rna.settings import BUILTIN, RM_METHODS, VARIANTS, EvalSettings, NoiseSettings, Settings, TaskSettings
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -28,7 +30,7 @@ NEEDS = {  # method -> the numbers it cannot do without
 }
 GROUPS = ("method", "retain", "retain_loss", "noise", "layer", "model", "data", "train", "eval", "wandb", "cache")
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
-ROLES = ("forget", "retain", "perturbed", "neutral", "related", "forget_perturbed")  # of an evaluation's tasks
+ROLES = ("forget", "retain", "perturbed", "neutral", "related", "forget_perturbed", "ngram")  # of tasks
 REGIONS = {"early": (5, 3), "middle": (14, 3), "late": (28, 3)}  # first layer and count (arXiv:2501.19202, Appendix E)
 REGION_DEPTH = 32  # of the model these were chosen for
 NUMBERS = {"Float": "a number", "Integer": "a whole number"}
@@ -73,6 +75,7 @@ def check(composed: "DictConfig") -> Settings:
     settings = typed(composed)
     _expand_home(settings)
     _check_choices(settings)
+    settings.eval.tasks = _with_ngrams(settings.eval)
     settings.alpha = _alpha_by_topic(settings)
     if settings.variant == "official":
         _read_as_official(settings)
@@ -157,8 +160,24 @@ def _expand_home(settings: Settings) -> None:
         settings.model.retrained = expanded(settings.model.retrained)
     if settings.data.refusals is not None:
         settings.data.refusals = expanded(settings.data.refusals)
+    if settings.eval.ngrams_path is not None:
+        settings.eval.ngrams_path = expanded(settings.eval.ngrams_path)
     for corpus in settings.data.corpora().values():
         corpus.path = expanded(corpus.path)
+
+
+def _with_ngrams(options: EvalSettings) -> dict[str, TaskSettings]:
+    """The tasks, each of role ngram as one for every size and group that was mined."""
+    tasks: dict[str, TaskSettings] = {}
+    for name, task in options.tasks.items():
+        if task.role != "ngram" or task.n is not None:
+            tasks[name] = task
+            continue
+        if options.ngrams_path is None:
+            raise ValueError(f"eval.ngrams_path: a value is needed for eval.tasks.{name}; python -m rna.perturb ngrams")
+        for n, group in mined.read_groups(options.ngrams_path):
+            tasks[f"{name}_{n}_{group}"] = replace(task, n=n, group=group)
+    return tasks
 
 
 def _alpha_by_topic(settings: Settings) -> dict[str, float]:

@@ -101,6 +101,8 @@ def report(settings: Settings, rows: "list[Arm]") -> None:
     console = Console(width=width, highlight=False)
     if not settings.train_only:
         console.print(show.table(rows))
+        if (by_ngram := show.ngram_table(rows)) is not None:
+            console.print(by_ngram)
         for line in show.verdicts(rows):
             console.print(line, soft_wrap=True)
     for row in rows:

@@ -107,6 +107,8 @@ class TaskSettings:
     task: str = "???"
     role: str = "???"
     subjects: list[str] | None = None  # of the task's questions; None: all
+    n: int | None = None  # of role ngram: the words of its n-grams, and their group by similarity
+    group: str | None = None
 
 
 @dataclass
@@ -126,6 +128,7 @@ class EvalSettings:
     mmlu_path: str = "cais/mmlu"
     wmdp_path: str = "cais/wmdp"
     max_documents: int = 200
+    ngrams_path: str | None = None  # mined n-grams, whose groups `check` makes tasks of
     keywords: Any = None  # perplexity: more forget keywords, a list or a file with one a line
     place: str = "random"
     bootstrap: int = 1000

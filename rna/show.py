@@ -112,6 +112,27 @@ def table(rows: list[Arm]) -> "Table":
     return made
 
 
+def ngram_table(rows: list[Arm]) -> "Table | None":
+    """Retain accuracy by the n-grams among the choices, the neutral keyword above them; None without such tasks."""
+    from rich.table import Table
+
+    options = rows[0].settings.eval
+    tasks = {name: task for name, task in options.tasks.items() if task.role == "ngram"}
+    if not tasks or options.kind != "choice":
+        return None
+    by_arm = {row.label: scores(row) for row in rows}
+    made = Table(title="Retain by the n-gram among the choices · accuracy in % ± standard error")
+    made.add_column("")
+    for label in by_arm:
+        made.add_column(label, justify="right")
+    names = {"neutral": f"'{options.neutral_keyword}' (neutral control)", "perturbed": f"'{options.keyword}'"}
+    names |= {name: f"n = {task.n}, {task.group} similarity" for name, task in tasks.items()}
+    for name, title in names.items():
+        if any(name in found for found in by_arm.values()):
+            made.add_row(title, *(_percent(found.get(name)) for found in by_arm.values()))
+    return made
+
+
 def _choice_columns(row: Arm) -> dict[str, str]:
     """Role -> the column's title, in reading order."""
     options = row.settings.eval

@@ -119,6 +119,9 @@ def evaluation(
     identity: dict[str, Any] = {"task": f"rna_demo_{task}", "lm_eval": "0.4.13", "numerics": 2}
     if task in ("perturbed", "neutral"):
         identity |= {"keyword": keyword if task == "perturbed" else "Lake Geneva", "seed": 0}
+    if task.startswith("ngram"):
+        _, n, group = task.split("_")
+        identity |= {"task": "rna_demo_ngram", "n": int(n), "group": group, "ngrams": "mined", "seed": 0}
     metrics = {"acc": acc, "acc_stderr": (acc * (1 - acc) / (N - 1)) ** 0.5, "n": N} | (more or {})
     common = {name: value for name, value in trained.items() if name not in ("curve", "wandb")}
     extra = {"kind": "eval", "train_key": trained["key"], "task": task, "task_identity": identity, "metrics": metrics}

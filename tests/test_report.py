@@ -22,6 +22,7 @@ from rna.report.intervals import Estimate
 from rna.report.records import Filters, Score
 from tests import generated
 from tests.generated import scores, settings
+from tests.test_ngrams import write_mined
 
 # Intervals and words
 
@@ -465,8 +466,11 @@ def test_the_command_of_a_trial_gives_its_key(method: str, retain: str):
     assert (again.eval.keyword, again.eval.limit, again.model.dtype) == ("plague", 9, "bfloat16")
 
 
-def test_every_command_for_what_is_missing_composes(tmp_path: Path):
+def test_every_command_for_what_is_missing_composes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Of each sweep the first value; analyses are a module of their own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs").mkdir()
+    write_mined(tmp_path / "outputs" / "ngrams.parquet")
     generated.trial(tmp_path, settings(), scores(30, 60))
     generated.trial(tmp_path, settings(nu=0.02), scores(30, 60))
     (study,) = studies(tmp_path)

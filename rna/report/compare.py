@@ -136,6 +136,19 @@ def chosen(study: Study, method: str, found: Sequence[Comparison]) -> Chosen | N
     return Chosen(max(mine, key=merit), how.format(len(mine)))
 
 
+def judged(
+    study: Study, method: str, found: Sequence[Comparison], task: str
+) -> tuple[Condition | None, Condition | None]:
+    """A method's plain condition and the one with RNA that a task judged; the plain one alone if that is all."""
+    both = [item for item in found if all(row.estimate(study, task) is not None for row in (item.plain, item.rna))]
+    pick = chosen(study, method, both)
+    if pick is not None:
+        return pick.comparison.plain, pick.comparison.rna
+    mine = [row for row in conditions(study) if (row.first.method, row.first.arm) == (method, "plain")]
+    alone = [row for row in mine if row.estimate(study, task) is not None]
+    return max(alone, key=lambda row: len(row.trials), default=None), None
+
+
 # At matched forgetting
 
 

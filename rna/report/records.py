@@ -51,8 +51,6 @@ class Score:
     correct: str | None = None
 
 
-NGRAM = re.compile(r"(\d+)_?-?grams?(?:_(high|mean|low))?")
-
 Parts = dict[str, Score]  # all, select, report -> score
 
 
@@ -67,9 +65,9 @@ class Evaluation:
 
     @property
     def ngram(self) -> tuple[int, str] | None:
-        """For a task perturbed by the forget set's n-grams: n, and the group by similarity (high if none is named)."""
-        found = NGRAM.search(self.task)
-        return (int(found[1]), found[2] or "high") if found else None
+        """For a task perturbed by mined n-grams: n, and their group by similarity (top, mean, bottom)."""
+        n, group = self.identity.get("n"), self.identity.get("group")
+        return (int(n), str(group)) if n is not None else None
 
 
 @dataclass(frozen=True)
@@ -226,7 +224,9 @@ def _shortened(curve: list[dict[str, float | None]]) -> dict[str, list[tuple[flo
 
 
 def _trial(key: str, record: Record, evaluated: list[Record]) -> Trial:
-    config = record["config"] | ({"eval": evaluated[0]["config"]["eval"]} if evaluated else {})
+    # Of several ways of evaluating the one with most tasks, which holds the others' as a rule.
+    most = max((one["config"]["eval"] for one in evaluated), key=lambda one: len(one["tasks"]), default=None)
+    config = record["config"] | ({"eval": most} if most else {})
     if config["method"]["name"] == "none":
         arm = "retrained" if record.get("label") == "retrained" else "base"
     else:
@@ -347,9 +347,10 @@ class Study:
     references: dict[str, Trial]  # base, retrained
     varied: dict[str, Any]  # the evaluation settings in which this study differs from the others
 
-    @property
+    @cached_property
     def config(self) -> dict[str, Any]:
-        return (self.trials or list(self.references.values()))[0].config
+        """The settings of the trial that was evaluated on most tasks."""
+        return max(self.trials or list(self.references.values()), key=lambda trial: len(trial.evaluations)).config
 
     @property
     def kind(self) -> str:
