@@ -1,18 +1,21 @@
 """`python -m rna.analyze WHAT [KEY …] [OVERRIDE …]`: the paper's analyses and theory, on a model and trials of it.
 
-Writes tables (CSV and Markdown), a figure (SVG and PNG) and a sentence of verdict under OUTPUT_DIR/analysis/WHAT/.
-A KEY is a trial whose tensors lie in OUTPUT_DIR/trials/KEY; an OVERRIDE is as on rna.run's command line. A model of
-one's own needs model=…, data=… with its forget documents, and --questions FILE (.jsonl, rows as in MMLU).
+Writes tables (CSV and Markdown), a figure (SVG and PNG) and a sentence of verdict to
+OUTPUT_DIR/reports/analyses/MODEL/WHAT/, which `python -m rna.report` shows. A KEY is a trial whose tensors lie in
+OUTPUT_DIR/trials/KEY, or the name of a sweep, whose trials it stands for; an OVERRIDE is as on rna.run's command line.
+A model of one's own needs model=…, data=… with its forget documents, and --questions FILE (.jsonl, rows as in MMLU).
 """
 
 import argparse
 import csv
 import json
+import shlex
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rna import config, progress, results
+from rna import config, ledger, progress, results
 from rna.results import Record
 from rna.run import compose, guarded
 from rna.settings import BUILTIN, RM_METHODS, Settings
@@ -49,6 +52,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output-dir", default="outputs")
     options = parser.parse_intermixed_args()
+    options.command = shlex.join(["python", "-m", "rna.analyze", *sys.argv[1:]])
     guarded(lambda: analyze(options))
 
 
@@ -75,7 +79,7 @@ def analyze(options: argparse.Namespace) -> None:
     num_layers = settings.model.num_layers or 0
     if not 0 <= layer < num_layers:
         raise ValueError(f"--layer {layer}: outside the model; allowed: 0 to {num_layers - 1}")
-    records = [_record(settings, key) for key in options.rest if "=" not in key]
+    records = [_record(settings, key) for key in _keys(settings, [item for item in options.rest if "=" not in item])]
     if options.what == "backdoor" and not records:
         raise ValueError("backdoor: at least one KEY is needed: it reads what unlearning did to the model")
     rows = _rows(options.questions, settings, limit) if options.what not in ("noise_sensitivity", "eq_9") else []
@@ -112,6 +116,7 @@ def analyze(options: argparse.Namespace) -> None:
         outcome: Outcome = getattr(findings, options.what)(job)
     facts = {
         "what": options.what,
+        "command": options.command,
         "trials": {arm.label: arm.record["key"] for arm in arms if arm.record},
         "model": results.model_fingerprint(settings.model.path, settings.model.revision),
         "keywords": [settings.eval.keyword, settings.eval.neutral_keyword],
@@ -123,13 +128,29 @@ def analyze(options: argparse.Namespace) -> None:
         "seconds": round(time.perf_counter() - started, 1),
         **results.provenance(),
     }
-    write(Path(settings.output_dir) / "analysis" / options.what, outcome, facts)
+    write(Path(settings.output_dir) / "reports" / "analyses" / settings.model.name / options.what, outcome, facts)
+
+
+def _keys(settings: Settings, given: list[str]) -> list[str]:
+    """The keys given, a sweep's name standing for its finished trials."""
+    sweeps = Path(settings.output_dir) / "sweeps"
+    found: list[str] = []
+    for item in given:
+        own = ledger.trials(sweeps / item) if (sweeps / item / "trials").is_dir() else None
+        if own is not None:
+            keys = [trial.address["key"] for trial in own if trial.address and trial.status == ledger.DONE]
+            if not keys:
+                raise ValueError(f"KEY={item}: a sweep without a finished trial; python -m rna.sweep status {item}")
+            found += keys
+        else:
+            found.append(item)
+    return list(dict.fromkeys(found))
 
 
 def _record(settings: Settings, key: str) -> Record:
     record = results.read(settings.output_dir, key)
     if record is None or record.get("kind") != "train":
-        raise ValueError(f"KEY={key}: no trial of that key in {settings.output_dir}/results")
+        raise ValueError(f"KEY={key}: no trial of that key in {settings.output_dir}/results, nor a sweep of that name")
     if "delta" not in record or not results.delta_path(settings.output_dir, key).is_file():
         raise ValueError(f"KEY={key}: has no trained tensors in {settings.output_dir}/trials/{key}")
     own = results.model_fingerprint(settings.model.path, settings.model.revision)
@@ -222,6 +243,8 @@ def write(folder: Path, outcome: "Outcome", facts: dict[str, Any]) -> None:
     page += ["![figure](figure.svg)", "```json\n" + json.dumps(facts, indent=1, ensure_ascii=False) + "\n```"]
     (folder / "report.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
     (folder / "verdict.txt").write_text(outcome.verdict + "\n", encoding="utf-8")
+    said = facts | {"verdict": outcome.verdict, "tables": [name for name, rows in outcome.tables.items() if rows]}
+    (folder / "analysis.json").write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"{outcome.verdict}\n{folder}: report.md, {', '.join(f'{n}.csv' for n in outcome.tables)}, figure.svg")
 
 

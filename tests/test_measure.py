@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from rna import analyze, config, measure, model, run, theory, trial
+from rna import analyze, config, draw, ledger, measure, model, run, theory, trial
 from rna.measure import Question
 from rna.noise import GaussianNoise
+from rna.report import analyses
 from tests import tiny
 
 
@@ -153,6 +154,7 @@ def trials(tmp_path_factory) -> tuple[Path, list[str]]:
 
 def options(what: str, folder: Path, *rest: str, **given):
     defaults = {"model": None, "questions": None, "layer": None, "limit": 3, "samples": 20, "nu": None, "seed": 0}
+    defaults["command"] = f"python -m rna.analyze {what}"
     return analyze.argparse.Namespace(what=what, rest=list(rest), output_dir=str(folder), **{**defaults, **given})
 
 
@@ -170,7 +172,7 @@ def test_each_analysis_writes_tables_a_figure_and_a_verdict(what, trials, capsys
     folder, keys = trials
     samples = 20 if what == "theorem_4_2" else 2  # a covariance needs more samples than projections
     analyze.analyze(options(what, folder, *keys, limit=2, samples=samples))
-    out = folder / "analysis" / what
+    out = folder / "reports" / "analyses" / "demo" / what
     verdict = (out / "verdict.txt").read_text().strip()
     assert verdict in capsys.readouterr().out
     assert verdict.endswith(("noise.", "alone.", "%.", ").", "questions.", "."))
@@ -181,6 +183,28 @@ def test_each_analysis_writes_tables_a_figure_and_a_verdict(what, trials, capsys
         assert "nan" not in {value for row in rows for value in row.values()}
     assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert (out / "figure.svg").stat().st_size > 5000
+    found, unreadable = analyses.load(str(folder), ["demo"])
+    (shown,) = [one for one in found if one.name == f"{what}-demo"]
+    assert unreadable == []
+    assert (shown.verdict, shown.command) == (verdict, f"python -m rna.analyze {what}")
+    assert [table.name for table in shown.tables] == TABLES[what]
+    assert keys[0] in shown.notes[0]
+
+
+def test_a_sweeps_name_stands_for_its_finished_trials(trials):
+    folder, keys = trials
+    where = folder / "sweeps" / "mine"
+    for number, (key, status) in enumerate([(keys[0], ledger.DONE), (keys[1], ledger.FAILED), (keys[0], ledger.DONE)]):
+        ledger.save(where, ledger.Trial(number, [], status=status, address={"key": key}))
+    chosen = config.check(run.compose([f"output_dir={folder}"], None))
+    assert analyze._keys(chosen, ["mine", "other"]) == [keys[0], "other"]
+    ledger.save(folder / "sweeps" / "begun", ledger.Trial(0, [], address={"key": keys[0]}))
+    with pytest.raises(ValueError, match="KEY=begun: a sweep without a finished trial"):
+        analyze._keys(chosen, ["begun"])
+
+
+def test_every_analysis_has_a_title_for_the_report():
+    assert set(analyze.WHAT) == set(draw.TITLES)
 
 
 @pytest.mark.parametrize(

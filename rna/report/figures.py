@@ -23,7 +23,6 @@ def every(study: Study) -> list[Picture]:
             coefficients(study),
             noise_scale(study),
             ngrams(study),
-            sensitivity(),
             per_layer(study),
             regions(study),
             all_layers(study),
@@ -287,7 +286,7 @@ def noise_scale(study: Study) -> Picture:
     return Picture("figure3", title, caption, figure)
 
 
-# Figures 4 and 7
+# Figure 4; Figure 7 is an analysis of the models themselves
 
 
 def ngrams(study: Study) -> Picture:
@@ -348,13 +347,6 @@ def _groups(
         drawing.mark(axes, list(zip(xs, ys, strict=True)), method, rna=rna, size=5.0)
     else:
         axes.plot(xs, ys, "*", color=colour, markersize=7)
-
-
-def sensitivity() -> Picture:
-    """Figure 7 comes from an analysis of tensors, which no record of a trial holds."""
-    title = "Figure 7 · Noise sensitivity by layer"
-    why = "The records hold no noise sensitivities; they are measured on the models themselves."
-    return Picture("figure7", title, why, None, "python -m rna.analyze noise_sensitivity")
 
 
 # Figures 8 to 10
