@@ -37,11 +37,33 @@ NUMBERS = {"Float": "a number", "Integer": "a whole number"}
 
 
 def register_resolvers() -> None:
-    """What YAML may refer to: `${builtin:NAME}`, the demo's files; `${packaged:PACKAGE,FILE}`, another package's."""
+    """What YAML may refer to: `${builtin:NAME}`, the demo's files; `${packaged:PACKAGE,FILE}`, another package's.
+
+    As a sweep's values, layers of the chosen model: `${layers_in_reach:}`, `${at_depth:3,7}`.
+    """
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("builtin", lambda name: str(BUILTIN / name), replace=True)
     OmegaConf.register_new_resolver("packaged", lambda package, file: _packaged(package, file), replace=True)
+
+    OmegaConf.register_new_resolver("layers_in_reach", _layers_in_reach, replace=True)
+    OmegaConf.register_new_resolver("at_depth", _at_depth, replace=True)
+
+
+def _depth(root: Any) -> int:
+    return int(root.model.num_layers or read_num_layers(root.model.path))
+
+
+def _layers_in_reach(*, _root_: Any) -> str:
+    """The layers on which noise has an effect: for RM methods those up to the unlearn layer, else all."""
+    reach = int(_root_.layer.unlearn) + 1 if _root_.method.name in RM_METHODS else _depth(_root_)
+    return ",".join(map(str, range(reach)))
+
+
+def _at_depth(*layers: int, _root_: Any) -> str:
+    """Layers of a model of 32 as the same share of the chosen model's depth, each once."""
+    depth = _depth(_root_)
+    return ",".join(map(str, dict.fromkeys(layer * depth // REGION_DEPTH for layer in layers)))
 
 
 def _packaged(package: str, file: str) -> str:

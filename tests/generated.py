@@ -55,7 +55,7 @@ def settings(
         retain_loss="none" if none else retain,
         alpha={} if none else {"bio": alpha, "cyber": alpha},
         noise=noise,
-        layer=LayerSettings(unlearn=2, trained=[0, 1, 2]),
+        layer=LayerSettings(unlearn=more.get("unlearn", 2), trained=list(range(more.get("unlearn", 2) + 1))),
         model=ModelSettings(name=more.get("model", "demo"), path="base", unlearn_layer=2, num_layers=4),
         data=DataSettings("demo", {"bio": CorpusSettings("b.jsonl"), "cyber": CorpusSettings("c.jsonl")}),
         train=TrainSettings(steps=more.get("steps", 100), lr=3e-5),

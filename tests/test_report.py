@@ -501,13 +501,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for layers in ([0], [1], [3], [0, 1], [1, 2], [2, 3], [0, 1, 2, 3]):
         generated.trial(folder, settings(nu=0.01, layers=layers), scores(30, 55 + layers[0]))
     generated.trial(folder, settings(nu=0.002, layers=[0, 1, 2, 3]), scores(30, 58))
+    generated.trial(folder, settings(unlearn=1), scores(30, 52))
     generated.trial(folder, settings(nu=0.05), scores(35, 52))
     report([], Filters(), str(folder), "python -m rna.report")
     return folder / "reports" / "all"
 
 
 DRAWN = (
-    "figure1 figure2 figure3 figure8 figure9 figure10 matched_forgetting pareto training_forget training_retain".split()
+    "figure1 figure2 figure3 figure8 figure9 figure10 matched_forgetting pareto training_forget training_retain "
+    "unlearn_layer".split()
 )
 
 
