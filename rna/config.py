@@ -121,7 +121,7 @@ def typed(composed: "DictConfig") -> Settings:
         for group in GROUPS:
             if not isinstance(plain.get(group), dict):
                 raise ValueError(f"{group}={plain.get(group)}: must be an option of this group; see --help")
-        if plain["noise"].get("name") in ("rna", "relative") and "nu" not in plain["noise"]:
+        if plain["noise"].get("name") in ("rna", "relative", "inference") and "nu" not in plain["noise"]:
             raise ValueError("noise.nu: a value is needed; give noise.nu=…, or noise=none")
         plain.pop("tuned", None)
         retain: dict[str, Any] = plain.pop("retain")
@@ -244,7 +244,7 @@ def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
 def _check_choices(settings: Settings) -> None:
     method = settings.method.name
     _one_of("method.name", method, tuple(NEEDS))
-    _one_of("noise.name", settings.noise.name, ("rna", "relative", "none"))
+    _one_of("noise.name", settings.noise.name, ("rna", "relative", "inference", "none"))
     _one_of("variant", settings.variant, VARIANTS)
     _one_of("data.order", settings.data.order, ("random", "file"))
     _one_of("baseline", settings.baseline, ("train", "cached", "skip"))
@@ -280,8 +280,24 @@ def _check_choices(settings: Settings) -> None:
         )
     if settings.noise.name == "relative" and settings.layer.site == "mlp":
         raise ValueError("noise=relative: measures the residual stream; allowed with layer.site=residual")
+    if settings.noise.name == "inference":
+        _check_inference(settings)
     if settings.layer.site == "mlp" and method not in RM_METHODS:
         raise ValueError(f"layer.site=mlp: has no meaning with method={method}; allowed with {', '.join(RM_METHODS)}")
+
+
+def _check_inference(settings: Settings) -> None:
+    """Noise at inference goes through our own scorer of choices, on the residual stream."""
+    if settings.noise.samples < 1:
+        raise ValueError(f"noise.samples={settings.noise.samples}: must be a whole number ≥ 1")
+    for key, value, allowed in (
+        ("eval.kind", settings.eval.kind, "choice"),
+        ("eval.backend", settings.eval.backend, "torch"),
+        ("layer.site", settings.layer.site, "residual"),
+        ("train_only", settings.train_only, False),
+    ):
+        if value != allowed:
+            raise ValueError(f"noise=inference: has no meaning with {key}={value}; allowed with {key}={allowed}")
 
 
 def _check_devices(settings: Settings) -> None:
@@ -418,7 +434,8 @@ def _resolve_layers(settings: Settings, num_layers: int) -> None:
     if noise.name == "none" or noise.nu == 0:
         settings.noise = NoiseSettings(name="none", layers=[])
         return
-    reach = layer.unlearn + 1 if method in RM_METHODS else num_layers
+    reads_all = method not in RM_METHODS or noise.name == "inference"
+    reach = num_layers if reads_all else layer.unlearn + 1
     if noise.layers == "unlearn":
         noise.layers = [layer.unlearn]
     elif noise.layers == "all":

@@ -12,6 +12,7 @@ import torch
 from rna import losses, model, perturb
 from rna.batch import pad
 from rna.model import Decoder
+from rna.noise import Smoothing
 from rna.questions import CATEGORIES, REPORT, SELECT, faults
 from rna.seeding import generator, seed_of
 from rna.settings import TASKS, EvalSettings
@@ -21,12 +22,18 @@ Progress = Callable[[int, int], None]  # (done, total)
 
 
 def multiple_choice(
-    decoder: Decoder, tokenizer: Any, names: list[str], options: EvalSettings, progress: Progress
+    decoder: Decoder,
+    tokenizer: Any,
+    names: list[str],
+    options: EvalSettings,
+    progress: Progress,
+    smoothing: Smoothing | None = None,
 ) -> dict[str, Metrics]:
     """Zero-shot accuracy of each of the tasks, judged by lm-eval, whole and by halves, subjects and categories.
 
     Args:
         names: names of `options.tasks` to run; all of their requests go through the model together.
+        smoothing: noise on hidden states, over whose draws the answers' probabilities are averaged.
 
     Returns:
         By name: `acc`, `acc_stderr`, `n`; the same for the halves under `select` and `report`, for each subject under
@@ -49,7 +56,7 @@ def multiple_choice(
         tasks |= {name: task + suffix for name, task in wanted.items()}
         own = metadata if ngram[0] is None else metadata | {"n": ngram[0], "group": ngram[1]}
         loaded["tasks"] |= _loaded(list(dict.fromkeys(wanted.values())), own, suffix)
-    harness = _harness(decoder, tokenizer, options, progress)
+    harness = _harness(decoder, tokenizer, options, progress, smoothing)
     # `simple_evaluate` would index all of lm-eval's tasks again, seed every global generator and probe the machine.
     found: Any = evaluate(harness, loaded, bootstrap_iters=0, log_samples=True)
     cut = getattr(harness, "truncated", set())
@@ -66,12 +73,14 @@ def _loaded(tasks: list[str], metadata: dict[str, Any], suffix: str) -> dict[str
     return {name + suffix: task for name, task in made["tasks"].items()}
 
 
-def _harness(decoder: Decoder, tokenizer: Any, options: EvalSettings, progress: Progress) -> Any:
+def _harness(
+    decoder: Decoder, tokenizer: Any, options: EvalSettings, progress: Progress, smoothing: Smoothing | None
+) -> Any:
     """lm-eval's model: our own scorer, or vLLM on an exported copy."""
     if options.backend == "torch":
         from rna.score import harness
 
-        return harness(decoder, tokenizer, options.batch_size, progress)
+        return harness(decoder, tokenizer, options.batch_size, progress, smoothing)
     import tempfile
 
     from lm_eval.models import vllm_causallms

@@ -40,6 +40,7 @@ def train_identity(settings: Settings) -> dict[str, Any]:
         identity["model"]["attn_implementation"] = settings.model.attn_implementation
     if settings.method.name == "none":
         return identity
+    settings = settings.for_training()
     data = _corpora(settings)
     if settings.method.name == "dpo":
         data["data.refusals"] = text_fingerprint(settings.data.refusals or str(REFUSALS), "data.refusals")
@@ -92,7 +93,11 @@ def task_identities(settings: Settings) -> dict[str, dict[str, Any]]:
                 **({"more": read_keywords(options.keywords, options.keyword)} if options.keywords else {}),
             }
         }
-    return {name: _task_identity(task, options) for name, task in options.tasks.items()}
+    found = {name: _task_identity(task, options) for name, task in options.tasks.items()}
+    if settings.noise.name == "inference":
+        smoothing = {**without_defaults(settings.noise), "seed": options.seed}
+        return {name: identity | {"smoothing": smoothing} for name, identity in found.items()}
+    return found
 
 
 def _task_identity(task: TaskSettings, options: EvalSettings) -> dict[str, Any]:

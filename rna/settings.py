@@ -3,7 +3,7 @@
 Past `run.py` there is no DictConfig: `rna.config` turns what Hydra composed into a `Settings`.
 """
 
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,11 @@ class MethodSettings:
 
 @dataclass
 class NoiseSettings:
-    name: str = "???"  # rna | relative: nu is a fraction of each layer's root mean square | none
+    name: str = "???"  # rna | relative: nu is a fraction of each layer's root mean square | inference | none
     nu: float = 0.0
     scale: str = "std"
     layers: Any = "unlearn"  # resolved by `check` to a list of layers
+    samples: int = 0  # of noise=inference: draws that are averaged
 
 
 @dataclass
@@ -169,6 +170,10 @@ class Settings:
     train_only: bool = False
     rerun: bool = False
     output_dir: str = "outputs"
+
+    def for_training(self) -> "Settings":
+        """The same without noise at inference, which trains the plain model."""
+        return replace(self, noise=NoiseSettings(name="none", layers=[])) if self.noise.name == "inference" else self
 
 
 VARIANTS = ("paper", "official")

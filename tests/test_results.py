@@ -226,6 +226,20 @@ def test_ngrams_are_in_the_key_by_their_words_and_not_by_their_file(tmp_path):
 NGRAMS = ("eval=ngram_similarity",)
 
 
+def test_noise_at_inference_is_a_new_evaluation_of_the_plain_trial():
+    plain = settings("noise=none")
+    made = [settings("noise=inference", *more) for more in ([], ["noise.nu=0.1"], ["noise.samples=3"], ["eval.seed=1"])]
+    assert {results.train_key(results.train_identity(one)) for one in (plain, *made)} == {
+        results.train_key(results.train_identity(plain))
+    }
+    retain = [json.dumps(results.task_identities(one)["retain"], sort_keys=True) for one in (plain, *made)]
+    assert len(set(retain)) == 5
+    assert settings("noise=inference", "noise.nu=0").noise == plain.noise
+    assert settings("noise=inference", "method=rmu", "noise.layers=[3]").noise.layers == [
+        3
+    ]  # RM reads it when it answers
+
+
 def test_a_task_of_lm_eval_is_known_by_its_version():
     made = results.task_identities(
         replace(settings(), eval=EvalSettings(tasks={"mmlu": TaskSettings("mmlu", "retain")}))

@@ -71,6 +71,7 @@ def report(names: Sequence[str], filters: Filters, output_dir: str, command: str
     for old in [folder / "figures", folder / "tables", *folder.glob("study*")]:
         shutil.rmtree(old, ignore_errors=True)  # of an earlier report, which may have had other figures
     found = records.studies(selected)
+    records.attach(found, loaded.smoothed)
     chapters = [_chapter(study, loaded, folder, number) for number, study in enumerate(found, 1)]
     text = page.render(name, loaded, selected, chapters, folder, command)
     folder.mkdir(parents=True, exist_ok=True)

@@ -62,6 +62,40 @@ def conditions(study: Study) -> list[Condition]:
     return [Condition(sorted(members, key=lambda trial: trial.seed)) for members in groups.values()]
 
 
+@dataclass
+class Smoothed:
+    """A condition with noise at inference beside the same trials without, and those trained with noise."""
+
+    condition: Condition
+    against_plain: dict[str, Estimate]
+    against_rna: dict[str, Estimate]  # the trials with RNA that are shown for the method
+
+
+def smoothings(study: Study) -> list[Smoothed]:
+    """The study's trials with noise at inference, by method, scale and draws."""
+    groups: dict[str, list[Trial]] = {}
+    for trial in study.smoothed:
+        groups.setdefault(trial.without("seed"), []).append(trial)
+    plain = [*study.trials, *study.references.values()]
+    made: list[Smoothed] = []
+    for members in sorted(groups.values(), key=lambda group: (group[0].method, group[0].nu)):
+        keys = {trial.key for trial in members}
+        pick = chosen(study, members[0].method, comparisons(study))
+        rna = pick.comparison.rna.trials if pick is not None else []
+        same = [trial for trial in rna if trial.without("seed", "noise") == members[0].without(*APART)]
+        made.append(
+            Smoothed(
+                Condition(sorted(members, key=lambda trial: trial.seed)),
+                _changes(study, members, [trial for trial in plain if trial.key in keys]),
+                _changes(study, members, same),
+            )
+        )
+    return made
+
+
+APART = ("seed", "noise", "smoothing")  # what may part a trial with noise at inference from one with RNA
+
+
 @cache
 def comparisons(study: Study) -> list[Comparison]:
     """Every condition with RNA that has a plain twin with a seed in common."""

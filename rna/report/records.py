@@ -75,7 +75,7 @@ class Trial:
     """One training (or reference model) and what was evaluated of it."""
 
     key: str
-    arm: str  # base, retrained, plain, rna
+    arm: str  # base, retrained, plain, rna; smoothed: plain or base, judged with noise at inference
     method: str  # as the paper writes it: RMU, NPO+KL; "" for base and retrained
     seed: int
     config: dict[str, Any]
@@ -97,7 +97,7 @@ class Trial:
     @property
     def nu(self) -> float:
         """The noise scale; 0 for the plain method."""
-        return float(self.config["noise"]["nu"]) if self.arm == "rna" else 0.0
+        return float(self.config["noise"]["nu"]) if self.arm in ("rna", "smoothed") else 0.0
 
     def without(self, *keys: str) -> str:
         """What identifies the training apart from these: trials that share it differ in nothing else."""
@@ -142,6 +142,7 @@ class Loaded:
     """All that a folder of records holds, and what could not be used."""
 
     trials: list[Trial] = field(default_factory=list)
+    smoothed: list[Trial] = field(default_factory=list)  # trials once more, with noise at inference
     failures: list[Failure] = field(default_factory=list)
     files: int = 0
     unknown: Counter[str] = field(default_factory=Counter)  # fields that this version does not know
@@ -184,9 +185,13 @@ def load(output_dir: str, prefixes: set[str] | None = None) -> Loaded:
             found.reruns += 1
         else:
             by_kind: dict[str, list[Record]] = {}
+            smoothed: dict[str, list[Record]] = {}
             for one in evaluated.get(key, []):
-                by_kind.setdefault(one["config"]["eval"]["kind"], []).append(one)
+                smoothing = one["task_identity"].get("smoothing")
+                groups, name = (smoothed, digest(smoothing)) if smoothing else (by_kind, one["config"]["eval"]["kind"])
+                groups.setdefault(name, []).append(one)
             found.trials += [_trial(key, record, group) for group in by_kind.values() or [[]]]
+            found.smoothed += [_smoothed(_trial(key, record, group), group) for group in smoothed.values()]
     return found
 
 
@@ -249,6 +254,14 @@ def _trial(key: str, record: Record, evaluated: list[Record]) -> Trial:
         evaluations,
         seconds,
     )
+
+
+def _smoothed(trial: Trial, evaluated: list[Record]) -> Trial:
+    """A trial as its evaluations with noise at inference saw it."""
+    smoothing = evaluated[0]["task_identity"]["smoothing"]
+    identity = {**trial.identity, "noise": None, "smoothing": smoothing}
+    config = trial.config | {"noise": evaluated[0]["config"]["noise"]}
+    return replace(trial, arm="smoothed", identity=identity, config=config)
 
 
 def _evaluations(record: Record) -> Iterator[Evaluation]:
@@ -346,6 +359,7 @@ class Study:
     trials: list[Trial]  # plain and with RNA
     references: dict[str, Trial]  # base, retrained
     varied: dict[str, Any]  # the evaluation settings in which this study differs from the others
+    smoothed: list[Trial] = field(default_factory=list)  # its trials once more, with noise at inference
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -429,6 +443,20 @@ def studies(trials: Iterable[Trial]) -> list[Study]:
     found.sort(key=lambda study: -len(study.trials))
     _say_differences(found)
     return found
+
+
+def attach(found: Iterable[Study], smoothed: Iterable[Trial]) -> None:
+    """Give each study its trials once more as noise at inference had them, where all else was judged alike."""
+    views = [view for trial in smoothed for view in _views(trial)]
+    for study in found:
+        own = {trial.key: trial for trial in [*study.trials, *study.references.values()]}
+        study.smoothed = [view for view in views if view.key in own and _judged_alike(view, own[view.key])]
+
+
+def _judged_alike(view: Trial, trial: Trial) -> bool:
+    theirs = {item.task: item.identity for item in trial.evaluations}
+    mine = {item.task: {k: v for k, v in item.identity.items() if k != "smoothing"} for item in view.evaluations}
+    return all(theirs[task] == identity for task, identity in mine.items() if task in theirs)
 
 
 def _corpora(view: Trial) -> dict[str, Any]:

@@ -188,6 +188,7 @@ def every(study: Study, failures: Sequence[Failure]) -> list[Table]:
     picks = {method: compare.chosen(study, method, found) for method in study.methods}
     made = [summary(study, picks), differences(study, found), matched(study, curves), rates(study, found)]
     made += [selected_nu(study, found), *(ngram(study, found, n) for n in paper()["accuracy"])]
+    made += [smoothing(study)] if study.smoothed else []
     made += [all_conditions(study), costs(study)]
     return [*made, failed(failures)] if failures else made
 
@@ -454,6 +455,30 @@ def ngram(study: Study, found: Sequence[Comparison], n: str) -> Table:
     title = f"Beside the paper’s Table {published['table']} · {published['title']}"
     command = commands.ngrams(study, n)
     return Table(f"table{published['table']}", title, columns, rows, notes, 1, signed, command)
+
+
+def smoothing(study: Study) -> Table:
+    """Noise at inference: the plain trials judged with it, against themselves without and against RNA."""
+    names = [name for name in ROLES if name in ("forget", "retain", "perturbed", "neutral")]
+    columns = ["method", "ν", "draws", "seeds", *(ROLES[name] + _arrow(study, name) for name in names)]
+    signed = tuple(f"Δ {ROLES[name]} to {arm}" for arm in ("plain", "RNA") for name in ("perturbed", "retain"))
+    columns += signed
+    rows: list[list[Cell]] = []
+    for item in compare.smoothings(study):
+        first, condition = item.condition.first, item.condition
+        cells: list[Cell] = [condition.estimate(study, name) for name in names]
+        changes = [
+            made.get(name) for made in (item.against_plain, item.against_rna) for name in ("perturbed", "retain")
+        ]
+        draws = int(first.config["noise"]["samples"])
+        rows.append([first.method or "base", f"{first.nu:g}", draws, len(condition.trials), *cells, *changes])
+    notes = [
+        "The plain trials with noise ν on the unlearn layer while they answer; the answers' probabilities are averaged "
+        "over the draws. Differences are paired by seed: to the same trials without noise, and to training with RNA.",
+        "A gain in perturbed retain that comes with a higher forget score undoes unlearning.",
+    ]
+    title = "Noise at inference against noise in training"
+    return Table("inference_noise", title, columns, rows, _said_of(study) + notes, _digits(study), signed)
 
 
 def all_conditions(study: Study) -> Table:
