@@ -12,6 +12,7 @@ import json
 import shlex
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ WHAT = {
     "theorem_5_2": (64, 256),
     "eq_9": (64, 32),
     "backdoor": (2, 256),
+    "relative_noise": (3, 256),  # seeds
 }
 LABELS = {"rmu": "RMU", "adaptive_rmu": "Adaptive RMU", "rsv": "RSV", "npo": "NPO", "simnpo": "SimNPO", "dpo": "DPO"}
 
@@ -45,7 +47,9 @@ def main() -> None:
     parser.add_argument("--questions", metavar="FILE", help="retain questions (the demo's own, for the demo)")
     parser.add_argument("--layer", type=int, help="where noise falls and shifts are read (the unlearn layer)")
     parser.add_argument("--limit", type=int, help="documents or questions (32 documents, 256 questions)")
-    parser.add_argument("--samples", type=int, help="draws for each of them; cost is linear in it")
+    parser.add_argument(
+        "--samples", type=int, help="draws for each of them, seeds in relative_noise; cost is linear in it"
+    )
     parser.add_argument(
         "--nu", type=float, help="RNA's ν, a standard deviation, in theorem_5_2 (of the first RNA trial)"
     )
@@ -82,9 +86,13 @@ def analyze(options: argparse.Namespace) -> None:
     records = [_record(settings, key) for key in _keys(settings, [item for item in options.rest if "=" not in item])]
     if options.what == "backdoor" and not records:
         raise ValueError("backdoor: at least one KEY is needed: it reads what unlearning did to the model")
-    rows = _rows(options.questions, settings, limit) if options.what not in ("noise_sensitivity", "eq_9") else []
+    if options.what == "relative_noise" and records:
+        raise ValueError(f"relative_noise {records[0]['key']}: trains its own trials; no KEY is allowed")
+    asks = options.what not in ("noise_sensitivity", "eq_9", "relative_noise")
+    rows = _rows(options.questions, settings, limit) if asks else []
+    folder = Path(settings.output_dir) / "reports" / "analyses" / settings.model.name / options.what
 
-    from rna import findings, model, noise
+    from rna import model, noise
 
     # Derivatives of second order drown in bfloat16's rounding.
     decoder, tokenizer = model.load(
@@ -101,19 +109,14 @@ def analyze(options: argparse.Namespace) -> None:
     if not std > 0:
         raise ValueError(f"--nu {std}: must be above 0")
     started = time.perf_counter()
-    with progress.display() as tell:
-        job = findings.Job(
-            decoder=decoder,
-            arms=arms,
-            documents=_documents(settings, tokenizer, limit),
-            questions=[_question(tokenizer, row, settings) for row in rows],
-            layer=layer,
-            samples=samples,
-            seed=options.seed,
-            nu=std**2,
-            tell=tell,
-        )
-        outcome: Outcome = getattr(findings, options.what)(job)
+    if options.what == "relative_noise":
+        from rna import scales
+
+        chosen = replace(settings, eval=replace(settings.eval, limit=limit))
+        seeds = range(options.seed, options.seed + samples)
+        outcome: Outcome = scales.relative_noise(chosen, decoder, tokenizer, layer, folder, seeds)
+    else:
+        outcome = _measured(options, settings, decoder, tokenizer, arms, rows, samples, limit, std**2)
     facts = {
         "what": options.what,
         "command": options.command,
@@ -128,7 +131,36 @@ def analyze(options: argparse.Namespace) -> None:
         "seconds": round(time.perf_counter() - started, 1),
         **results.provenance(),
     }
-    write(Path(settings.output_dir) / "reports" / "analyses" / settings.model.name / options.what, outcome, facts)
+    write(folder, outcome, facts)
+
+
+def _measured(
+    options: argparse.Namespace,
+    settings: Settings,
+    decoder: Any,
+    tokenizer: Any,
+    arms: "list[Arm]",
+    rows: list[dict[str, Any]],
+    samples: int,
+    limit: int,
+    nu: float,
+) -> "Outcome":
+    """What the models that are there do."""
+    from rna import findings
+
+    with progress.display() as tell:
+        job = findings.Job(
+            decoder=decoder,
+            arms=arms,
+            documents=_documents(settings, tokenizer, limit),
+            questions=[_question(tokenizer, row, settings) for row in rows],
+            layer=settings.layer.unlearn if options.layer is None else options.layer,
+            samples=samples,
+            seed=options.seed,
+            nu=nu,
+            tell=tell,
+        )
+        return getattr(findings, options.what)(job)
 
 
 def _keys(settings: Settings, given: list[str]) -> list[str]:

@@ -10,6 +10,7 @@ TITLES = {  # of the analyses, in the order a reader wants them
     "backdoor": "Backdoor reading · What a forget-token does to an ordinary question",
     "theorem_4_2": "Theorem 4.2 · The output's shift under a forget-token",
     "theorem_5_2": "Theorem 5.2 · The probability that noise rejects a forget-token's effect",
+    "relative_noise": "Relative noise · One ν on two activation scales",
     "eq_9": "Eq. 9 · The loss under noise against the Hessian's trace",
 }
 INK = "#22262e"  # text and axes; a page draws them in its own text colour
@@ -154,6 +155,28 @@ def rejections(figure: Any, proof: list[Row], model: list[Row], keyword: list[Ro
     third.set(xlabel="exact formula", ylabel="observed", title="the keyword itself, δ Gaussian", xlim=(0, 0.52))
     third.legend(fontsize=7)
     third.grid(alpha=0.3)
+
+
+def collapse(figure: Any, table: list[Row], factor: float) -> None:
+    """Perturbed accuracy of two models of different activation scale over σ, and over σ by their own scale."""
+    names = {"base": "the model", "rescaled": f"its stream × {factor:g}"}
+    sides = (("std", "σ of the noise"), ("std_over_rms", "σ over the layer's own root mean square"))
+    for axes, (column, label) in zip(figure.subplots(1, 2, sharey=True), sides, strict=True):
+        for colour, (model, name) in zip(COLOURS, names.items(), strict=False):
+            own = [row for row in table if row["model"] == model]
+            style = {"ls": "--", "marker": "s", "mfc": "none"} if model == "rescaled" else {}
+            noised = [row for row in own if row["std"] > 0]
+            line(axes, noised, column, "perturbed", label=name, colour=colour, margin="perturbed_margin", **style)
+            line(axes, noised, column, "neutral", label=None, colour=colour, lw=0.7, alpha=0.5, ls=":", marker="")
+            plain = [row["perturbed"] for row in own if row["std"] == 0]
+            if plain:
+                axes.axhline(plain[0], color=colour, lw=0.8, ls="-." if model == "base" else (0, (1, 3)))
+        axes.set(xscale="log", xlabel=label)
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("retain with the forget-token (%)")
+    figure.axes[0].plot([], [], color=INK, lw=0.7, ls=":", label="neutral keyword")
+    figure.axes[0].plot([], [], color=INK, lw=0.8, ls="-.", label="without noise")
+    figure.axes[0].legend(fontsize=7)
 
 
 def alignment(figure: Any, table: list[Row], layer: int, chosen: list[tuple[str, str]]) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from rna import analyze, config, draw, ledger, measure, model, run, theory, trial
+from rna import analyze, config, draw, ledger, measure, model, run, scales, theory, trial
 from rna.measure import Question
 from rna.noise import GaussianNoise
 from rna.report import analyses
@@ -203,6 +203,66 @@ def test_a_sweeps_name_stands_for_its_finished_trials(trials):
         analyze._keys(chosen, ["begun"])
 
 
+def test_two_activation_scales_are_compared_by_fraction_and_by_sigma(monkeypatch: pytest.MonkeyPatch):
+    """By hand: seeds 0 and 1 at 50 and 60; the same fraction gives +1 and +3, so 2 ± 12.706·√2/√2; the same σ −10."""
+    monkeypatch.setattr(scales, "RATIOS", (0.5,))
+    rows = []
+    for seed, level, gap in ((0, 50.0, 1.0), (1, 60.0, 3.0)):
+        for name, ratio, std, change in (
+            ("base", 0.5, 0.04, 0.0),
+            ("rescaled", 0.5, 0.16, gap),
+            ("rescaled", 0.125, 0.04, -10.0),
+        ):
+            rows.append({"model": name, "seed": seed, "std_over_rms": ratio, "std": std, "perturbed": level + change})
+    outcome = scales._told(rows, 0.08)
+    pairs = {row["way"]: row for row in outcome.tables["pairs"]}
+    found = pairs["the same fraction"]
+    assert (found["rescaled_minus_base"], found["largest_of_a_seed"]) == (2.0, 3.0)
+    assert found["margin"] == pytest.approx(12.706, abs=1e-3)
+    assert (pairs["the same σ"]["rescaled_minus_base"], pairs["the same σ"]["margin"]) == (-10.0, 0.0)
+    (base,) = [row for row in outcome.tables["table"] if row["model"] == "base"]
+    assert (base["perturbed"], base["seeds"]) == (55.0, 2)
+    assert "+2.0 ± 12.7 at 0.5 (no seed differs by more than 3.0)" in outcome.verdict
+
+
+@pytest.mark.slow
+def test_the_curves_of_two_activation_scales_collapse(demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Rates so high that the noise shows: with the same fraction accuracies agree, with the same σ they do not."""
+    monkeypatch.setattr(scales, "RATIOS", (0.5,))
+    words = ["retain=kl", "train.steps=4", "train.lr=1e-3", "eval.limit=16", "model.threads=null"]
+    words.append(f"output_dir={tmp_path}")
+    chosen = config.check(run.compose(words, None))
+    outcome = scales.relative_noise(chosen, *demo, 2, tmp_path / "made", [0, 1])
+    cells = {(row["model"], row["std_over_rms"], row["seed"]): row for row in outcome.rows}
+    assert set(cells) == {
+        (name, ratio, seed)
+        for seed in (0, 1)
+        for name, ratios in (("base", (0.0, 0.5)), ("rescaled", (0.0, 0.5, 0.125)))
+        for ratio in ratios
+    }
+    for seed in (0, 1):
+        same, other = cells["rescaled", 0.5, seed], cells["rescaled", 0.125, seed]
+        assert same["perturbed"] == cells["base", 0.5, seed]["perturbed"]
+        assert other["std"] == pytest.approx(cells["base", 0.5, seed]["std"])
+        assert same["std"] == pytest.approx(scales.FACTOR * other["std"])
+        assert len({same["key"], other["key"], cells["base", 0.5, seed]["key"]}) == 3
+    gaps = {row["way"]: row["largest_of_a_seed"] for row in outcome.tables["pairs"]}
+    assert gaps["the same fraction"] == 0
+    assert gaps["the same σ"] == max(
+        abs(cells["rescaled", 0.125, seed]["perturbed"] - cells["base", 0.5, seed]["perturbed"]) for seed in (0, 1)
+    )
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "made" / "results").iterdir()}
+    again = scales.relative_noise(chosen, *demo, 2, tmp_path / "made", [0, 1])
+    assert again.rows == outcome.rows
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "made" / "results").iterdir()} == written
+
+
+def test_a_model_whose_stream_cannot_be_rescaled_is_refused():
+    with pytest.raises(ValueError, match="the stream of Gemma2ForCausalLM cannot be rescaled"):
+        scales.rescaled(tiny.decoder("Gemma2"), [IDS])
+    scales.rescaled(tiny.decoder("Llama"), [IDS, IDS[:3]])
+
+
 def test_every_analysis_has_a_title_for_the_report():
     assert set(analyze.WHAT) == set(draw.TITLES)
 
@@ -216,6 +276,8 @@ def test_every_analysis_has_a_title_for_the_report():
         ("eq_9", [], {"layer": 4}, "--layer 4: outside the model; allowed: 0 to 3"),
         ("eq_9", ["nosuchkey"], {}, "KEY=nosuchkey: no trial of that key"),
         ("backdoor", [], {}, "backdoor: at least one KEY is needed"),
+        ("relative_noise", ["method=rmu"], {}, "method=rmu: relative_noise compares losses that know no"),
+        ("relative_noise", [], {"samples": 1}, "--samples 1: an interval needs at least 2"),
         ("theorem_5_2", [], {"nu": 0.0}, "--nu 0.0: must be above 0"),
         ("theorem_4_2", [], {"questions": "none.jsonl"}, "--questions none.jsonl: cannot be read"),
     ],

@@ -264,7 +264,7 @@ def _scales(study: Study, method: str, where: Callable[[Trial], bool]) -> list[t
     mine = [trial for trial in study.trials if trial.method == method and trial.arm == "rna" and where(trial)]
     found = drawing.series_over(
         mine,
-        lambda trial: (trial.without("seed", "noise"), trial.config["noise"]["layers"], trial.config["noise"]["scale"]),
+        lambda trial: (trial.without("seed", "noise"), *map(trial.config["noise"].get, ("name", "layers", "scale"))),
         lambda trial: trial.nu,
     )
     return [(_with_plain(study, found[0]), True)] if found and len(found[0]) > 1 else []
