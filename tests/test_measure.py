@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from rna.measure import Question
 from rna.noise import GaussianNoise
 from rna.report import analyses
 from tests import tiny
+from tests.test_readme import ANALYSES
 
 
 @pytest.fixture(scope="module")
@@ -164,14 +166,23 @@ TABLES = {
     "theorem_4_2": ["theorem_4_2", "assumption_4_1", "real_shift"],
     "theorem_5_2": ["proof", "gaussian", "keyword", "trained_pairs"],
     "backdoor": ["table"],
+    "relative_noise": ["table", "pairs"],
 }
+README = {shlex.split(command)[3]: shlex.split(command)[4:] for command in ANALYSES}
 
 
-@pytest.mark.parametrize("what", TABLES)
-def test_each_analysis_writes_tables_a_figure_and_a_verdict(what, trials, capsys):
+@pytest.mark.parametrize(
+    "what", [pytest.param(what, marks=[pytest.mark.slow] if what == "relative_noise" else []) for what in TABLES]
+)
+def test_each_analysis_of_the_readme_writes_tables_a_figure_and_a_verdict(what, trials, capsys, monkeypatch):
     folder, keys = trials
-    samples = 20 if what == "theorem_4_2" else 2  # a covariance needs more samples than projections
-    analyze.analyze(options(what, folder, *keys, limit=2, samples=samples))
+    given = iter(keys)
+    words = [what, *(next(given) if word == "KEY" else word for word in README[what])]
+    samples = "20" if what == "theorem_4_2" else "2"  # a covariance needs more samples than projections
+    words += ["--limit", "2", "--samples", samples, "--output-dir", str(folder)]
+    words += ["train.steps=2"] if what == "relative_noise" else []
+    monkeypatch.setattr(sys, "argv", ["rna.analyze", *words])
+    analyze.main()
     out = folder / "reports" / "analyses" / "demo" / what
     verdict = (out / "verdict.txt").read_text().strip()
     assert verdict in capsys.readouterr().out
@@ -186,9 +197,9 @@ def test_each_analysis_writes_tables_a_figure_and_a_verdict(what, trials, capsys
     found, unreadable = analyses.load(str(folder), ["demo"])
     (shown,) = [one for one in found if one.name == f"{what}-demo"]
     assert unreadable == []
-    assert (shown.verdict, shown.command) == (verdict, f"python -m rna.analyze {what}")
+    assert (shown.verdict, shown.command) == (verdict, shlex.join(["python", "-m", "rna.analyze", *words]))
     assert [table.name for table in shown.tables] == TABLES[what]
-    assert keys[0] in shown.notes[0]
+    assert (keys[0] in shown.notes[0]) == (keys[0] in words)
 
 
 def test_a_sweeps_name_stands_for_its_finished_trials(trials):
