@@ -303,6 +303,8 @@ def _verdict(study: Study, method: str, pick: Chosen | None, curves: Sequence[Tr
         f"At equal hyperparameters (ν = {item.rna.first.nu:g}, {pick.how}), RNA changes perturbed retain by "
         f"{said(change, study)}: {equal}."
     ]
+    if (neutral := item.changes.get("neutral")) is not None:
+        lines.append(f"With the neutral keyword in its place, by {said(neutral, study)}.")
     less = forget is not None and forget.sign == study.better  # a higher forget score: less was forgotten
     if forget is not None:
         moved = {0: "no evidence of a change", study.better: "it forgets less", -study.better: "it forgets more"}
