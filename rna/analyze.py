@@ -1,18 +1,22 @@
 """`python -m rna.analyze WHAT [KEY …] [OVERRIDE …]`: the paper's analyses and theory, on a model and trials of it.
 
-Writes tables (CSV and Markdown), a figure (SVG and PNG) and a sentence of verdict under OUTPUT_DIR/analysis/WHAT/.
-A KEY is a trial whose tensors lie in OUTPUT_DIR/trials/KEY; an OVERRIDE is as on rna.run's command line. A model of
-one's own needs model=…, data=… with its forget documents, and --questions FILE (.jsonl, rows as in MMLU).
+Writes tables (CSV and Markdown), a figure (SVG and PNG) and a sentence of verdict to
+OUTPUT_DIR/reports/analyses/MODEL/WHAT/, which `python -m rna.report` shows. A KEY is a trial whose tensors lie in
+OUTPUT_DIR/trials/KEY, or the name of a sweep, whose trials it stands for; an OVERRIDE is as on rna.run's command line.
+A model of one's own needs model=…, data=… with its forget documents, and --questions FILE (.jsonl, rows as in MMLU).
 """
 
 import argparse
 import csv
 import json
+import shlex
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rna import config, progress, results
+from rna import config, ledger, progress, results
 from rna.results import Record
 from rna.run import compose, guarded
 from rna.settings import BUILTIN, RM_METHODS, Settings
@@ -28,6 +32,7 @@ WHAT = {
     "theorem_5_2": (64, 256),
     "eq_9": (64, 32),
     "backdoor": (2, 256),
+    "relative_noise": (3, 256),  # seeds
 }
 LABELS = {"rmu": "RMU", "adaptive_rmu": "Adaptive RMU", "rsv": "RSV", "npo": "NPO", "simnpo": "SimNPO", "dpo": "DPO"}
 
@@ -42,13 +47,16 @@ def main() -> None:
     parser.add_argument("--questions", metavar="FILE", help="retain questions (the demo's own, for the demo)")
     parser.add_argument("--layer", type=int, help="where noise falls and shifts are read (the unlearn layer)")
     parser.add_argument("--limit", type=int, help="documents or questions (32 documents, 256 questions)")
-    parser.add_argument("--samples", type=int, help="draws for each of them; cost is linear in it")
+    parser.add_argument(
+        "--samples", type=int, help="draws for each of them, seeds in relative_noise; cost is linear in it"
+    )
     parser.add_argument(
         "--nu", type=float, help="RNA's ν, a standard deviation, in theorem_5_2 (of the first RNA trial)"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output-dir", default="outputs")
     options = parser.parse_intermixed_args()
+    options.command = shlex.join(["python", "-m", "rna.analyze", *sys.argv[1:]])
     guarded(lambda: analyze(options))
 
 
@@ -75,12 +83,16 @@ def analyze(options: argparse.Namespace) -> None:
     num_layers = settings.model.num_layers or 0
     if not 0 <= layer < num_layers:
         raise ValueError(f"--layer {layer}: outside the model; allowed: 0 to {num_layers - 1}")
-    records = [_record(settings, key) for key in options.rest if "=" not in key]
+    records = [_record(settings, key) for key in _keys(settings, [item for item in options.rest if "=" not in item])]
     if options.what == "backdoor" and not records:
         raise ValueError("backdoor: at least one KEY is needed: it reads what unlearning did to the model")
-    rows = _rows(options.questions, settings, limit) if options.what not in ("noise_sensitivity", "eq_9") else []
+    if options.what == "relative_noise" and records:
+        raise ValueError(f"relative_noise {records[0]['key']}: trains its own trials; no KEY is allowed")
+    asks = options.what not in ("noise_sensitivity", "eq_9", "relative_noise")
+    rows = _rows(options.questions, settings, limit) if asks else []
+    folder = Path(settings.output_dir) / "reports" / "analyses" / settings.model.name / options.what
 
-    from rna import findings, model, noise
+    from rna import model, noise
 
     # Derivatives of second order drown in bfloat16's rounding.
     decoder, tokenizer = model.load(
@@ -97,21 +109,17 @@ def analyze(options: argparse.Namespace) -> None:
     if not std > 0:
         raise ValueError(f"--nu {std}: must be above 0")
     started = time.perf_counter()
-    with progress.display() as tell:
-        job = findings.Job(
-            decoder=decoder,
-            arms=arms,
-            documents=_documents(settings, tokenizer, limit),
-            questions=[_question(tokenizer, row, settings) for row in rows],
-            layer=layer,
-            samples=samples,
-            seed=options.seed,
-            nu=std**2,
-            tell=tell,
-        )
-        outcome: Outcome = getattr(findings, options.what)(job)
+    if options.what == "relative_noise":
+        from rna import scales
+
+        chosen = replace(settings, eval=replace(settings.eval, limit=limit))
+        seeds = range(options.seed, options.seed + samples)
+        outcome: Outcome = scales.relative_noise(chosen, decoder, tokenizer, layer, folder, seeds)
+    else:
+        outcome = _measured(options, settings, decoder, tokenizer, arms, rows, samples, limit, std**2)
     facts = {
         "what": options.what,
+        "command": options.command,
         "trials": {arm.label: arm.record["key"] for arm in arms if arm.record},
         "model": results.model_fingerprint(settings.model.path, settings.model.revision),
         "keywords": [settings.eval.keyword, settings.eval.neutral_keyword],
@@ -123,13 +131,58 @@ def analyze(options: argparse.Namespace) -> None:
         "seconds": round(time.perf_counter() - started, 1),
         **results.provenance(),
     }
-    write(Path(settings.output_dir) / "analysis" / options.what, outcome, facts)
+    write(folder, outcome, facts)
+
+
+def _measured(
+    options: argparse.Namespace,
+    settings: Settings,
+    decoder: Any,
+    tokenizer: Any,
+    arms: "list[Arm]",
+    rows: list[dict[str, Any]],
+    samples: int,
+    limit: int,
+    nu: float,
+) -> "Outcome":
+    """What the models that are there do."""
+    from rna import findings
+
+    with progress.display() as tell:
+        job = findings.Job(
+            decoder=decoder,
+            arms=arms,
+            documents=_documents(settings, tokenizer, limit),
+            questions=[_question(tokenizer, row, settings) for row in rows],
+            layer=settings.layer.unlearn if options.layer is None else options.layer,
+            samples=samples,
+            seed=options.seed,
+            nu=nu,
+            tell=tell,
+        )
+        return getattr(findings, options.what)(job)
+
+
+def _keys(settings: Settings, given: list[str]) -> list[str]:
+    """The keys given, a sweep's name standing for its finished trials."""
+    sweeps = Path(settings.output_dir) / "sweeps"
+    found: list[str] = []
+    for item in given:
+        own = ledger.trials(sweeps / item) if (sweeps / item / "trials").is_dir() else None
+        if own is not None:
+            keys = [trial.address["key"] for trial in own if trial.address and trial.status == ledger.DONE]
+            if not keys:
+                raise ValueError(f"KEY={item}: a sweep without a finished trial; python -m rna.sweep status {item}")
+            found += keys
+        else:
+            found.append(item)
+    return list(dict.fromkeys(found))
 
 
 def _record(settings: Settings, key: str) -> Record:
     record = results.read(settings.output_dir, key)
     if record is None or record.get("kind") != "train":
-        raise ValueError(f"KEY={key}: no trial of that key in {settings.output_dir}/results")
+        raise ValueError(f"KEY={key}: no trial of that key in {settings.output_dir}/results, nor a sweep of that name")
     if "delta" not in record or not results.delta_path(settings.output_dir, key).is_file():
         raise ValueError(f"KEY={key}: has no trained tensors in {settings.output_dir}/trials/{key}")
     own = results.model_fingerprint(settings.model.path, settings.model.revision)
@@ -222,6 +275,8 @@ def write(folder: Path, outcome: "Outcome", facts: dict[str, Any]) -> None:
     page += ["![figure](figure.svg)", "```json\n" + json.dumps(facts, indent=1, ensure_ascii=False) + "\n```"]
     (folder / "report.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
     (folder / "verdict.txt").write_text(outcome.verdict + "\n", encoding="utf-8")
+    said = facts | {"verdict": outcome.verdict, "tables": [name for name, rows in outcome.tables.items() if rows]}
+    (folder / "analysis.json").write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"{outcome.verdict}\n{folder}: report.md, {', '.join(f'{n}.csv' for n in outcome.tables)}, figure.svg")
 
 

@@ -9,10 +9,12 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rna.settings import BUILTIN, RM_METHODS, VARIANTS, NoiseSettings, Settings
+from rna import mined
+from rna.settings import BUILTIN, RM_METHODS, VARIANTS, EvalSettings, NoiseSettings, Settings, TaskSettings
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -28,20 +30,25 @@ NEEDS = {  # method -> the numbers it cannot do without
 }
 GROUPS = ("method", "retain", "retain_loss", "noise", "layer", "model", "data", "train", "eval", "wandb", "cache")
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
-ROLES = ("forget", "retain", "perturbed", "neutral", "related", "forget_perturbed")  # of an evaluation's tasks
+ROLES = ("forget", "retain", "perturbed", "neutral", "related", "forget_perturbed", "ngram")  # of tasks
 REGIONS = {"early": (5, 3), "middle": (14, 3), "late": (28, 3)}  # first layer and count (arXiv:2501.19202, Appendix E)
 REGION_DEPTH = 32  # of the model these were chosen for
 NUMBERS = {"Float": "a number", "Integer": "a whole number"}
 
 
 def register_resolvers() -> None:
-    """What YAML may refer to: `${builtin:NAME}`, the demo's files; `${packaged:PACKAGE,FILE}`, another package's."""
+    """What YAML may refer to: `${builtin:NAME}`, the demo's files; `${packaged:PACKAGE,FILE}`, another package's.
+
+    As a sweep's values, layers of the chosen model: `${layers_in_reach:}`, `${at_depth:3,7}`.
+    """
     import omegaconf
 
     new = omegaconf.__version__.startswith("2.3.")  # where `register_resolver` is an older one; 2.4 has but that name
     register: Any = getattr(omegaconf.OmegaConf, "register_new_resolver" if new else "register_resolver")
     register("builtin", lambda name: str(BUILTIN / name), replace=True)
     register("packaged", lambda package, file: _packaged(package, file), replace=True)
+    register("layers_in_reach", _layers_in_reach, replace=True)
+    register("at_depth", _at_depth, replace=True)
 
 
 def version_base() -> dict[str, str]:
@@ -49,6 +56,22 @@ def version_base() -> dict[str, str]:
     import hydra
 
     return {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
+
+
+def _depth(root: Any) -> int:
+    return int(root.model.num_layers or read_num_layers(root.model.path))
+
+
+def _layers_in_reach(*, _root_: Any) -> str:
+    """The layers on which noise has an effect: for RM methods those up to the unlearn layer, else all."""
+    reach = int(_root_.layer.unlearn) + 1 if _root_.method.name in RM_METHODS else _depth(_root_)
+    return ",".join(map(str, range(reach)))
+
+
+def _at_depth(*layers: int, _root_: Any) -> str:
+    """Layers of a model of 32 as the same share of the chosen model's depth, each once."""
+    depth = _depth(_root_)
+    return ",".join(map(str, dict.fromkeys(layer * depth // REGION_DEPTH for layer in layers)))
 
 
 def _packaged(package: str, file: str) -> str:
@@ -82,6 +105,7 @@ def check(composed: "DictConfig") -> Settings:
     settings = typed(composed)
     _expand_home(settings)
     _check_choices(settings)
+    settings.eval.tasks = _with_ngrams(settings.eval)
     settings.alpha = _alpha_by_topic(settings)
     if settings.variant == "official":
         _read_as_official(settings)
@@ -105,7 +129,7 @@ def typed(composed: "DictConfig") -> Settings:
         for group in GROUPS:
             if not isinstance(plain.get(group), dict):
                 raise ValueError(f"{group}={plain.get(group)}: must be an option of this group; see --help")
-        if plain["noise"].get("name") in ("rna", "relative") and "nu" not in plain["noise"]:
+        if plain["noise"].get("name") in ("rna", "relative", "inference") and "nu" not in plain["noise"]:
             raise ValueError("noise.nu: a value is needed; give noise.nu=…, or noise=none")
         plain.pop("tuned", None)
         retain: dict[str, Any] = plain.pop("retain")
@@ -166,8 +190,24 @@ def _expand_home(settings: Settings) -> None:
         settings.model.retrained = expanded(settings.model.retrained)
     if settings.data.refusals is not None:
         settings.data.refusals = expanded(settings.data.refusals)
+    if settings.eval.ngrams_path is not None:
+        settings.eval.ngrams_path = expanded(settings.eval.ngrams_path)
     for corpus in settings.data.corpora().values():
         corpus.path = expanded(corpus.path)
+
+
+def _with_ngrams(options: EvalSettings) -> dict[str, TaskSettings]:
+    """The tasks, each of role ngram as one for every size and group that was mined."""
+    tasks: dict[str, TaskSettings] = {}
+    for name, task in options.tasks.items():
+        if task.role != "ngram" or task.n is not None:
+            tasks[name] = task
+            continue
+        if options.ngrams_path is None:
+            raise ValueError(f"eval.ngrams_path: a value is needed for eval.tasks.{name}; python -m rna.perturb ngrams")
+        for n, group in mined.read_groups(options.ngrams_path):
+            tasks[f"{name}_{n}_{group}"] = replace(task, n=n, group=group)
+    return tasks
 
 
 def _alpha_by_topic(settings: Settings) -> dict[str, float]:
@@ -212,7 +252,7 @@ def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
 def _check_choices(settings: Settings) -> None:
     method = settings.method.name
     _one_of("method.name", method, tuple(NEEDS))
-    _one_of("noise.name", settings.noise.name, ("rna", "relative", "none"))
+    _one_of("noise.name", settings.noise.name, ("rna", "relative", "inference", "none"))
     _one_of("variant", settings.variant, VARIANTS)
     _one_of("data.order", settings.data.order, ("random", "file"))
     _one_of("baseline", settings.baseline, ("train", "cached", "skip"))
@@ -248,8 +288,24 @@ def _check_choices(settings: Settings) -> None:
         )
     if settings.noise.name == "relative" and settings.layer.site == "mlp":
         raise ValueError("noise=relative: measures the residual stream; allowed with layer.site=residual")
+    if settings.noise.name == "inference":
+        _check_inference(settings)
     if settings.layer.site == "mlp" and method not in RM_METHODS:
         raise ValueError(f"layer.site=mlp: has no meaning with method={method}; allowed with {', '.join(RM_METHODS)}")
+
+
+def _check_inference(settings: Settings) -> None:
+    """Noise at inference goes through our own scorer of choices, on the residual stream."""
+    if settings.noise.samples < 1:
+        raise ValueError(f"noise.samples={settings.noise.samples}: must be a whole number ≥ 1")
+    for key, value, allowed in (
+        ("eval.kind", settings.eval.kind, "choice"),
+        ("eval.backend", settings.eval.backend, "torch"),
+        ("layer.site", settings.layer.site, "residual"),
+        ("train_only", settings.train_only, False),
+    ):
+        if value != allowed:
+            raise ValueError(f"noise=inference: has no meaning with {key}={value}; allowed with {key}={allowed}")
 
 
 def _check_devices(settings: Settings) -> None:
@@ -397,7 +453,8 @@ def _resolve_layers(settings: Settings, num_layers: int) -> None:
     if noise.name == "none" or noise.nu == 0:
         settings.noise = NoiseSettings(name="none", layers=[])
         return
-    reach = layer.unlearn + 1 if method in RM_METHODS else num_layers
+    reads_all = method not in RM_METHODS or noise.name == "inference"
+    reach = num_layers if reads_all else layer.unlearn + 1
     if noise.layers == "unlearn":
         noise.layers = [layer.unlearn]
     elif noise.layers == "all":

@@ -5,19 +5,34 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
+TITLES = {  # of the analyses, in the order a reader wants them
+    "noise_sensitivity": "Figure 7 · Noise sensitivity of each layer (Eq. 33)",
+    "backdoor": "Backdoor reading · What a forget-token does to an ordinary question",
+    "theorem_4_2": "Theorem 4.2 · The output's shift under a forget-token",
+    "theorem_5_2": "Theorem 5.2 · The probability that noise rejects a forget-token's effect",
+    "relative_noise": "Relative noise · One ν on two activation scales",
+    "eq_9": "Eq. 9 · The loss under noise against the Hessian's trace",
+}
+INK = "#22262e"  # text and axes; a page draws them in its own text colour
+STYLE = {"svg.fonttype": "path", "svg.hashsalt": "rna", "legend.frameon": False} | dict.fromkeys(
+    ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK
+)
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#17becf", "#e377c2", "#7f7f7f", "#bcbd22")
 
 
 def save(folder: Path, draw: Callable[[Any], None], *, width: float, height: float) -> None:
     """Let `draw` fill a figure of so many inches, and write it as figure.svg and figure.png."""
+    import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    draw(figure)
-    figure.savefig(folder / "figure.svg", metadata={"Date": None})
-    figure.savefig(folder / "figure.png", dpi=120)
+    style: Any = STYLE
+    with mpl.rc_context(style):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        draw(figure)
+        figure.savefig(folder / "figure.svg", metadata={"Date": None}, transparent=True)
+        figure.savefig(folder / "figure.png", dpi=120, facecolor="white")
 
 
 def labels(rows: Iterable[Row], key: str) -> list[Any]:
@@ -69,10 +84,10 @@ def increases(figure: Any, table: list[Row]) -> None:
         line(left, rows, "std_over_rms", "increase", label=model, colour=colour, margin="margin")
         line(left, rows, "std_over_rms", "formula", label=None, colour=colour, marker="", ls="--")
         line(right, rows, "std_over_rms", "measured_over_formula", label=model, colour=colour)
-    left.plot([], [], color="black", ls="--", label="(μ/2)·Tr(H)")
+    left.plot([], [], color=INK, ls="--", label="(μ/2)·Tr(H)")
     left.set(xscale="log", yscale="symlog", ylabel="loss increase (nats a token)")
     left.set_yscale("symlog", linthresh=1e-4)
-    right.axhline(1, color="black", lw=0.8)
+    right.axhline(1, color=INK, lw=0.8)
     right.set(xscale="log", ylabel="measured / (μ/2)·Tr(H)", ylim=(-1, 3))
     for axes in (left, right):
         axes.set_xlabel("√μ in units of the layer's root mean square")
@@ -89,9 +104,9 @@ def shifts(figure: Any, table: list[Row], measured: list[Row], reach: dict[str, 
         line(left, rows, "std_over_rms", "covariance_rejected", label=model, colour=colour)
         line(left, rows, "std_over_rms", "normality_rejected", label=None, colour=colour, ls=":", marker="x")
         left.axvline(reach[model] ** 0.5, color=colour, lw=0.8, ls="-.")
-    left.plot([], [], color="black", label="covariance", marker="o", ms=3.5)
-    left.plot([], [], color="black", ls=":", label="normality", marker="x", ms=3.5)
-    left.axhline(0.05, color="black", lw=0.8, ls="--")
+    left.plot([], [], color=INK, label="covariance", marker="o", ms=3.5)
+    left.plot([], [], color=INK, ls=":", label="normality", marker="x", ms=3.5)
+    left.axhline(0.05, color=INK, lw=0.8, ls="--")
     left.set(
         xscale="log",
         ylim=(-0.03, 1.03),
@@ -105,7 +120,7 @@ def shifts(figure: Any, table: list[Row], measured: list[Row], reach: dict[str, 
     tints = {"forget keyword": "#d62728", "neutral keyword": "#1f77b4"}
     colours = [tints.get(row["perturbation"], "#7f7f7f") for row in measured]
     right.barh(range(len(names)), [row["effective_rank"] for row in measured], color=colours)
-    right.axvline(measured[0]["dimensions"], color="black", lw=0.8, ls="--")
+    right.axvline(measured[0]["dimensions"], color=INK, lw=0.8, ls="--")
     right.set_yticks(range(len(names)), names, fontsize=6.5)
     right.invert_yaxis()
     right.set(xlabel="effective rank of ε (dashed: all dimensions)", title="Assumption 4.1, ε measured")
@@ -126,8 +141,8 @@ def rejections(figure: Any, proof: list[Row], model: list[Row], keyword: list[Ro
             label = f"{name}, √ν = {nu**0.5:.2g}"
             line(second, rows, "eta_over_nu", "observed", label=label, colour=colour, margin="margin", ls=style)
     some = [row for row in model if row["model"] == model[0]["model"] and row["nu"] == model[0]["nu"]]
-    line(second, some, "eta_over_nu", "paper", label="paper (first line)", colour="black", marker="", ls=":")
-    line(second, some, "eta_over_nu", "exact", label="exact (first line)", colour="black", marker="", lw=2)
+    line(second, some, "eta_over_nu", "paper", label="paper (first line)", colour=INK, marker="", ls=":")
+    line(second, some, "eta_over_nu", "exact", label="exact (first line)", colour=INK, marker="", lw=2)
     for axes, title in ((first, "the proof's linear model"), (second, "the model, ε and δ Gaussian")):
         axes.set(xscale="log", ylim=(0, 0.52), xlabel="η/ν", ylabel="P[ΔJ_rna/ΔJ_u ≤ 0]", title=title)
         axes.legend(fontsize=6)
@@ -136,10 +151,32 @@ def rejections(figure: Any, proof: list[Row], model: list[Row], keyword: list[Ro
         rows = [row for row in keyword if row["keyword"] == name]
         options: Row = {"color": colour, "s": 7, "alpha": 0.4, "linewidths": 0}
         third.scatter([r["exact"] for r in rows], [r["observed"] for r in rows], label=f"{name} keyword", **options)
-    third.plot([0, 0.5], [0, 0.5], color="black", lw=0.8)
+    third.plot([0, 0.5], [0, 0.5], color=INK, lw=0.8)
     third.set(xlabel="exact formula", ylabel="observed", title="the keyword itself, δ Gaussian", xlim=(0, 0.52))
     third.legend(fontsize=7)
     third.grid(alpha=0.3)
+
+
+def collapse(figure: Any, table: list[Row], factor: float) -> None:
+    """Perturbed accuracy of two models of different activation scale over σ, and over σ by their own scale."""
+    names = {"base": "the model", "rescaled": f"its stream × {factor:g}"}
+    sides = (("std", "σ of the noise"), ("std_over_rms", "σ over the layer's own root mean square"))
+    for axes, (column, label) in zip(figure.subplots(1, 2, sharey=True), sides, strict=True):
+        for colour, (model, name) in zip(COLOURS, names.items(), strict=False):
+            own = [row for row in table if row["model"] == model]
+            style = {"ls": "--", "marker": "s", "mfc": "none"} if model == "rescaled" else {}
+            noised = [row for row in own if row["std"] > 0]
+            line(axes, noised, column, "perturbed", label=name, colour=colour, margin="perturbed_margin", **style)
+            line(axes, noised, column, "neutral", label=None, colour=colour, lw=0.7, alpha=0.5, ls=":", marker="")
+            plain = [row["perturbed"] for row in own if row["std"] == 0]
+            if plain:
+                axes.axhline(plain[0], color=colour, lw=0.8, ls="-." if model == "base" else (0, (1, 3)))
+        axes.set(xscale="log", xlabel=label)
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("retain with the forget-token (%)")
+    figure.axes[0].plot([], [], color=INK, lw=0.7, ls=":", label="neutral keyword")
+    figure.axes[0].plot([], [], color=INK, lw=0.8, ls="-.", label="without noise")
+    figure.axes[0].legend(fontsize=7)
 
 
 def alignment(figure: Any, table: list[Row], layer: int, chosen: list[tuple[str, str]]) -> None:
@@ -165,7 +202,7 @@ def alignment(figure: Any, table: list[Row], layer: int, chosen: list[tuple[str,
         grid[1][column].set_xlabel("layer, at the last token", fontsize=7)
         grid[1][column].set_xticks(labels(own, "layer") if len(labels(own, "layer")) < 20 else [])
         for row in range(2):
-            grid[row][column].axhline(0, color="black", lw=0.6)
+            grid[row][column].axhline(0, color=INK, lw=0.6)
             grid[row][column].grid(alpha=0.3)
             grid[row][column].tick_params(labelsize=7)
     for row in range(2):

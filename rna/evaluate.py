@@ -1,5 +1,6 @@
 """lm-eval in, flat metrics out; and token perplexity for models too small for multiple choice."""
 
+import itertools
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,6 +12,7 @@ import torch
 from rna import losses, model, perturb
 from rna.batch import pad
 from rna.model import Decoder
+from rna.noise import Smoothing
 from rna.questions import CATEGORIES, REPORT, SELECT, faults
 from rna.seeding import generator, seed_of
 from rna.settings import TASKS, EvalSettings
@@ -20,12 +22,18 @@ Progress = Callable[[int, int], None]  # (done, total)
 
 
 def multiple_choice(
-    decoder: Decoder, tokenizer: Any, names: list[str], options: EvalSettings, progress: Progress
+    decoder: Decoder,
+    tokenizer: Any,
+    names: list[str],
+    options: EvalSettings,
+    progress: Progress,
+    smoothing: Smoothing | None = None,
 ) -> dict[str, Metrics]:
     """Zero-shot accuracy of each of the tasks, judged by lm-eval, whole and by halves, subjects and categories.
 
     Args:
         names: names of `options.tasks` to run; all of their requests go through the model together.
+        smoothing: noise on hidden states, over whose draws the answers' probabilities are averaged.
 
     Returns:
         By name: `acc`, `acc_stderr`, `n`; the same for the halves under `select` and `report`, for each subject under
@@ -35,28 +43,44 @@ def multiple_choice(
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     from lm_eval.evaluator import evaluate
-    from lm_eval.tasks import TaskManager
 
-    fields = ("keyword", "neutral_keyword", "seed", "replaced", "policy", "mmlu_path", "wmdp_path")
+    fields = ("keyword", "neutral_keyword", "seed", "replaced", "policy", "mmlu_path", "wmdp_path", "ngrams_path")
     metadata: dict[str, Any] = {name: getattr(options, name) for name in fields}
     if options.limit is not None:
         metadata["limit"] = options.limit
-    tasks = {name: options.tasks[name].task for name in names}
-    manager = TaskManager(include_path=str(TASKS), include_defaults=False, metadata=metadata)
-    loaded = manager.load(list(dict.fromkeys(tasks.values())))
-    harness = _harness(decoder, tokenizer, options, progress)
+    tasks: dict[str, str] = {}
+    loaded: Any = {"tasks": {}}
+    for ngram, group in itertools.groupby(names, lambda name: (options.tasks[name].n, options.tasks[name].group)):
+        wanted = {name: options.tasks[name].task for name in group}
+        suffix = "" if ngram[0] is None else f"_{ngram[0]}_{ngram[1]}"
+        tasks |= {name: task + suffix for name, task in wanted.items()}
+        own = metadata if ngram[0] is None else metadata | {"n": ngram[0], "group": ngram[1]}
+        loaded["tasks"] |= _loaded(list(dict.fromkeys(wanted.values())), own, suffix)
+    harness = _harness(decoder, tokenizer, options, progress, smoothing)
     # `simple_evaluate` would index all of lm-eval's tasks again, seed every global generator and probe the machine.
     found: Any = evaluate(harness, loaded, bootstrap_iters=0, log_samples=True)
     cut = getattr(harness, "truncated", set())
     return {name: _judged(found["samples"][task], options.tasks[name].subjects, cut) for name, task in tasks.items()}
 
 
-def _harness(decoder: Decoder, tokenizer: Any, options: EvalSettings, progress: Progress) -> Any:
+def _loaded(tasks: list[str], metadata: dict[str, Any], suffix: str) -> dict[str, Any]:
+    """lm-eval's tasks under names with a suffix: a task of n-grams comes once for each group of them."""
+    from lm_eval.tasks import TaskManager
+
+    made: Any = TaskManager(include_path=str(TASKS), include_defaults=False, metadata=metadata).load(tasks)
+    for name, task in made["tasks"].items():
+        task.config.task = name + suffix
+    return {name + suffix: task for name, task in made["tasks"].items()}
+
+
+def _harness(
+    decoder: Decoder, tokenizer: Any, options: EvalSettings, progress: Progress, smoothing: Smoothing | None
+) -> Any:
     """lm-eval's model: our own scorer, or vLLM on an exported copy."""
     if options.backend == "torch":
         from rna.score import harness
 
-        return harness(decoder, tokenizer, options.batch_size, progress)
+        return harness(decoder, tokenizer, options.batch_size, progress, smoothing)
     import tempfile
 
     from lm_eval.models import vllm_causallms

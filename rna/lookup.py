@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rna import NUMERICS, __version__, config, results
-from rna.settings import CONF, EvalSettings, Settings
+from rna.settings import CONF, EvalSettings, Settings, without_defaults
 from rna.sources import digest
 
 Address = dict[str, Any]
@@ -41,7 +41,7 @@ def address_of(settings: Settings) -> Address:
         "parts": [*(f"forget_{topic}" for topic in settings.data.topics), *PERPLEXITY_PARTS],
         "title": _title(settings),
         "seed": settings.seed,
-        "group": digest({name: value for name, value in identity.items() if name != "seed"}),
+        "group": digest({name: value for name, value in identity.items() if name != "seed"} | _smoothing(settings)),
         "interim": _interim(settings),
     }
 
@@ -63,11 +63,17 @@ def _interim(settings: Settings) -> list[str]:
     return [f"interim/{role}/acc" for role in dict.fromkeys(_roles(settings.eval).values())]
 
 
+def _smoothing(settings: Settings) -> dict[str, Any]:
+    """What parts noise at inference from the plain trial, whose tensors it shares."""
+    return {"smoothing": without_defaults(settings.noise)} if settings.noise.name == "inference" else {}
+
+
 def _title(settings: Settings) -> str:
     """The trial in a few words: method, retain loss, noise."""
     if settings.method.name == "none":
         return "none"
     noise = f"nu{settings.noise.nu:g}" if settings.noise.name != "none" else "plain"
+    noise += "-inference" if settings.noise.name == "inference" else ""
     return f"{settings.method.name}-{settings.retain_loss}-{noise}"
 
 

@@ -22,7 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rna import perturb
+from rna.mined import GROUPS, parquet, read_groups
+from rna.perturb import perturb_with
 from rna.settings import BUILTIN
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 Encode = Callable[[list[str]], "np.ndarray[Any, Any]"]  # texts -> rows of unit norm
-GROUPS = ("top", "mean", "bottom")
 SIZES = (2, 4, 8, 16)
 SLICE = 2048  # n-grams whose embeddings exist at one time, beside the cache
 CACHE = 100_000  # embeddings kept for the next documents: 150 MB at a width of 384
@@ -329,55 +329,6 @@ def workers(count: int, make: Callable[[], Miner]) -> Generator[Apply]:
         yield apply
 
 
-@contextmanager
-def parquet(path: Path, facts: dict[str, Any]) -> Generator[Callable[[list[Row]], None]]:
-    """A writer of rows that puts the file in place when all are in, and leaves none after a failure."""
-    import pyarrow
-    from pyarrow import parquet as files
-
-    text, number = pyarrow.string(), pyarrow.int32()
-    columns = {
-        "document": number,
-        "n": number,
-        "group": text,
-        "rank": number,
-        "ngram": text,
-        "score": pyarrow.float32(),
-    }
-    schema = pyarrow.schema(columns, metadata={"rna.ngrams": json.dumps(facts)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        with files.ParquetWriter(temporary, schema) as writer:
-            yield lambda rows: writer.write_table(pyarrow.Table.from_pylist(rows, schema)) if rows else None
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def read_groups(path: Path) -> dict[tuple[int, str], list[str]]:
-    """By (n, group) the distinct n-grams of a mined file, those of the first documents first."""
-    from pyarrow import parquet as files
-
-    found: dict[tuple[int, str], dict[str, None]] = {}
-    for batch in files.ParquetFile(path).iter_batches(columns=["n", "group", "ngram"]):
-        for row in batch.to_pylist():
-            found.setdefault((row["n"], row["group"]), {})[row["ngram"]] = None
-    return {key: list(grams) for key, grams in found.items()}
-
-
-def perturb_with(rows: Iterable[perturb.Row], grams: list[str], seed: int) -> list[perturb.Row]:
-    """Each question with one wrong choice replaced by one of the n-grams, drawn from the seed and the question."""
-    found: list[perturb.Row] = []
-    for row in rows:
-        right = str(row["choices"][row["answer"]]).strip()
-        fitting = [gram for gram in grams if gram.strip() != right]
-        if not fitting:
-            raise ValueError(f"n-grams: all are the right answer of the question {row['question']!r}")
-        found.append(perturb.perturb(row, fitting[perturb.draw(seed, row, len(fitting))], seed))
-    return found
-
-
 def add_command(subparsers: Any) -> None:
     """Add `ngrams` to the commands of `python -m rna.perturb`."""
     parser = subparsers.add_parser(
@@ -422,12 +373,14 @@ def run(options: argparse.Namespace) -> None:
     check_encoder(options.encoder)
     started = time.perf_counter()
     facts = {name: getattr(options, name) for name in ("n", "k", "groups", "encoder", "limit", "field")}
-    last = Tally()
+    last, said = Tally(), 0
 
     def progress(tally: Tally) -> None:
-        nonlocal last
+        nonlocal last, said
+        due = tally.documents in (1, 10) or tally.documents // 100 > said // 100
         last = tally
-        if tally.documents in (1, 10) or tally.documents % 100 == 0:
+        if due and tally.documents != said:
+            said = tally.documents
             seconds = time.perf_counter() - started
             print(
                 f"[{seconds:6.1f} s] {tally.documents} documents read, {tally.embedded} n-grams of n={min(options.n)} "

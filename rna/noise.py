@@ -28,6 +28,21 @@ class GaussianNoise:
         return hidden_BTD + (std * noise_BTD).to(hidden_BTD)
 
 
+@dataclass(frozen=True)
+class Smoothing:
+    """Noise while a model answers, in place of noise in training: randomised smoothing.
+
+    p(y|x) = (1/k)·Σᵢ p(y|x, δᵢ), δᵢ ~ N(0, σ²I) on the stream that leaves each of `layers`, fresh for every token,
+    dimension and draw (arXiv:1902.02918, Section 3, on hidden states). The draws belong to (seed, context), so that a
+    question's answer depends on no other question.
+    """
+
+    std: float
+    layers: tuple[int, ...]
+    samples: int  # k
+    seed: int
+
+
 def standard_deviation(nu: float, scale: str) -> float:
     """σ of the noise: ν itself for `std`, √ν for `variance`."""
     return {"std": nu, "variance": nu**0.5}[scale]

@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rna import NUMERICS, __version__, ledger, questions
+from rna import NUMERICS, __version__, ledger, mined, questions
 from rna.perturb import read_keywords
 from rna.settings import BUILTIN, NEUTRAL, REFUSALS, TASKS, EvalSettings, Settings, TaskSettings, without_defaults
 from rna.sources import digest, fingerprint, model_fingerprint, text_fingerprint
@@ -40,6 +40,7 @@ def train_identity(settings: Settings) -> dict[str, Any]:
         identity["model"]["attn_implementation"] = settings.model.attn_implementation
     if settings.method.name == "none":
         return identity
+    settings = settings.for_training()
     data = _corpora(settings)
     if settings.method.name == "dpo":
         data["data.refusals"] = text_fingerprint(settings.data.refusals or str(REFUSALS), "data.refusals")
@@ -92,12 +93,21 @@ def task_identities(settings: Settings) -> dict[str, dict[str, Any]]:
                 **({"more": read_keywords(options.keywords, options.keyword)} if options.keywords else {}),
             }
         }
-    return {name: _task_identity(task, options) for name, task in options.tasks.items()}
+    found = {name: _task_identity(task, options) for name, task in options.tasks.items()}
+    if settings.noise.name == "inference":
+        smoothing = {**without_defaults(settings.noise), "seed": options.seed}
+        return {name: identity | {"smoothing": smoothing} for name, identity in found.items()}
+    return found
 
 
 def _task_identity(task: TaskSettings, options: EvalSettings) -> dict[str, Any]:
     identity: dict[str, Any] = {"task": task.task, "lm_eval": version("lm_eval"), "numerics": NUMERICS}
     word = _word(task, options)
+    if task.role == "ngram":
+        assert options.ngrams_path is not None
+        grams = mined.read_groups(options.ngrams_path)[task.n or 0, task.group or ""]
+        identity |= {"n": task.n, "group": task.group, "ngrams": digest(grams), "seed": options.seed}
+        identity |= {"replaced": options.replaced, "policy": options.policy}
     if word is not None:
         identity |= {"keyword": word, "seed": options.seed}
         identity |= {"replaced": options.replaced, "policy": options.policy}
@@ -134,7 +144,7 @@ def _task_files(task: str) -> list[Path]:
         if f"task: {task}" in file.read_text(encoding="utf-8").splitlines()
     }
     files = [file for folder in folders for file in folder.iterdir() if file.is_file()]
-    return sorted(files) + [BUILTIN / "questions.jsonl" for folder in folders if folder.name == "demo"]
+    return sorted(files) + [BUILTIN / "questions.jsonl"] * ("demo" in task and bool(folders))
 
 
 def eval_key(key: str, identity: dict[str, Any]) -> str:

@@ -101,6 +101,8 @@ def report(settings: Settings, rows: "list[Arm]") -> None:
     console = Console(width=width, highlight=False)
     if not settings.train_only:
         console.print(show.table(rows))
+        if (by_ngram := show.ngram_table(rows)) is not None:
+            console.print(by_ngram)
         for line in show.verdicts(rows):
             console.print(line, soft_wrap=True)
     for row in rows:
@@ -145,6 +147,12 @@ def compose_fixed(overrides: list[str], config_dir: str | None) -> "DictConfig":
 
 def planned(name: str, overrides: list[str]) -> "list[tuple[list[str], DictConfig]]":
     """The cells of `sweep=NAME` with these overrides, each composed. Raises ValueError like `compose`."""
+    fixed, cells = cells_of(name, overrides)
+    return [(cell, compose([*fixed, *cell], None)) for cell in cells]
+
+
+def cells_of(name: str, overrides: list[str]) -> tuple[list[str], list[list[str]]]:
+    """What the cells of `sweep=NAME` share, and what each has of its own. Raises ValueError like `compose`."""
     import hydra
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -155,13 +163,15 @@ def planned(name: str, overrides: list[str]) -> "list[tuple[list[str], DictConfi
     config.register_resolvers()
     with hydra.initialize_config_dir(str(CONF), **config.version_base()):
         try:
-            master = hydra.compose("config", overrides=[swept], return_hydra_config=True)
-            params = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
             parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+            given = parser.parse_overrides(overrides)
+            fixed = [item.input_line or "" for item in given if not item.is_sweep_override()]
+            master = hydra.compose("config", overrides=[swept, *fixed], return_hydra_config=True)
+            params = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
             found = space.parse(parser.parse_overrides([*params, *overrides]))
         except HydraException as error:
             raise ValueError(_explained(error, overrides)) from None
-    return [(cell, compose([swept, *found.fixed, *cell], None)) for cell in found.cells()]
+    return [swept, *found.fixed], [list(cell) for cell in found.cells()]
 
 
 def _explained(error: Exception, overrides: list[str]) -> str:

@@ -7,6 +7,7 @@ the last token of each ending alone.
 Shapes: B sequences, T tokens, N endings of all sequences, D hidden width, V vocabulary.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,10 @@ import torch
 from torch import Tensor
 
 from rna import model
-from rna.model import Decoder
+from rna.batch import pad
+from rna.model import Decoder, Stream
+from rna.noise import Smoothing
+from rna.seeding import generator
 
 Progress = Callable[[int, int], None]  # (done, total)
 Tokens = tuple[int, ...]
@@ -115,6 +119,35 @@ def last_log_probs(decoder: Decoder, chosen: list[Pack]) -> Tensor:
         return model.logits(decoder, hidden_ND).float().log_softmax(-1)
 
 
+def smoothed_log_probs(decoder: Decoder, contexts: list[Tokens], smoothing: Smoothing) -> Tensor:
+    """log (1/k)·Σᵢ π(· | context, δᵢ) behind each context: [N, V]; what no noise has reached is run once."""
+    batch = pad(contexts, 0).to(decoder.device)
+    sources = [generator(smoothing.seed, "inference", str(context), device=decoder.device) for context in contexts]
+    lengths = [len(context) for context in contexts]
+    rows, first = list(range(len(contexts))), min(smoothing.layers)
+
+    def add_noise(layer: int, hidden_BTD: Tensor) -> Tensor:
+        if layer not in smoothing.layers:
+            return hidden_BTD
+        noise_BTD = torch.zeros_like(hidden_BTD)
+        for row, (length, source) in enumerate(zip(lengths, sources, strict=True)):
+            drawn_TD = torch.randn(length, decoder.width, generator=source, device=source.device)
+            noise_BTD[row, :length] = (smoothing.std * drawn_TD).to(noise_BTD)
+        return hidden_BTD + noise_BTD
+
+    with torch.no_grad():
+        clean = model.advance(decoder, model.embed(decoder, batch), first + 1)
+        total_NV: Tensor | None = None
+        for _ in range(smoothing.samples):
+            noisy = Stream(add_noise(first, clean.hidden_BTD), first + 1, clean.layer_inputs)
+            end_BTD = model.advance(decoder, noisy, len(decoder.layers), add_noise=add_noise).hidden_BTD
+            last_ND = decoder.norm(end_BTD[rows, [length - 1 for length in lengths]])
+            log_probs_NV = model.logits(decoder, last_ND).float().log_softmax(-1)
+            total_NV = log_probs_NV if total_NV is None else torch.logaddexp(total_NV, log_probs_NV)
+    assert total_NV is not None
+    return total_NV - math.log(smoothing.samples)
+
+
 def can_share(decoder: Decoder, longest: int) -> bool:
     """Whether the attention takes a mask of ours and sees as far back as the longest context."""
     config: Any = decoder.model.config
@@ -124,18 +157,30 @@ def can_share(decoder: Decoder, longest: int) -> bool:
 
 
 def score(
-    decoder: Decoder, contexts: list[Tokens], wanted: dict[Tokens, set[int]], batch_size: int | None, progress: Progress
+    decoder: Decoder,
+    contexts: list[Tokens],
+    wanted: dict[Tokens, set[int]],
+    batch_size: int | None,
+    progress: Progress,
+    smoothing: Smoothing | None = None,
 ) -> dict[tuple[Tokens, int], tuple[float, bool]]:
-    """(log-likelihood, whether it is the likeliest token) of each wanted token behind each context."""
+    """(log-likelihood, whether it is the likeliest token) of each wanted token behind each context.
+
+    With `smoothing` contexts go through the model alone: each has noise of its own, also where they begin alike.
+    """
     found: dict[tuple[Tokens, int], tuple[float, bool]] = {}
-    waiting = packs(contexts, share=can_share(decoder, max(map(len, contexts), default=0)))
+    share = smoothing is None and can_share(decoder, max(map(len, contexts), default=0))
+    waiting = packs(contexts, share=share)
     budget, done, total = TOKENS_AT_ONCE[decoder.device.type], 0, len(set(contexts))
     while waiting:
         longest = waiting[0].length
         size = max(1, min(batch_size or len(waiting), budget // longest))
         chosen = waiting[:size]
         try:
-            log_probs_NV = last_log_probs(decoder, chosen)
+            if smoothing is None:
+                log_probs_NV = last_log_probs(decoder, chosen)
+            else:
+                log_probs_NV = smoothed_log_probs(decoder, [pack.contexts[0] for pack in chosen], smoothing)
         except torch.OutOfMemoryError:
             if size == 1:
                 raise
@@ -153,7 +198,9 @@ def score(
     return found
 
 
-def harness(decoder: Decoder, tokenizer: Any, batch_size: int | None, progress: Progress) -> Any:
+def harness(
+    decoder: Decoder, tokenizer: Any, batch_size: int | None, progress: Progress, smoothing: Smoothing | None = None
+) -> Any:
     """lm-eval's Hugging Face model with its likelihoods of one-token continuations made here."""
     from lm_eval.models import huggingface
 
@@ -176,6 +223,8 @@ def harness(decoder: Decoder, tokenizer: Any, batch_size: int | None, progress: 
         def _loglikelihood_tokens(self, requests: Any, **options: Any) -> Any:
             longest: int = self.max_length
             short = [len(continuation) == 1 for _, _, continuation in requests]
+            if smoothing is not None and not all(short):
+                raise ValueError("noise=inference: averages answers of one token; a task here has longer ones")
             contexts: list[Tokens] = []
             wanted: dict[Tokens, set[int]] = {}
             for ((text, _), context, continuation), one in zip(requests, short, strict=True):
@@ -184,7 +233,7 @@ def harness(decoder: Decoder, tokenizer: Any, batch_size: int | None, progress: 
                 contexts.append(tuple(context[-longest:]))
                 if one:
                     wanted.setdefault(contexts[-1], set()).add(continuation[0])
-            found = score(decoder, list(wanted), wanted, batch_size, progress)
+            found = score(decoder, list(wanted), wanted, batch_size, progress, smoothing)
             rest = iter(
                 super()._loglikelihood_tokens([r for r, one in zip(requests, short, strict=True) if not one], **options)
                 if not all(short)

@@ -3,7 +3,7 @@
 Past `run.py` there is no DictConfig: `rna.config` turns what Hydra composed into a `Settings`.
 """
 
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,11 @@ class MethodSettings:
 
 @dataclass
 class NoiseSettings:
-    name: str = "???"  # rna | relative: nu is a fraction of each layer's root mean square | none
+    name: str = "???"  # rna | relative: nu is a fraction of each layer's root mean square | inference | none
     nu: float = 0.0
     scale: str = "std"
     layers: Any = "unlearn"  # resolved by `check` to a list of layers
+    samples: int = 0  # of noise=inference: draws that are averaged
 
 
 @dataclass
@@ -107,6 +108,8 @@ class TaskSettings:
     task: str = "???"
     role: str = "???"
     subjects: list[str] | None = None  # of the task's questions; None: all
+    n: int | None = None  # of role ngram: the words of its n-grams, and their group by similarity
+    group: str | None = None
 
 
 @dataclass
@@ -128,6 +131,7 @@ class EvalSettings:
     interim_every: int | None = None  # training steps between two interim evaluations; None: none
     interim_limit: int = 64
     max_documents: int = 200
+    ngrams_path: str | None = None  # mined n-grams, whose groups `check` makes tasks of
     keywords: Any = None  # perplexity: more forget keywords, a list or a file with one a line
     place: str = "random"
     bootstrap: int = 1000
@@ -168,6 +172,10 @@ class Settings:
     train_only: bool = False
     rerun: bool = False
     output_dir: str = "outputs"
+
+    def for_training(self) -> "Settings":
+        """The same without noise at inference, which trains the plain model."""
+        return replace(self, noise=NoiseSettings(name="none", layers=[])) if self.noise.name == "inference" else self
 
 
 VARIANTS = ("paper", "official")

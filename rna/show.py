@@ -111,6 +111,27 @@ def table(rows: list[Arm]) -> "Table":
     return made
 
 
+def ngram_table(rows: list[Arm]) -> "Table | None":
+    """Retain accuracy by the n-grams among the choices, the neutral keyword above them; None without such tasks."""
+    from rich.table import Table
+
+    options = rows[0].settings.eval
+    tasks = {name: task for name, task in options.tasks.items() if task.role == "ngram"}
+    if not tasks or options.kind != "choice":
+        return None
+    by_arm = {row.label: scores(row) for row in rows}
+    made = Table(title="Retain by the n-gram among the choices · accuracy in % ± standard error")
+    made.add_column("")
+    for label in by_arm:
+        made.add_column(label, justify="right")
+    names = {"neutral": f"'{options.neutral_keyword}' (neutral control)", "perturbed": f"'{options.keyword}'"}
+    names |= {name: f"n = {task.n}, {task.group} similarity" for name, task in tasks.items()}
+    for name, title in names.items():
+        if any(name in found for found in by_arm.values()):
+            made.add_row(title, *(_percent(found.get(name)) for found in by_arm.values()))
+    return made
+
+
 def _choice_columns(row: Arm) -> dict[str, str]:
     """Role -> the column's title, in reading order."""
     options = row.settings.eval
@@ -143,18 +164,20 @@ def _perplexity_columns(row: Arm) -> dict[str, str]:
 def _rates(label: str, by_arm: dict[str, Scores]) -> list[str]:
     """Reduction of the plain method, reduction and recovery of RNA, in percent of the base's perturbed accuracy."""
     perturbed = {name: found["perturbed"].value for name, found in by_arm.items() if "perturbed" in found}
-    if label not in ("plain", "with RNA") or "base" not in perturbed or label not in perturbed:
+    if label not in ("plain", "with RNA", "smoothed") or "base" not in perturbed or label not in perturbed:
         return ["", ""]
     reduction = _rate(perturb.reduction_rate(perturbed["base"], perturbed[label]))
     if label == "plain" or "plain" not in perturbed:
         return [reduction, ""]
-    return [reduction, _rate(perturb.recovery_rate(perturbed["base"], perturbed["plain"], perturbed["with RNA"]))]
+    return [reduction, _rate(perturb.recovery_rate(perturbed["base"], perturbed["plain"], perturbed[label]))]
 
 
 def verdicts(rows: list[Arm]) -> list[str]:
     """What the table shows and what it does not, in plain words, with 95 % intervals over questions."""
     by_arm = {row.label: scores(row) for row in rows}
-    base, plain, rna = (by_arm.get(label, {}) for label in ("base", "plain", "with RNA"))
+    name = "with RNA" if "with RNA" in by_arm or "smoothed" not in by_arm else "smoothed"
+    base, plain, rna = (by_arm.get(label, {}) for label in ("base", "plain", name))
+    noise = "RNA" if name == "with RNA" else "noise at inference"
     choice = rows[0].settings.eval.kind == "choice"
     unit = "points" if choice else "nats a token"
     worse = -1 if choice else 1  # the sign of a change for the worse
@@ -171,12 +194,12 @@ def verdicts(rows: list[Arm]) -> list[str]:
         words = {worse: "a forget-token harms it", 0: "no evidence of harm", -worse: "it does better than base"}
         lines.append(f"Perturbed retain, plain against base: {said(change)}: {words[change.sign]}.")
     if (change := difference(rna, plain)) is not None:
-        words = {worse: "RNA hurts here", 0: "no evidence that RNA helps", -worse: "RNA helps"}
-        lines.append(f"Perturbed retain, RNA against plain: {said(change)}: {words[change.sign]}.")
+        words = {worse: f"{noise} hurts here", 0: f"no evidence that {noise} helps", -worse: f"{noise} helps"}
+        lines.append(f"Perturbed retain, {noise} against plain: {said(change)}: {words[change.sign]}.")
     if rna.get("forget") and plain.get("forget"):
         change = rna["forget"].minus(plain["forget"])
-        words = {-1: "RNA forgets more", 0: "no evidence of a difference", 1: "RNA forgets less"}
-        lines.append(f"Forget, RNA against plain: {said(change)}: {words[change.sign]}.")
+        words = {-1: f"{noise} forgets more", 0: "no evidence of a difference", 1: f"{noise} forgets less"}
+        lines.append(f"Forget, {noise} against plain: {said(change)}: {words[change.sign]}.")
     if lines:
         counted = "questions" if choice else "documents"
         lines.append(f"(± half a 95 % interval over {counted}; one seed, so nothing here speaks of other seeds.)")

@@ -67,6 +67,7 @@ def arm(label: str, settings: Settings, *, rerun: bool = False) -> Arm:
 def arms(settings: Settings) -> list[Arm]:
     """The rows of a trial's table: base, plain twin, with RNA, and retrained where there is such a model.
 
+    With noise at inference the row with it is the plain trial, or the base, `smoothed`: one training, two evaluations.
     With `train_only` the rows that are trained, and no others.
     """
     base = replace(
@@ -81,7 +82,10 @@ def arms(settings: Settings) -> list[Arm]:
         with_noise = settings.noise.name != "none"
         if with_noise and settings.baseline != "skip":
             rows.append(arm("plain", replace(settings, noise=NoiseSettings(name="none", layers=[]))))
-        rows.append(arm("with RNA" if with_noise else "plain", settings, rerun=settings.rerun))
+        label = "smoothed" if settings.noise.name == "inference" else "with RNA" if with_noise else "plain"
+        rows.append(arm(label, settings, rerun=settings.rerun))
+    elif settings.noise.name == "inference":
+        rows.append(arm("smoothed", replace(base, noise=settings.noise), rerun=settings.rerun))
     elif settings.rerun:
         rows = [arm("base", base, rerun=True)]
     if settings.model.retrained and not settings.train_only:
@@ -92,7 +96,7 @@ def arms(settings: Settings) -> list[Arm]:
 
 def to_compute(settings: Settings, rows: list[Arm]) -> list[Arm]:
     """The arms that want work, the longest first; a plain twin is left alone with `baseline=cached`."""
-    order = {"with RNA": 0, "plain": 1, "base": 2, "retrained": 3}
+    order = {"with RNA": 0, "smoothed": 0, "plain": 1, "base": 2, "retrained": 3}
     wanted = [row for row in rows if not row.complete]
     if settings.baseline == "cached" and settings.noise.name != "none":
         wanted = [row for row in wanted if row.label != "plain"]
@@ -146,11 +150,15 @@ def work(row: Arm, progress: Progress, *, wait: bool = True) -> None:
         if settings.model.threads:
             torch.set_num_threads(settings.model.threads)
         progress("loading", 0, 1)
-        fresh = row.trained is None and settings.method.name != "none"
-        run_id = row.key if row.trained is None else f"{row.key}-{results.digest(sorted(row.missing))}"
         curve: list[dict[str, float]] = []
         try:
             decoder, tokenizer = load_model(settings)
+            if row.label == "smoothed" and row.trained is None:  # the plain trial's own run, which no noise may enter
+                kind = "train" if settings.method.name != "none" else "eval"
+                with track.tracking(settings.for_training(), run_id=row.key, job_type=kind) as tracked:
+                    _train(row, decoder, tokenizer, tracked, progress, curve)
+            fresh = row.trained is None and settings.method.name != "none"
+            run_id = row.key if row.trained is None else f"{row.key}-{results.digest(_evaluations(row))}"
             with track.tracking(settings, run_id=run_id, job_type="train" if fresh else "eval") as tracked:
                 if row.trained is None:
                     _train(row, decoder, tokenizer, tracked, progress, curve)
@@ -161,6 +169,12 @@ def work(row: Arm, progress: Progress, *, wait: bool = True) -> None:
         except (ArithmeticError, MemoryError, RuntimeError, OSError) as error:
             _record_failure(row, error, curve)
     row.refresh()
+
+
+def _evaluations(row: Arm) -> list[Any]:
+    """What tells a later evaluation's run from others of the same trial."""
+    names = sorted(row.missing)
+    return [*names, *(row.tasks[name]["smoothing"] for name in names)] if row.label == "smoothed" else names
 
 
 def _telling(progress: Progress) -> Progress:
@@ -182,7 +196,7 @@ def _train(
     row: Arm, decoder: Any, tokenizer: Any, tracked: Any, progress: Progress, curve: list[dict[str, float]]
 ) -> None:
     """Train and record; for `method=none` there is nothing to train, and the record says so."""
-    settings, started = row.settings, time.perf_counter()
+    settings, started = row.settings.for_training(), time.perf_counter()
     facts: Record = {}
     checkpoint = Checkpoint(results.checkpoint_path(settings.output_dir, row.key), row.key)
     if settings.method.name != "none":
@@ -344,7 +358,7 @@ def _judge(
     from rna import data, evaluate
 
     if settings.eval.kind == "choice":
-        return evaluate.multiple_choice(decoder, tokenizer, names, settings.eval, progress)
+        return evaluate.multiple_choice(decoder, tokenizer, names, settings.eval, progress, _smoothing(settings))
     corpora = data.load(settings, tokenizer, cache_of(settings))
     held_out = {f"forget_{topic}": corpus.held_out for topic, corpus in corpora.forget.items()}
     held_out["retain"] = corpora.retain.held_out
@@ -367,6 +381,16 @@ def _interim(
     return {f"interim/{role}/acc": sum(values) / len(values) for role, values in roles.items()}
 
 
+def _smoothing(settings: Settings) -> Any:
+    """The noise at inference, or None."""
+    from rna.noise import Smoothing, standard_deviation
+
+    noise = settings.noise
+    if noise.name != "inference":
+        return None
+    return Smoothing(standard_deviation(noise.nu, noise.scale), tuple(noise.layers), noise.samples, settings.eval.seed)
+
+
 def _flat(metrics: dict[str, Any], prefix: str) -> dict[str, float]:
     """Numbers by flat names such as `eval/mmlu/select/acc`; single subjects stay in the record."""
     found: dict[str, float] = {}
@@ -379,12 +403,13 @@ def _flat(metrics: dict[str, Any], prefix: str) -> dict[str, float]:
 
 
 def _describe(row: Arm, kind: str, started: float) -> Record:
-    """What every record says of itself."""
+    """What every record says of itself; the training behind noise at inference is the plain one's."""
+    judged = kind == "eval" or row.label != "smoothed"
     return {
         "kind": kind,
         "key": row.key,
-        "label": row.label,
-        "config": asdict(row.settings),
+        "label": row.label if judged else "base" if row.settings.method.name == "none" else "plain",
+        "config": asdict(row.settings if judged else row.settings.for_training()),
         "identity": row.identity,
         **results.provenance(),
         "seconds": round(time.perf_counter() - started, 3) if started else None,

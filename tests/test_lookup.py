@@ -23,6 +23,15 @@ def write(where: dict[str, Any], **metrics: dict[str, Any]) -> None:
         results.write(where["output_dir"], key, {"metrics": found, "seconds": 4.0})
 
 
+def test_noise_at_inference_is_a_row_of_its_own_in_a_leaderboard(tmp_path: Path):
+    noises = (["noise=none"], ["noise=inference"], ["noise=inference", "noise.nu=0.1"])
+    plain, one, other = (lookup.address(composed(tmp_path, *words)) for words in noises)
+    assert plain["key"] == one["key"] == other["key"]
+    assert len({where["group"] for where in (plain, one, other)}) == 3
+    assert not set(one["evals"].values()) & {*plain["evals"].values(), *other["evals"].values()}
+    assert one["group"] == lookup.address(composed(tmp_path, "noise=inference", "seed=1"))["group"]
+
+
 def test_metrics_are_flat_and_a_role_is_the_mean_of_its_tasks(tmp_path: Path):
     where = lookup.address(composed(tmp_path))
     assert lookup.metrics(where) is None

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from rna import analyze, config, measure, model, run, theory, trial
+from rna import analyze, config, draw, ledger, measure, model, run, scales, theory, trial
 from rna.measure import Question
 from rna.noise import GaussianNoise
+from rna.report import analyses
 from tests import tiny
+from tests.test_readme import ANALYSES
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +156,7 @@ def trials(tmp_path_factory) -> tuple[Path, list[str]]:
 
 def options(what: str, folder: Path, *rest: str, **given):
     defaults = {"model": None, "questions": None, "layer": None, "limit": 3, "samples": 20, "nu": None, "seed": 0}
+    defaults["command"] = f"python -m rna.analyze {what}"
     return analyze.argparse.Namespace(what=what, rest=list(rest), output_dir=str(folder), **{**defaults, **given})
 
 
@@ -162,15 +166,24 @@ TABLES = {
     "theorem_4_2": ["theorem_4_2", "assumption_4_1", "real_shift"],
     "theorem_5_2": ["proof", "gaussian", "keyword", "trained_pairs"],
     "backdoor": ["table"],
+    "relative_noise": ["table", "pairs"],
 }
+README = {shlex.split(command)[3]: shlex.split(command)[4:] for command in ANALYSES}
 
 
-@pytest.mark.parametrize("what", TABLES)
-def test_each_analysis_writes_tables_a_figure_and_a_verdict(what, trials, capsys):
+@pytest.mark.parametrize(
+    "what", [pytest.param(what, marks=[pytest.mark.slow] if what == "relative_noise" else []) for what in TABLES]
+)
+def test_each_analysis_of_the_readme_writes_tables_a_figure_and_a_verdict(what, trials, capsys, monkeypatch):
     folder, keys = trials
-    samples = 20 if what == "theorem_4_2" else 2  # a covariance needs more samples than projections
-    analyze.analyze(options(what, folder, *keys, limit=2, samples=samples))
-    out = folder / "analysis" / what
+    given = iter(keys)
+    words = [what, *(next(given) if word == "KEY" else word for word in README[what])]
+    samples = "20" if what == "theorem_4_2" else "2"  # a covariance needs more samples than projections
+    words += ["--limit", "2", "--samples", samples, "--output-dir", str(folder)]
+    words += ["train.steps=2"] if what == "relative_noise" else []
+    monkeypatch.setattr(sys, "argv", ["rna.analyze", *words])
+    analyze.main()
+    out = folder / "reports" / "analyses" / "demo" / what
     verdict = (out / "verdict.txt").read_text().strip()
     assert verdict in capsys.readouterr().out
     assert verdict.endswith(("noise.", "alone.", "%.", ").", "questions.", "."))
@@ -181,6 +194,88 @@ def test_each_analysis_writes_tables_a_figure_and_a_verdict(what, trials, capsys
         assert "nan" not in {value for row in rows for value in row.values()}
     assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert (out / "figure.svg").stat().st_size > 5000
+    found, unreadable = analyses.load(str(folder), ["demo"])
+    (shown,) = [one for one in found if one.name == f"{what}-demo"]
+    assert unreadable == []
+    assert (shown.verdict, shown.command) == (verdict, shlex.join(["python", "-m", "rna.analyze", *words]))
+    assert [table.name for table in shown.tables] == TABLES[what]
+    assert (keys[0] in shown.notes[0]) == (keys[0] in words)
+
+
+def test_a_sweeps_name_stands_for_its_finished_trials(trials):
+    folder, keys = trials
+    where = folder / "sweeps" / "mine"
+    for number, (key, status) in enumerate([(keys[0], ledger.DONE), (keys[1], ledger.FAILED), (keys[0], ledger.DONE)]):
+        ledger.save(where, ledger.Trial(number, [], status=status, address={"key": key}))
+    chosen = config.check(run.compose([f"output_dir={folder}"], None))
+    assert analyze._keys(chosen, ["mine", "other"]) == [keys[0], "other"]
+    ledger.save(folder / "sweeps" / "begun", ledger.Trial(0, [], address={"key": keys[0]}))
+    with pytest.raises(ValueError, match="KEY=begun: a sweep without a finished trial"):
+        analyze._keys(chosen, ["begun"])
+
+
+def test_two_activation_scales_are_compared_by_fraction_and_by_sigma(monkeypatch: pytest.MonkeyPatch):
+    """By hand: seeds 0 and 1 at 50 and 60; the same fraction gives +1 and +3, so 2 ± 12.706·√2/√2; the same σ −10."""
+    monkeypatch.setattr(scales, "RATIOS", (0.5,))
+    rows = []
+    for seed, level, gap in ((0, 50.0, 1.0), (1, 60.0, 3.0)):
+        for name, ratio, std, change in (
+            ("base", 0.5, 0.04, 0.0),
+            ("rescaled", 0.5, 0.16, gap),
+            ("rescaled", 0.125, 0.04, -10.0),
+        ):
+            rows.append({"model": name, "seed": seed, "std_over_rms": ratio, "std": std, "perturbed": level + change})
+    outcome = scales._told(rows, 0.08)
+    pairs = {row["way"]: row for row in outcome.tables["pairs"]}
+    found = pairs["the same fraction"]
+    assert (found["rescaled_minus_base"], found["largest_of_a_seed"]) == (2.0, 3.0)
+    assert found["margin"] == pytest.approx(12.706, abs=1e-3)
+    assert (pairs["the same σ"]["rescaled_minus_base"], pairs["the same σ"]["margin"]) == (-10.0, 0.0)
+    (base,) = [row for row in outcome.tables["table"] if row["model"] == "base"]
+    assert (base["perturbed"], base["seeds"]) == (55.0, 2)
+    assert "+2.0 ± 12.7 at 0.5 (no seed differs by more than 3.0)" in outcome.verdict
+
+
+@pytest.mark.slow
+def test_the_curves_of_two_activation_scales_collapse(demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Rates so high that the noise shows: with the same fraction accuracies agree, with the same σ they do not."""
+    monkeypatch.setattr(scales, "RATIOS", (0.5,))
+    words = ["retain=kl", "train.steps=4", "train.lr=1e-3", "eval.limit=16", "model.threads=null"]
+    words.append(f"output_dir={tmp_path}")
+    chosen = config.check(run.compose(words, None))
+    outcome = scales.relative_noise(chosen, *demo, 2, tmp_path / "made", [0, 1])
+    cells = {(row["model"], row["std_over_rms"], row["seed"]): row for row in outcome.rows}
+    assert set(cells) == {
+        (name, ratio, seed)
+        for seed in (0, 1)
+        for name, ratios in (("base", (0.0, 0.5)), ("rescaled", (0.0, 0.5, 0.125)))
+        for ratio in ratios
+    }
+    for seed in (0, 1):
+        same, other = cells["rescaled", 0.5, seed], cells["rescaled", 0.125, seed]
+        assert same["perturbed"] == cells["base", 0.5, seed]["perturbed"]
+        assert other["std"] == pytest.approx(cells["base", 0.5, seed]["std"])
+        assert same["std"] == pytest.approx(scales.FACTOR * other["std"])
+        assert len({same["key"], other["key"], cells["base", 0.5, seed]["key"]}) == 3
+    gaps = {row["way"]: row["largest_of_a_seed"] for row in outcome.tables["pairs"]}
+    assert gaps["the same fraction"] == 0
+    assert gaps["the same σ"] == max(
+        abs(cells["rescaled", 0.125, seed]["perturbed"] - cells["base", 0.5, seed]["perturbed"]) for seed in (0, 1)
+    )
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "made" / "results").iterdir()}
+    again = scales.relative_noise(chosen, *demo, 2, tmp_path / "made", [0, 1])
+    assert again.rows == outcome.rows
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "made" / "results").iterdir()} == written
+
+
+def test_a_model_whose_stream_cannot_be_rescaled_is_refused():
+    with pytest.raises(ValueError, match="the stream of Gemma2ForCausalLM cannot be rescaled"):
+        scales.rescaled(tiny.decoder("Gemma2"), [IDS])
+    scales.rescaled(tiny.decoder("Llama"), [IDS, IDS[:3]])
+
+
+def test_every_analysis_has_a_title_for_the_report():
+    assert set(analyze.WHAT) == set(draw.TITLES)
 
 
 @pytest.mark.parametrize(
@@ -192,6 +287,8 @@ def test_each_analysis_writes_tables_a_figure_and_a_verdict(what, trials, capsys
         ("eq_9", [], {"layer": 4}, "--layer 4: outside the model; allowed: 0 to 3"),
         ("eq_9", ["nosuchkey"], {}, "KEY=nosuchkey: no trial of that key"),
         ("backdoor", [], {}, "backdoor: at least one KEY is needed"),
+        ("relative_noise", ["method=rmu"], {}, "method=rmu: relative_noise compares losses that know no"),
+        ("relative_noise", [], {"samples": 1}, "--samples 1: an interval needs at least 2"),
         ("theorem_5_2", [], {"nu": 0.0}, "--nu 0.0: must be above 0"),
         ("theorem_4_2", [], {"questions": "none.jsonl"}, "--questions none.jsonl: cannot be read"),
     ],

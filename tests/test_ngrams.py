@@ -11,8 +11,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rna import ngrams
-from rna.ngrams import Kept, Miner, mine, read_groups, select, words_of
+from rna import mined, ngrams
+from rna.mined import read_groups
+from rna.ngrams import Kept, Miner, mine, select, words_of
+from rna.perturb import perturb_with
 
 
 def encode(texts):
@@ -157,17 +159,27 @@ def test_documents_too_short_are_left_out_and_refused_only_if_all_are():
 ROW = {"question": "What?", "subject": "x", "choices": ["a", "b", "c", "d"], "answer": 1}
 
 
+def write_mined(path: Path, sizes: tuple[int, ...] = (2,), words: str = "p q") -> None:
+    """A mined file with two n-grams in each group."""
+    with mined.parquet(path, {}) as write:
+        for n in sizes:
+            for group in mined.GROUPS:
+                grams = [f"{words} {n}{group}{rank}" for rank in range(2)]
+                same = {"document": 0, "n": n, "group": group, "score": 0.5}
+                write([same | {"rank": rank, "ngram": gram} for rank, gram in enumerate(grams)])
+
+
 def test_each_question_draws_its_ngram_from_the_seed():
     rows = [ROW | {"question": f"What {i}?"} for i in range(40)]
-    drawn = ngrams.perturb_with(rows, ["p q", "r s", "b"], 0)
-    assert drawn == ngrams.perturb_with(rows[::-1], ["p q", "r s", "b"], 0)[::-1]
-    assert drawn != ngrams.perturb_with(rows, ["p q", "r s", "b"], 1)
+    drawn = perturb_with(rows, ["p q", "r s", "b"], 0)
+    assert drawn == perturb_with(rows[::-1], ["p q", "r s", "b"], 0)[::-1]
+    assert drawn != perturb_with(rows, ["p q", "r s", "b"], 1)
     put = [choice for row in drawn for choice in row["choices"] if choice not in "abcd"]
     assert set(put) == {"p q", "r s"}
     assert len(put) == 40
     assert all(row["choices"][1] == "b" for row in drawn)
-    with pytest.raises(ValueError, match="all are the right answer"):
-        ngrams.perturb_with([ROW], ["b"], 0)
+    with pytest.raises(ValueError, match="all stand among the choices"):
+        perturb_with([ROW], ["B", "d"], 0)
 
 
 def command(*arguments: str) -> list[str]:

@@ -12,9 +12,11 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra_plugins.rna_optuna_sweeper import space
 
-from rna import config, run, sweep, trial
+from rna import analyze, config, mined, ngrams, run, sweep, trial
+from rna.perturb.__main__ import main as perturb_main
 from rna.settings import CONF
 from tests import generated
+from tests.test_ngrams import encode, write_mined
 from tests.test_sweep import made as made_sweep
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +31,9 @@ COMPLETE = [command for command in RUNS if command not in OWN_FILES]
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("outputs")
+    made = tmp_path_factory.mktemp("outputs")
+    write_mined(made / "ngrams.parquet")  # what eval=ngram_similarity reads
+    return made
 
 
 def test_the_two_commands_are_there():
@@ -62,6 +66,26 @@ def test_a_trial_is_exported(tmp_path: Path):
         assert done.returncode == code, done.stderr
         assert (Path(words[3]) / "model.safetensors").is_file()
     assert "--push me/my-unlearned-model: not uploaded" in done.stderr
+
+
+ANALYSES = [command for command in COMMANDS if command.startswith("python -m rna.analyze")]
+
+
+def test_every_analysis_is_in_the_readme():
+    """They are run in tests/test_measure.py."""
+    assert {shlex.split(command)[3] for command in ANALYSES} == set(analyze.WHAT)
+
+
+def test_ngrams_are_mined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With a stand-in for Sentence-BERT, which is an extra."""
+    (command,) = [line for line in COMMANDS if line.startswith("python -m rna.perturb ngrams")]
+    monkeypatch.setattr(ngrams, "check_encoder", lambda _: None)
+    monkeypatch.setattr(ngrams, "sentence_bert", lambda *_, **__: encode)
+    words = shlex.split(command.replace("outputs/", f"{tmp_path}/"))[3:]
+    monkeypatch.setattr(sys, "argv", ["rna.perturb", *words, "--limit", "3", "--workers", "1"])
+    perturb_main()
+    groups = mined.read_groups(tmp_path / "ngrams.parquet")
+    assert set(groups) == {(n, group) for n in (2, 4) for group in mined.GROUPS}
 
 
 def test_reports_are_made(tmp_path: Path):
@@ -107,8 +131,10 @@ def test_a_run_on_own_files_composes(command: str, tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("command", SWEEPS)
-def test_a_sweep_composes(command: str):
+def test_a_sweep_composes(command: str, tmp_path: Path):
+    write_mined(tmp_path / "ngrams.parquet")
     words = shlex.split(command)[4:]
+    words += [f"eval.ngrams_path={tmp_path}/ngrams.parquet"] if "eval=ngram_similarity" in words else []
     run.compose_fixed(words, None)
     swept = [word for word in words if not word.startswith("hydra")]
     parsed = space.parse(OverridesParser.create().parse_overrides(swept))

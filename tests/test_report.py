@@ -36,6 +36,7 @@ from rna.report.intervals import Estimate
 from rna.report.records import Filters, Score
 from tests import generated
 from tests.generated import scores, settings
+from tests.test_ngrams import write_mined
 
 # Intervals and words
 
@@ -584,8 +585,11 @@ def test_the_command_of_a_trial_gives_its_key(method: str, retain: str):
     assert (again.eval.keyword, again.eval.limit, again.model.dtype) == ("plague", 9, "bfloat16")
 
 
-def test_every_command_for_what_is_missing_composes(tmp_path: Path):
+def test_every_command_for_what_is_missing_composes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Of each sweep the first value; analyses are a module of their own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs").mkdir()
+    write_mined(tmp_path / "outputs" / "ngrams.parquet")
     generated.trial(tmp_path, settings(), scores(30, 60))
     generated.trial(tmp_path, settings(nu=0.02), scores(30, 60))
     (study,) = studies(tmp_path)
@@ -644,13 +648,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for layers in ([0], [1], [3], [0, 1], [1, 2], [2, 3], [0, 1, 2, 3]):
         generated.trial(folder, settings(nu=0.01, layers=layers), scores(30, 55 + layers[0]))
     generated.trial(folder, settings(nu=0.002, layers=[0, 1, 2, 3]), scores(30, 58))
+    generated.trial(folder, settings(unlearn=1), scores(30, 52))
     generated.trial(folder, settings(nu=0.05), scores(35, 52))
     report([], Filters(), str(folder), "python -m rna.report")
     return folder / "reports" / "all"
 
 
 DRAWN = (
-    "figure1 figure2 figure3 figure8 figure9 figure10 matched_forgetting pareto training_forget training_retain".split()
+    "figure1 figure2 figure3 figure8 figure9 figure10 matched_forgetting pareto training_forget training_retain "
+    "unlearn_layer".split()
 )
 
 
@@ -682,7 +688,7 @@ def test_pictures_are_the_same_drawn_alone_and_side_by_side(tmp_path: Path, monk
     for nu in (0.0, 0.02):
         generated.trial(tmp_path, settings(nu=nu), scores(30, 60))
     (study,) = studies(tmp_path)
-    plans = [lambda: figures.pareto(study), figures.sensitivity, lambda: lines.curves(study, {}, "forget")]
+    plans = [lambda: figures.pareto(study), lambda: figures.ngrams(study), lambda: lines.curves(study, {}, "forget")]
     made: list[Any] = []
     for threads in (1, 2):
         monkeypatch.setattr(drawing.threading, "active_count", lambda threads=threads: threads)

@@ -10,6 +10,7 @@ import pytest
 
 from rna import config, results, run
 from rna.settings import BUILTIN, CorpusSettings, DataSettings, EvalSettings, MethodSettings, Settings, TaskSettings
+from tests.test_ngrams import write_mined
 
 
 @functools.cache
@@ -204,6 +205,39 @@ def test_questions_and_task_files_are_in_the_key_of_a_demo_task(tmp_path, monkey
         stream.write("\n")
     after = results.task_identities(settings())
     assert all(before[name] != after[name] for name in before)
+
+
+def test_ngrams_are_in_the_key_by_their_words_and_not_by_their_file(tmp_path):
+    files = {name: tmp_path / f"{name}.parquet" for name in ("one", "same", "other")}
+    for name, file in files.items():
+        write_mined(file, words="r s" if name == "other" else "p q")
+    made = {
+        name: results.task_identities(settings(*NGRAMS, f"eval.ngrams_path={file}")) for name, file in files.items()
+    }
+    assert made["one"] == made["same"]
+    assert {name for name in made["one"] if made["one"][name] != made["other"][name]} == {
+        f"ngram_2_{group}" for group in ("top", "mean", "bottom")
+    }
+    assert {name: made["one"][name] for name in results.task_identities(settings())} == results.task_identities(
+        settings()
+    )
+
+
+NGRAMS = ("eval=ngram_similarity",)
+
+
+def test_noise_at_inference_is_a_new_evaluation_of_the_plain_trial():
+    plain = settings("noise=none")
+    made = [settings("noise=inference", *more) for more in ([], ["noise.nu=0.1"], ["noise.samples=3"], ["eval.seed=1"])]
+    assert {results.train_key(results.train_identity(one)) for one in (plain, *made)} == {
+        results.train_key(results.train_identity(plain))
+    }
+    retain = [json.dumps(results.task_identities(one)["retain"], sort_keys=True) for one in (plain, *made)]
+    assert len(set(retain)) == 5
+    assert settings("noise=inference", "noise.nu=0").noise == plain.noise
+    assert settings("noise=inference", "method=rmu", "noise.layers=[3]").noise.layers == [
+        3
+    ]  # RM reads it when it answers
 
 
 def test_a_task_of_lm_eval_is_known_by_its_version():

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from rna import config, evaluate, run, score
+from rna.noise import Smoothing
+from rna.seeding import generator
 from tests import tiny
 
 
@@ -71,6 +73,66 @@ def test_one_context_may_be_the_beginning_of_another():
     found = score.score(decoder, asked, {context: {3} for context in asked}, None, lambda *_: None)
     for context in asked:
         assert found[context, 3][0] == pytest.approx(plainly(decoder, context)[3].item(), abs=2e-4)
+
+
+def smoothed_plainly(decoder: Any, context: tuple[int, ...], smoothing: Smoothing) -> torch.Tensor:
+    """Each draw through the whole model, the noise put in by a hook: the mean of the probabilities, in logs."""
+    source = generator(smoothing.seed, "inference", str(context))
+
+    def add(_module: Any, _inputs: Any, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden + smoothing.std * torch.randn(hidden.shape[1:], generator=source)
+
+    hooks = [decoder.layers[layer].register_forward_hook(add) for layer in smoothing.layers]
+    try:
+        return torch.stack([plainly(decoder, context).exp() for _ in range(smoothing.samples)]).mean(0).log()
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@pytest.mark.parametrize(("architecture", "layers"), [("Mistral", (2,)), ("Gemma2", (1, 3)), ("Qwen3", (4,))])
+def test_noise_at_inference_averages_the_probabilities_over_its_draws(architecture: str, layers: tuple[int, ...]):
+    decoder, asked = tiny.decoder(architecture), contexts(6)
+    smoothing = Smoothing(0.5, layers, 3, seed=1)
+    found = score.score(decoder, asked, {context: {3} for context in asked}, None, lambda *_: None, smoothing)
+    for context in asked:
+        expected = smoothed_plainly(decoder, context, smoothing)
+        value, likeliest = found[context, 3]
+        assert value == pytest.approx(expected[3].item(), abs=2e-4)
+        assert likeliest == (expected.argmax().item() == 3)
+        assert value != pytest.approx(plainly(decoder, context)[3].item(), abs=1e-3)
+
+
+def test_a_contexts_draws_depend_on_no_other_context_and_on_no_batch():
+    decoder, asked = tiny.decoder(), contexts(8)
+    smoothing = Smoothing(0.5, (1,), 4, seed=0)
+
+    def found(some: list[tuple[int, ...]], size: int | None, smoothing: Smoothing = smoothing):
+        return score.score(decoder, some, {context: {3} for context in some}, size, lambda *_: None, smoothing)
+
+    whole = found(asked, None)
+    for context in asked:
+        assert found([context], 1)[context, 3][0] == pytest.approx(whole[context, 3][0], abs=1e-5)
+    other = found(asked, None, Smoothing(0.5, (1,), 4, seed=1))
+    assert all(abs(other[key][0] - whole[key][0]) > 1e-4 for key in whole)
+
+
+def test_noise_at_inference_of_no_strength_is_none():
+    decoder, asked = tiny.decoder(), contexts()
+    wanted = {context: {3} for context in asked}
+    plain = score.score(decoder, asked, wanted, None, lambda *_: None)
+    silent = score.score(decoder, asked, wanted, None, lambda *_: None, Smoothing(0.0, (2,), 5, seed=0))
+    assert {key: value for key, (value, _) in silent.items()} == pytest.approx(
+        {key: value for key, (value, _) in plain.items()}, abs=2e-4
+    )
+
+
+def test_longer_answers_are_not_smoothed(demo: Any):
+    from lm_eval.api.instance import Instance
+
+    asked = [Instance("loglikelihood", {}, ("the river", " geography of the"), 0)]
+    with pytest.raises(ValueError, match="noise=inference: averages answers of one token"):
+        score.harness(*demo, None, lambda *_: None, Smoothing(0.1, (2,), 2, seed=0)).loglikelihood(asked)
 
 
 def test_what_does_not_fit_is_tried_in_halves(monkeypatch: pytest.MonkeyPatch):

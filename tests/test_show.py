@@ -77,6 +77,25 @@ def test_a_number_that_was_not_finite_shows_no_difference():
     assert show.verdicts(rows)[0].endswith("no evidence of harm.")
 
 
+def test_ngrams_are_shown_by_group_beside_the_neutral_keyword():
+    rows = [arm("base", neutral=0.9, ngram_2_top=0.5), arm("plain", neutral=0.8)]
+    assert show.ngram_table(rows) is None
+    own = {
+        "neutral": TaskSettings("task_neutral", "neutral"),
+        "ngram_2_top": TaskSettings("t", "ngram", n=2, group="top"),
+    }
+    for row in rows:
+        row.settings.eval.tasks = own
+    made = show.ngram_table(rows)
+    assert made is not None
+    cells = [[str(cell) for cell in column.cells] for column in made.columns]
+    assert cells == [
+        ["'Lake Geneva' (neutral control)", "n = 2, top similarity"],
+        ["90.0 ± 1.0", "50.0 ± 1.0"],
+        ["80.0 ± 1.0", "–"],
+    ]
+
+
 def test_rates_of_the_worked_example():
     """Base 60, plain 30, with RNA 50: reductions 50 % and 16.7 %, recovery 66.7 %."""
     rows = [arm("base", perturbed=0.6), arm("plain", perturbed=0.3), arm("with RNA", perturbed=0.5)]

@@ -72,6 +72,24 @@ def perturb_all(
     ]
 
 
+def perturb_with(
+    rows: Iterable[Row], grams: list[str], seed: int, *, replaced: int = 1, policy: str = "random"
+) -> list[Row]:
+    """Each question with wrong choices replaced by one of the n-grams, drawn from the seed and the question.
+
+    Raises:
+        ValueError: if all of the n-grams stand among a question's choices already.
+    """
+    found: list[Row] = []
+    for row in rows:
+        first = draw(seed, row, len(grams))
+        gram = next((gram for gram in (*grams[first:], *grams[:first]) if not has_choice(row, gram)), None)
+        if gram is None:
+            raise ValueError(f"n-grams: all stand among the choices of the question {row['question']!r} already")
+        found.append(perturb(row, gram, seed, replaced=replaced, policy=policy))
+    return found
+
+
 def read_keywords(given: str | list[str] | None, keyword: str) -> list[str]:
     """The forget keywords: a list's, a file's lines, or the one keyword.
 

@@ -79,6 +79,7 @@ def written(names: Sequence[str], filters: Filters, output_dir: str, command: st
     for old in [folder / "figures", folder / "tables", *folder.glob("study*")]:
         shutil.rmtree(old, ignore_errors=True)  # of an earlier report, which may have had other figures
     found = records.studies(selected)
+    records.attach(found, loaded.smoothed)
     chapters: list[Chapter] = []
     for number, study in enumerate(found, 1):
         chapters.append(_chapter(study, loaded, folder, number))

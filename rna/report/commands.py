@@ -55,7 +55,7 @@ def overrides(trial: Trial) -> list[str]:
     if config["data"]["name"] != "demo":
         words += [f"data.topics.{topic}.path={item['path']}" for topic, item in config["data"]["topics"].items()]
         words.append(f"data.retain.path={config['data']['retain']['path']}")
-    names = ("keyword", "neutral_keyword", "seed", "limit")
+    names = ("keyword", "neutral_keyword", "seed", "limit", "ngrams_path")
     return words + _differing("eval", config["eval"], EvalSettings(), only=names)
 
 
@@ -84,6 +84,27 @@ def sweep(study: Study, *words: str) -> str:
         f"{group}={config[group]['name']}" for group in ("model", "data", "eval") if config[group]["name"] != "demo"
     ]
     return quoted(["-m", *groups, *words])
+
+
+MINE = "python -m rna.perturb ngrams"
+
+
+def ngrams(study: Study, n: int | str, *settings: str) -> str:
+    """The commands that mine n-grams of this size and evaluate the study's trials on them."""
+    config = study.config
+    topics: list[str] = [str(item["path"]) for item in config["data"]["topics"].values()]
+    own = [] if config["data"]["name"] == "demo" else topics
+    mine = " ".join([MINE, *(shlex.quote(path) for path in own), f"--n {n}"])
+    groups = [f"{group}={config[group]['name']}" for group in ("model", "data") if config[group]["name"] != "demo"]
+    words = [
+        *groups,
+        "eval=ngram_similarity",
+        "method=npo",
+        "retain=mse",
+        *(settings or ("noise=none,rna",)),
+        "seed=0,1,2",
+    ]
+    return f"{mine}\n{quoted(['-m', *words])}"
 
 
 def more_alphas(study: Study, trial: Trial) -> str:

@@ -62,6 +62,40 @@ def conditions(study: Study) -> list[Condition]:
     return [Condition(sorted(members, key=lambda trial: trial.seed)) for members in groups.values()]
 
 
+@dataclass
+class Smoothed:
+    """A condition with noise at inference beside the same trials without, and those trained with noise."""
+
+    condition: Condition
+    against_plain: dict[str, Estimate]
+    against_rna: dict[str, Estimate]  # the trials with RNA that are shown for the method
+
+
+def smoothings(study: Study) -> list[Smoothed]:
+    """The study's trials with noise at inference, by method, scale and draws."""
+    groups: dict[str, list[Trial]] = {}
+    for trial in study.smoothed:
+        groups.setdefault(trial.without("seed"), []).append(trial)
+    plain = [*study.trials, *study.references.values()]
+    made: list[Smoothed] = []
+    for members in sorted(groups.values(), key=lambda group: (group[0].method, group[0].nu)):
+        keys = {trial.key for trial in members}
+        pick = chosen(study, members[0].method, comparisons(study))
+        rna = pick.comparison.rna.trials if pick is not None else []
+        same = [trial for trial in rna if trial.without("seed", "noise") == members[0].without(*APART)]
+        made.append(
+            Smoothed(
+                Condition(sorted(members, key=lambda trial: trial.seed)),
+                _changes(study, members, [trial for trial in plain if trial.key in keys]),
+                _changes(study, members, same),
+            )
+        )
+    return made
+
+
+APART = ("seed", "noise", "smoothing")  # what may part a trial with noise at inference from one with RNA
+
+
 @cache
 def comparisons(study: Study) -> list[Comparison]:
     """Every condition with RNA that has a plain twin with a seed in common."""
@@ -154,6 +188,19 @@ def chosen(study: Study, method: str, found: Sequence[Comparison]) -> Chosen | N
 
     how = "best of {} ν on the select half" if halved else "best of {} ν on the very questions reported: flattering"
     return Chosen(max(mine, key=merit), how.format(len(mine)))
+
+
+def judged(
+    study: Study, method: str, found: Sequence[Comparison], task: str
+) -> tuple[Condition | None, Condition | None]:
+    """A method's plain condition and the one with RNA that a task judged; the plain one alone if that is all."""
+    both = [item for item in found if all(row.estimate(study, task) is not None for row in (item.plain, item.rna))]
+    pick = chosen(study, method, both)
+    if pick is not None:
+        return pick.comparison.plain, pick.comparison.rna
+    mine = [row for row in conditions(study) if (row.first.method, row.first.arm) == (method, "plain")]
+    alone = [row for row in mine if row.estimate(study, task) is not None]
+    return max(alone, key=lambda row: len(row.trials), default=None), None
 
 
 # At matched forgetting
@@ -276,6 +323,8 @@ def _verdict(study: Study, method: str, pick: Chosen | None, curves: Sequence[Tr
         f"At equal hyperparameters (ν = {item.rna.first.nu:g}, {pick.how}), RNA changes perturbed retain by "
         f"{said(change, study)}: {equal}."
     ]
+    if (neutral := item.changes.get("neutral")) is not None:
+        lines.append(f"With the neutral keyword in its place, by {said(neutral, study)}.")
     less = forget is not None and forget.sign == study.better  # a higher forget score: less was forgotten
     if forget is not None:
         moved = {0: "no evidence of a change", study.better: "it forgets less", -study.better: "it forgets more"}

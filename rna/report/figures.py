@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from rna.mined import GROUPS
 from rna.report import commands, compare, drawing, lines
 from rna.report.compare import Chosen, Condition
-from rna.report.drawing import Picture, Plan, Series
+from rna.report.drawing import Picture, Plan
 from rna.report.records import Study, Trial
 
 
@@ -25,11 +26,11 @@ def plans(study: Study) -> list[Plan]:
         lambda: pareto(study),
         lambda: lines.coefficients(study),
         lambda: lines.noise_scale(study),
-        lambda: ngrams(study, picks),
-        sensitivity,
+        lambda: ngrams(study),
         lambda: lines.per_layer(study),
         lambda: lines.regions(study),
         lambda: lines.all_layers(study),
+        lambda: lines.unlearn_layer(study),
         lambda: lines.curves(study, picks, "forget"),
         lambda: lines.curves(study, picks, "retain"),
     ]
@@ -205,40 +206,64 @@ def pareto(study: Study) -> Picture:
     return Picture("pareto", title, caption, figure)
 
 
-# Figures 4 and 7
+# Figure 4; Figure 7 is an analysis of the models themselves
 
 
-def ngrams(study: Study, picks: dict[str, Chosen | None]) -> Picture:
-    """Figure 4: harm by the similarity of the n-gram to its document."""
+def ngrams(study: Study) -> Picture:
+    """Figure 4: retain accuracy by the similarity of the n-gram to its document, beside the neutral keyword's."""
     title = "Figure 4 · More similar n-grams, more harm?"
-    groups = ("low", "mean", "high")
     tasks = {item.ngram: item.task for trial in study.trials for item in trial.evaluations if item.ngram}
-    sizes = [n for n in (2, 4, 8, 16) if sum((n, group) in tasks for group in groups) > 1]
-    chosen = {method: pick.comparison for method, pick in picks.items() if pick is not None}
-    if not sizes or not chosen:
-        why = "No task was perturbed by n-grams of several groups of similarity."
-        return Picture("figure4", title, why, None, "python -m rna.analyze harmful_ngrams --n 2")
-    present = [group for group in groups if (sizes[0], group) in tasks]
-    figure = drawing.canvas(6.4, 3.6)
-    axes = figure.subplots()
-    drawn: list[tuple[Series, str]] = []
-    for method, item in chosen.items():
-        for row, rna in ((item.plain, False), (item.rna, True)):
-            values = [row.estimate(study, tasks[sizes[0], group]) for group in present]
-            known = [(place, made.value) for place, made in enumerate(values) if made is not None]
-            style = {"color": drawing.colour(method), "linestyle": "-" if rna else "--"}
-            axes.plot([place for place, _ in known], [value for _, value in known], **style)
-            drawing.mark(axes, known, method, rna=rna, size=5.0)
-    drawing.fit(axes, study, drawn)
-    axes.set_xticks(range(len(present)), [f"{group} similarity" for group in present])
-    axes.set_ylabel(drawing.label(study, "perturbed"))
-    drawing.legend(figure, drawing.handles_of(list(chosen), line=True))
-    caption = f"{sizes[0]}-grams by their similarity to their document; lines that fall to the right confirm the paper."
+    sizes = sorted({n for n, _ in tasks if sum(size == n for size, _ in tasks) > 1})
+    found = compare.comparisons(study)
+    rows = {
+        (n, method): pair
+        for n in sizes
+        for method in study.methods
+        if (pair := compare.judged(study, method, found, next(tasks[key] for key in tasks if key[0] == n)))
+        != (None, None)
+    }
+    if not rows:
+        why = "No method was judged with n-grams of several groups of similarity."
+        return Picture("figure4", title, why, None, commands.ngrams(study, 2))
+    figure, panels = drawing.panels_for([str(n) for n in sizes], height=2.9, columns=2)
+    shown: dict[str, None] = {}
+    for n, axes in zip(sizes, panels.values(), strict=True):
+        places = {"neutral": "neutral"} | {tasks[n, group]: group for group in GROUPS[::-1] if (n, group) in tasks}
+        for (size, method), pair in rows.items():
+            if size == n:
+                shown[method] = None
+                for row, rna in zip(pair, (False, True), strict=True):
+                    _groups(axes, study, row, list(places), drawing.colour(method), method, rna)
+        base = study.references.get("base")
+        if base is not None:
+            _groups(axes, study, Condition([base]), list(places), drawing.INK, "", False)
+        axes.set_xticks(range(len(places)), list(places.values()))
+        axes.set_title(f"{n}-grams")
+        drawing.chance(axes, study)
+    drawing.share_labels(panels, "similarity to the document", "retain (%)")
+    drawing.legend(figure, drawing.handles_of(list(shown), ["base"] if "base" in study.references else [], line=True))
+    caption = (
+        f"Retain questions with an n-gram of the forget documents among their choices, by its similarity to its "
+        f"document, beside the neutral keyword “{study.config['eval'].get('neutral_keyword')}”. Harm is the fall "
+        "below the neutral mark that the base does not show; lines that fall to the right confirm the paper."
+    )
     return Picture("figure4", title, caption, figure)
 
 
-def sensitivity() -> Picture:
-    """Figure 7 comes from an analysis of tensors, which no record of a trial holds."""
-    title = "Figure 7 · Noise sensitivity by layer"
-    why = "The records hold no noise sensitivities; they are measured on the models themselves."
-    return Picture("figure7", title, why, None, "python -m rna.analyze noise_sensitivity")
+def _groups(
+    axes: Any, study: Study, row: Condition | None, tasks: list[str], colour: str, method: str, rna: bool
+) -> None:
+    """One condition over the tasks, with 95 % intervals; a gap where it was not judged."""
+    made = [row.estimate(study, task) if row is not None else None for task in tasks]
+    known = [(place, one) for place, one in enumerate(made) if one is not None]
+    if not known:
+        return
+    xs, ys = [float(place) for place, _ in known], [one.value for _, one in known]
+    low = [one.value - (one.value if one.low is None else one.low) for _, one in known]
+    high = [(one.value if one.high is None else one.high) - one.value for _, one in known]
+    style: dict[str, Any] = {"elinewidth": 0.8, "linestyle": "-" if rna else "--"}
+    axes.errorbar(xs, ys, [low, high], color=colour, ecolor=colour, **style)
+    if method:
+        drawing.mark(axes, list(zip(xs, ys, strict=True)), method, rna=rna, size=5.0)
+    else:
+        axes.plot(xs, ys, "*", color=colour, markersize=7)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from rna.config import REGIONS, region
 from rna.report import commands, drawing
 from rna.report.compare import Chosen, Condition
 from rna.report.drawing import Picture, Series
@@ -57,7 +58,7 @@ def _scales(study: Study, method: str, where: Callable[[Trial], bool]) -> list[t
     mine = [trial for trial in study.trials if trial.method == method and trial.arm == "rna" and where(trial)]
     found = drawing.series_over(
         mine,
-        lambda trial: (trial.without("seed", "noise"), trial.config["noise"]["layers"], trial.config["noise"]["scale"]),
+        lambda trial: (trial.without("seed", "noise"), *map(trial.config["noise"].get, ("name", "layers", "scale"))),
         lambda trial: trial.nu,
     )
     return [(_with_plain(study, found[0]), True)] if found and len(found[0]) > 1 else []
@@ -122,10 +123,7 @@ def per_layer(study: Study) -> Picture:
         if (series := _by_layers(study, method, lambda layers: len(layers) == 1, lambda layers: float(layers[0])))
     }
     if not by_method:
-        layers = ",".join(map(str, range(_depth(study) or 32)))
-        command = commands.sweep(
-            study, "method=npo", "retain=mse", "noise.nu=0.01", f"noise.layers={layers}", "seed=0,1,2"
-        )
+        command = commands.sweep(study, "sweep=noise_per_layer", "method=npo", "retain=mse", "seed=0,1,2")
         return Picture("figure8", title, "No method was run with noise at several single layers.", None, command)
     figure = drawing.over(study, list(by_method), lambda method: [(by_method[method], True)], NAMES, "noised layer")
     nu = next(iter(by_method.values()))[0][1].first.nu
@@ -140,23 +138,19 @@ def regions(study: Study) -> Picture:
     title = "Figure 9 · Noise by region"
     by_method: dict[str, Series] = {}
     labels: dict[float, str] = {}
+    depth = _depth(study)
+    presets = [region(name, depth) for name in REGIONS] if depth else []  # a shallow model's are single layers
+
+    def several(layers: list[int]) -> bool:
+        return layers in presets or (len(layers) > 1 and layers != list(range(depth)))
+
     for method in study.methods:
-        series = _by_layers(
-            study,
-            method,
-            lambda layers: len(layers) > 1 and layers != list(range(_depth(study))),
-            lambda layers: sum(layers) / len(layers),
-        )
+        series = _by_layers(study, method, several, lambda layers: sum(layers) / len(layers))
         if series:
             by_method[method] = series
             labels |= {x: ", ".join(map(str, row.first.config["noise"]["layers"])) for x, row in series}
     if not by_method:
-        depth = _depth(study) or 32
-        places = [[5, 6, 7], [14, 15, 16], [28, 29, 30]] if depth >= 31 else [[0, 1], [1, 2], [depth - 2, depth - 1]]
-        grid = ",".join(str(place).replace(" ", "") for place in places)
-        command = commands.sweep(
-            study, "method=npo", "retain=mse", "noise.nu=0.01", f"noise.layers={grid}", "seed=0,1,2"
-        )
+        command = commands.sweep(study, "sweep=noise_regions", "method=npo", "retain=mse", "seed=0,1,2")
         return Picture("figure9", title, "No method was run with noise in several regions.", None, command)
     figure = drawing.over(study, list(by_method), lambda method: [(by_method[method], True)], NAMES, "noised layers")
     for axes in figure.axes:
@@ -174,12 +168,43 @@ def all_layers(study: Study) -> Picture:
 
     methods = [method for method in study.methods if plan(method)]
     if not methods:
-        grid = "noise.nu=0.001,0.002,0.004,0.006,0.008,0.01"
-        command = commands.sweep(study, "method=npo", "retain=mse", grid, "noise.layers=all", "seed=0,1,2")
+        command = commands.sweep(study, "sweep=noise_all_layers", "method=npo", "retain=mse", "seed=0,1,2")
         return Picture("figure10", title, "No method was run with several noise scales at all layers.", None, command)
     figure = drawing.over(study, methods, plan, NAMES, "noise scale ν, at all layers")
     caption = "The paper sees the best robustness at a small ν and a sharp fall beyond it: look for a peak at the left."
     return Picture("figure10", title, caption, figure)
+
+
+# Section 6.2
+
+
+def unlearn_layer(study: Study) -> Picture:
+    """Section 6.2: the unlearn layer against perturbed, forget and retain accuracy, plain and with RNA."""
+    title = "Section 6.2 · The unlearn layer"
+
+    def plan(method: str) -> list[tuple[Series, bool]]:
+        made: list[tuple[Series, bool]] = []
+        for arm in ("plain", "rna"):
+            mine = [trial for trial in study.trials if trial.method == method and trial.arm == arm]
+            mine = [trial for trial in mine if arm == "plain" or _at_unlearn_layer(trial)]
+            found = drawing.series_over(
+                mine,
+                lambda trial: (trial.without("seed", "noise", "layer"), trial.nu),
+                lambda trial: float(trial.config["layer"]["unlearn"]),
+            )
+            made += [(found[0], arm == "rna")] if found and len(found[0]) > 1 else []
+        return made
+
+    methods = [method for method in study.methods if plan(method)]
+    if not methods:
+        command = commands.sweep(study, "sweep=unlearn_layer", "method=rmu", "seed=0,1,2")
+        return Picture("unlearn_layer", title, "No method was run at several unlearn layers.", None, command)
+    figure = drawing.over(study, methods, plan, ["perturbed", "forget", "retain"], "unlearn layer")
+    caption = (
+        "The paper finds earlier layers more robust: look for lines that fall to the right on the left panel while "
+        "the middle one stays low. Dashed: plain."
+    )
+    return Picture("unlearn_layer", title, caption, figure)
 
 
 # Training curves

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rna.report import commands, compare, records, tables
+from rna.report import analyses, commands, compare, records, tables
+from rna.report.analyses import Analysis
 from rna.report.compare import Verdict
 from rna.report.drawing import INK, Picture
 from rna.report.reading import Loaded
@@ -36,6 +37,9 @@ def render(
     name: str, loaded: Loaded, selected: Sequence[Trial], chapters: Sequence[Chapter], output: Path, command: str
 ) -> str:
     """The page's text. `output` is the folder it will lie in, to which its links are relative."""
+    output_dir = str(output.parent.parent)
+    models = list(dict.fromkeys(str(trial.config["model"]["name"]) for trial in selected))
+    studied, unreadable = analyses.load(output_dir, models)
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(str(Path(__file__).parent))
@@ -46,13 +50,19 @@ def render(
         name=name,
         command=command,
         overview=overview(loaded, selected, chapters),
-        notices=notices(loaded, chapters),
+        notices=[*notices(loaded, chapters), *(f"An analysis could not be shown: {item}." for item in unreadable)],
         chapters=[_chapter(chapter, number, len(chapters)) for number, chapter in enumerate(chapters, 1)],
         headers=_headers(chapters),
         trials=_rows(selected, chapters, output),
         methods=sorted({trial.method for trial in selected if trial.method}, key=_place),
         reproduce=reproduce(chapters),
+        analyses=[_analysis(item) for item in studied],
+        unmade=analyses.missing(output_dir, selected),
     )
+
+
+def _analysis(item: Analysis) -> dict[str, Any]:
+    return {**vars(item), "svg": inline(item.svg, item.name)}
 
 
 def _place(method: str) -> tuple[int, str]:

@@ -5,12 +5,13 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rna.report.records import Evaluation, Score, Trial
 from rna.results import Record
+from rna.sources import digest
 
 TITLES = {
     "rmu": "RMU",
@@ -44,6 +45,7 @@ class Loaded:
     """All that a folder of records holds, and what could not be used."""
 
     trials: list[Trial] = field(default_factory=list)
+    smoothed: list[Trial] = field(default_factory=list)  # trials once more, with noise at inference
     failures: list[Failure] = field(default_factory=list)
     files: int = 0
     unknown: Counter[str] = field(default_factory=Counter)  # fields that this version does not know
@@ -83,9 +85,13 @@ def load(output_dir: str, prefixes: set[str] | None = None) -> Loaded:
             found.reruns += 1
         else:
             by_kind: dict[str, list[Record]] = {}
+            smoothed: dict[str, list[Record]] = {}
             for one in evaluated.get(key, []):
-                by_kind.setdefault(one["config"]["eval"]["kind"], []).append(one)
+                smoothing = one["task_identity"].get("smoothing")
+                groups, name = (smoothed, digest(smoothing)) if smoothing else (by_kind, one["config"]["eval"]["kind"])
+                groups.setdefault(name, []).append(one)
             found.trials += [_trial(key, record, group) for group in by_kind.values() or [[]]]
+            found.smoothed += [_smoothed(_trial(key, record, group), group) for group in smoothed.values()]
     return found
 
 
@@ -123,7 +129,9 @@ def _shortened(curve: list[dict[str, float | None]]) -> dict[str, list[tuple[flo
 
 
 def _trial(key: str, record: Record, evaluated: list[Record]) -> Trial:
-    config = record["config"] | ({"eval": evaluated[0]["config"]["eval"]} if evaluated else {})
+    # Of several ways of evaluating the one with most tasks, which holds the others' as a rule.
+    most = max((one["config"]["eval"] for one in evaluated), key=lambda one: len(one["tasks"]), default=None)
+    config = record["config"] | ({"eval": most} if most else {})
     if config["method"]["name"] == "none":
         arm = "retrained" if record.get("label") == "retrained" else "base"
     else:
@@ -146,6 +154,14 @@ def _trial(key: str, record: Record, evaluated: list[Record]) -> Trial:
         evaluations,
         seconds,
     )
+
+
+def _smoothed(trial: Trial, evaluated: list[Record]) -> Trial:
+    """A trial as its evaluations with noise at inference saw it."""
+    smoothing = evaluated[0]["task_identity"]["smoothing"]
+    identity = {**trial.identity, "noise": None, "smoothing": smoothing}
+    config = trial.config | {"noise": evaluated[0]["config"]["noise"]}
+    return replace(trial, arm="smoothed", identity=identity, config=config)
 
 
 def _evaluations(record: Record) -> Iterator[Evaluation]:

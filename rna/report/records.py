@@ -6,7 +6,6 @@ A study is the trials that share model, data, numerics and the settings of every
 import itertools
 import json
 import math
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -36,8 +35,6 @@ class Score:
     correct: str | None = None
 
 
-NGRAM = re.compile(r"(\d+)_?-?grams?(?:_(high|mean|low))?")
-
 Parts = dict[str, Score]  # all, select, report -> score
 
 
@@ -52,9 +49,9 @@ class Evaluation:
 
     @property
     def ngram(self) -> tuple[int, str] | None:
-        """For a task perturbed by the forget set's n-grams: n, and the group by similarity (high if none is named)."""
-        found = NGRAM.search(self.task)
-        return (int(found[1]), found[2] or "high") if found else None
+        """For a task perturbed by mined n-grams: n, and their group by similarity (top, mean, bottom)."""
+        n, group = self.identity.get("n"), self.identity.get("group")
+        return (int(n), str(group)) if n is not None else None
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ class Trial:
     """One training (or reference model) and what was evaluated of it."""
 
     key: str
-    arm: str  # base, retrained, plain, rna
+    arm: str  # base, retrained, plain, rna; smoothed: plain or base, judged with noise at inference
     method: str  # as the paper writes it: RMU, NPO+KL; "" for base and retrained
     seed: int
     config: dict[str, Any]
@@ -85,7 +82,7 @@ class Trial:
     @property
     def nu(self) -> float:
         """The noise scale; 0 for the plain method."""
-        return float(self.config["noise"]["nu"]) if self.arm == "rna" else 0.0
+        return float(self.config["noise"]["nu"]) if self.arm in ("rna", "smoothed") else 0.0
 
     def without(self, *keys: str) -> str:
         """What identifies the training apart from these: trials that share it differ in nothing else."""
@@ -185,10 +182,12 @@ class Study:
     trials: list[Trial]  # plain and with RNA
     references: dict[str, Trial]  # base, retrained
     varied: dict[str, Any]  # the evaluation settings in which this study differs from the others
+    smoothed: list[Trial] = field(default_factory=list)  # its trials once more, with noise at inference
 
-    @property
+    @cached_property
     def config(self) -> dict[str, Any]:
-        return (self.trials or list(self.references.values()))[0].config
+        """The settings of the trial that was evaluated on most tasks."""
+        return max(self.trials or list(self.references.values()), key=lambda trial: len(trial.evaluations)).config
 
     @property
     def kind(self) -> str:
@@ -267,6 +266,20 @@ def studies(trials: Iterable[Trial]) -> list[Study]:
     found.sort(key=lambda study: -len(study.trials))
     _say_differences(found)
     return found
+
+
+def attach(found: Iterable[Study], smoothed: Iterable[Trial]) -> None:
+    """Give each study its trials once more as noise at inference had them, where all else was judged alike."""
+    views = [view for trial in smoothed for view in _views(trial)]
+    for study in found:
+        own = {trial.key: trial for trial in [*study.trials, *study.references.values()]}
+        study.smoothed = [view for view in views if view.key in own and _judged_alike(view, own[view.key])]
+
+
+def _judged_alike(view: Trial, trial: Trial) -> bool:
+    theirs = {item.task: item.identity for item in trial.evaluations}
+    mine = {item.task: {k: v for k, v in item.identity.items() if k != "smoothing"} for item in view.evaluations}
+    return all(theirs[task] == identity for task, identity in mine.items() if task in theirs)
 
 
 def _corpora(view: Trial) -> dict[str, Any]:

@@ -39,7 +39,8 @@ def every(study: Study, failures: Sequence[Failure]) -> list[Table]:
     found, curves = compare.comparisons(study), compare.trade_offs(study)
     picks = {method: compare.chosen(study, method, found) for method in study.methods}
     made = [summary(study, picks), differences(study, found), matched(study, curves), rates(study, found)]
-    made += [selected_nu(study, found), *(ngram(study, picks, n) for n in paper()["accuracy"])]
+    made += [selected_nu(study, found), *(ngram(study, found, n) for n in paper()["accuracy"])]
+    made += [smoothing(study)] if study.smoothed else []
     made += [pareto(study), all_conditions(study), costs(study)]
     return [*made, failed(failures)] if failures else made
 
@@ -244,7 +245,7 @@ def selected_nu(study: Study, found: Sequence[Comparison]) -> Table:
                 rows.append([f"{n}-gram", method, best, number, best - number])
     columns = ["perturbed by", "method", "ν", "paper’s ν", "difference"]
     notes = [_beside(study, "Table 1")]
-    command = commands.sweep(study, "method=npo", "retain=mse", "noise.nu=0.01,0.014,0.02,0.04", "seed=0,1,2")
+    command = commands.ngrams(study, "2 4 8 16", "noise.nu=0,0.01,0.014,0.02,0.04")
     return Table(
         "table1",
         "Beside the paper’s Table 1 · Selected noise scale ν by n-gram",
@@ -272,12 +273,12 @@ def _ngram_task(study: Study, n: int) -> str | None:
     """The study's task that is perturbed by the most similar n-grams."""
     for trial in study.trials:
         for item in trial.evaluations:
-            if item.ngram == (n, "high"):
+            if item.ngram == (n, "top"):
                 return item.task
     return None
 
 
-def ngram(study: Study, picks: dict[str, Chosen | None], n: str) -> Table:
+def ngram(study: Study, found: Sequence[Comparison], n: str) -> Table:
     """Tables 2 to 5: forget, retain and n-gram perturbed retain beside the paper's.
 
     Where no n-gram task was judged, Table 2 shows the keyword-perturbed one and says so; the others are missing.
@@ -286,27 +287,33 @@ def ngram(study: Study, picks: dict[str, Chosen | None], n: str) -> Table:
     task, other = _ngram_task(study, int(n)), False
     if task is None and n == "2" and study.has("perturbed"):
         task, other = "perturbed", True
+    labels = ("forget", "retain", "perturbed")
     columns = ["method", ""]
-    labels = {"forget": "forget", "retain": "retain", "perturbed": "perturbed"}
-    for label in labels.values():
+    for label in labels:
         columns += [f"{label}, measured", f"{label}, paper", f"Δ {label}"]
+    columns.append("neutral control, measured")
     rows: list[list[Cell]] = []
     for method, by_arm in published["rows"].items():
-        pick = picks.get(method)
-        if pick is None or task is None or study.kind != "choice":
+        if task is None or study.kind != "choice":
             continue
-        for arm, condition in (("plain", pick.comparison.plain), ("rna", pick.comparison.rna)):
+        pair = compare.judged(study, method, found, task)
+        for arm, condition in zip(("plain", "rna"), pair, strict=True):
+            if condition is None:
+                continue
             cells: list[Cell] = []
             for label, number in zip(labels, by_arm[arm], strict=True):
                 measured = condition.estimate(study, task if label == "perturbed" else label)
                 cells += [measured, number, measured.value - number if measured else None]
+            cells.append(condition.estimate(study, "neutral"))
             rows.append([method, "with RNA" if arm == "rna" else "plain", *cells])
     notes = [_beside(study, f"Table {published['table']}"), *published["slips"]]
     if other:
         notes.insert(1, f"Measured here with the keyword “{study.config['eval'].get('keyword')}”, not with {n}-grams.")
-    signed = tuple(f"Δ {label}" for label in labels.values())
+    else:
+        notes.insert(1, f"Measured with the {n}-grams most similar to their documents; the neutral control is beside.")
+    signed = tuple(f"Δ {label}" for label in labels)
     title = f"Beside the paper’s Table {published['table']} · {published['title']}"
-    command = f"python -m rna.analyze harmful_ngrams --n {n}"
+    command = commands.ngrams(study, n)
     return Table(f"table{published['table']}", title, columns, rows, notes, 1, signed, command)
 
 
@@ -319,6 +326,30 @@ def pareto(study: Study) -> Table:
     title = "The Pareto front of forgetting against robustness"
     command = commands.sweep(study, "method=rmu,npo", "seed=0,1,2")
     return Table("pareto", title, columns, rows, _said_of(study) + notes, _digits(study), command=command)
+
+
+def smoothing(study: Study) -> Table:
+    """Noise at inference: the plain trials judged with it, against themselves without and against RNA."""
+    names = [name for name in ROLES if name in ("forget", "retain", "perturbed", "neutral")]
+    columns = ["method", "ν", "draws", "seeds", *(ROLES[name] + _arrow(study, name) for name in names)]
+    signed = tuple(f"Δ {ROLES[name]} to {arm}" for arm in ("plain", "RNA") for name in ("perturbed", "retain"))
+    columns += signed
+    rows: list[list[Cell]] = []
+    for item in compare.smoothings(study):
+        first, condition = item.condition.first, item.condition
+        cells: list[Cell] = [condition.estimate(study, name) for name in names]
+        changes = [
+            made.get(name) for made in (item.against_plain, item.against_rna) for name in ("perturbed", "retain")
+        ]
+        draws = int(first.config["noise"]["samples"])
+        rows.append([first.method or "base", f"{first.nu:g}", draws, len(condition.trials), *cells, *changes])
+    notes = [
+        "The plain trials with noise ν on the unlearn layer while they answer; the answers' probabilities are averaged "
+        "over the draws. Differences are paired by seed: to the same trials without noise, and to training with RNA.",
+        "A gain in perturbed retain that comes with a higher forget score undoes unlearning.",
+    ]
+    title = "Noise at inference against noise in training"
+    return Table("inference_noise", title, columns, rows, _said_of(study) + notes, _digits(study), signed)
 
 
 def all_conditions(study: Study) -> Table:
