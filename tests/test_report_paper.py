@@ -60,7 +60,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
                 "retain": kept + 0.5,
                 "perturbed": perturbed - lost,
             }
-            scores["perturbed_2_gram_high"] = perturbed + 2 - lost
+            scores["ngram_2_top"] = perturbed + 2 - lost
             generated.write(folder, trained)
             for task, score in scores.items():
                 generated.write(folder, generated.evaluation(trained, task, score / 100, keyword="SARS-CoV-2"))
@@ -112,7 +112,7 @@ PRINTED_ORDER = list(tables.paper()["nu"]["by_ngram"]["2"])
 def test_one_scale_is_no_choice_so_table_1_leaves_the_method_out(tmp_path: Path):
     for nu in (0.0, 0.03):
         trained = generated.record(settings(nu=nu), curve=0)
-        generated.write(tmp_path, trained, generated.evaluation(trained, "perturbed_2_gram_high", 0.5))
+        generated.write(tmp_path, trained, generated.evaluation(trained, "ngram_2_top", 0.5))
     (found,) = records.studies(reading.load(str(tmp_path)).trials)
     (table,) = (table for table in tables.every(found, []) if table.name == "table1")
     assert table.rows == []
