@@ -200,7 +200,7 @@ def test_vllm_gets_an_exported_copy_and_arguments_it_knows(demo, monkeypatch: py
     decoder, tokenizer = demo
     options = config.check(run.compose([], None)).eval
     options.backend = "vllm"
-    harness = evaluate._harness(decoder, tokenizer, options, lambda *_: None)
+    harness = evaluate._harness(decoder, tokenizer, options, lambda *_: None, None)
     assert start.args.kwarg is not None  # what it does not name itself goes on to vLLM
     assert set(given) - {"gpu_memory_utilization"} <= set(known)
     ids = torch.tensor([[5, 6, 7]])

@@ -39,13 +39,13 @@ def kill(running: subprocess.Popen[Any], what: str, draw: random.Random) -> None
         running.wait()
 
 
-def disturb(folder: Path, arguments: tuple[str, ...], kills: int, seed: int) -> int:
-    """Kill at random moments, starting again after each end; return how many there were."""
+def disturb(folder: Path, arguments: tuple[str, ...], kills: int, seed: int, longest: float = 4.0) -> int:
+    """Kill at random moments, `longest` seconds apart at most, starting again after each end; return how many."""
     draw, done = random.Random(seed), 0
     before: dict[str, int] = {}
     running = start(folder, *POOL, *STORE, *arguments)
     while done < kills:
-        time.sleep(draw.uniform(0.0, 4.0 if done % 3 and len(before) < 40 else 0.9))
+        time.sleep(draw.uniform(0.0, longest if done % 3 and len(before) < 40 else 0.9))
         if running.poll() is None:
             kill(running, ("sweeper", "worker", "both")[done % 3], draw)
             done += 1
@@ -74,10 +74,10 @@ def check(folder: Path, arguments: tuple[str, ...], count: int) -> None:
 
 
 def test_a_few_kills(tmp_path: Path):
-    arguments = ("+x=1,2,3,4,5,6", "+sleep=0.3")
-    disturb(tmp_path, arguments, 3, seed=0)
-    check(tmp_path, arguments, 6)
-    assert [(state, params["x"]) for _, state, params, _ in study(tmp_path)] == [("COMPLETE", x) for x in range(1, 7)]
+    arguments = ("+x=1,2,3,4,5,6,7,8,9", "+sleep=0.6")
+    disturb(tmp_path, arguments, 3, seed=0, longest=1.5)
+    check(tmp_path, arguments, 9)
+    assert [(state, params["x"]) for _, state, params, _ in study(tmp_path)] == [("COMPLETE", x) for x in range(1, 10)]
 
 
 @pytest.mark.slow
