@@ -1,6 +1,8 @@
 """No network, one thread, and every function of `rna` checked against its types and tensor shapes."""
 
 import os
+import sys
+from collections.abc import Callable
 
 os.environ |= {
     "HF_HUB_OFFLINE": "1",
@@ -35,6 +37,27 @@ def demo():
     from rna.settings import BUILTIN
 
     return model.load(str(BUILTIN / "base"), dtype="float32", device="cpu", revision=None)
+
+
+@pytest.fixture
+def rna_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """`python -m rna.run` in this process, which has paid for its imports; returns what it printed, errors first."""
+    from rna import run
+
+    def call(*arguments: str, code: int = 0) -> str:
+        monkeypatch.setattr(os, "cpu_count", lambda: 1)  # one arm after the other, and no processes of their own
+        monkeypatch.setattr(sys, "argv", ["rna.run", *arguments])
+        capfd.readouterr()
+        try:
+            run.main()
+            ended: object = 0
+        except SystemExit as stop:
+            ended = stop.code or 0
+        printed = capfd.readouterr()
+        assert ended == code, printed.out + printed.err
+        return printed.err + printed.out
+
+    return call
 
 
 LONGEST = ("test_readme.py", "test_run.py", "test_report.py", "test_sweeper.py", "test_checkpoint.py")

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -62,19 +63,21 @@ def test_the_same_trial_is_recognised_and_nothing_is_computed(finished: tuple[Pa
     assert before == {file: file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()}
 
 
-def test_another_keyword_evaluates_the_perturbed_task_alone(finished: tuple[Path, str]):
+def test_another_keyword_evaluates_the_perturbed_task_alone(finished: tuple[Path, str], rna_here: Callable[..., str]):
     folder, _ = finished
     before = set(records(folder))
-    rna("method=npo", "retain=mse", "noise.nu=0.014", *SHORT, "eval.keyword=cholera", f"output_dir={folder}")
+    rna_here("method=npo", "retain=mse", "noise.nu=0.014", *SHORT, "eval.keyword=cholera", f"output_dir={folder}")
     new = [record for key, record in records(folder).items() if key not in before]
     assert [record["kind"] for record in new] == ["eval"] * BASE_AND_ARMS
     assert {record["task"] for record in new} == {"perturbed"}
 
 
-def test_a_rerun_stands_beside_the_first_and_agrees_to_the_last_digit(finished: tuple[Path, str]):
+def test_a_rerun_stands_beside_the_first_and_agrees_to_the_last_digit(
+    finished: tuple[Path, str], rna_here: Callable[..., str]
+):
     folder, _ = finished
     before = records(folder)
-    rna("method=npo", "retain=mse", "noise.nu=0.014", *SHORT, "rerun=true", f"output_dir={folder}")
+    rna_here("method=npo", "retain=mse", "noise.nu=0.014", *SHORT, "rerun=true", f"output_dir={folder}")
     after = records(folder)
     assert all(after[key] == record for key, record in before.items())
     new = {key: record for key, record in after.items() if key not in before}
@@ -127,14 +130,15 @@ def test_the_offline_wandb_run_holds_the_numbers_of_the_record(finished: tuple[P
             assert [summary[f"eval/{record['task']}/{half}/{name}"] for half in ("select", "report")] == [*halves]
 
 
-def test_a_loss_that_is_not_finite_is_recorded_and_touches_nothing(finished: tuple[Path, str]):
+def test_a_loss_that_is_not_finite_is_recorded_and_touches_nothing(
+    finished: tuple[Path, str], rna_here: Callable[..., str]
+):
     folder, _ = finished
     before = records(folder)
-    printed = rna(
+    printed = rna_here(
         "method=rmu",
         "train.lr=1e30",
         "noise=none",
-        "model.threads=2",
         *SHORT,
         "wandb=disabled",
         f"output_dir={folder}",
@@ -148,8 +152,8 @@ def test_a_loss_that_is_not_finite_is_recorded_and_touches_nothing(finished: tup
     assert failures[0]["step"] >= 2
 
 
-def test_baseline_skip_leaves_the_plain_twin_out(tmp_path: Path):
-    printed = rna("baseline=skip", "model.threads=2", *SHORT, "wandb=disabled", f"output_dir={tmp_path}")
+def test_baseline_skip_leaves_the_plain_twin_out(tmp_path: Path, rna_here: Callable[..., str]):
+    printed = rna_here("baseline=skip", *SHORT, "wandb=disabled", f"output_dir={tmp_path}")
     assert "plain" not in printed
     assert not (tmp_path / "wandb").exists()
 
@@ -172,7 +176,7 @@ def test_bad_input_is_one_line_on_stderr_and_a_code(override: str, said: str, tm
     assert not list(tmp_path.iterdir())
 
 
-def test_more_bad_input_is_refused_before_a_model_is_loaded(tmp_path: Path):
+def test_more_bad_input_is_refused_before_a_model_is_loaded(tmp_path: Path, rna_here: Callable[..., str]):
     empty, rows, few = tmp_path / "empty.txt", tmp_path / "rows.jsonl", tmp_path / "few.txt"
     empty.write_text("")
     rows.write_text('{"text": "a b"}\n{"txt": "c"}\n')
@@ -191,7 +195,7 @@ def test_more_bad_input_is_refused_before_a_model_is_loaded(tmp_path: Path):
         ("method=rmu", "noise.layers=[3]"): "allowed: 0 to 2",
     }
     for arguments, said in cases.items():
-        printed = rna(*arguments, code=2).strip()
+        printed = rna_here(*arguments, code=2).strip()
         assert said in printed, printed
         assert len(printed.splitlines()) == 1
 
@@ -215,7 +219,9 @@ def test_no_network_is_reached(tmp_path: Path):
     )
     environment = {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
     free = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "0")
-    printed = rna(*SHORT, "method=none", "eval.limit=4", f"output_dir={tmp_path}/out", **environment, **free)
+    printed = rna(
+        *SHORT, "method=none", "eval.limit=4", "model.threads=2", f"output_dir={tmp_path}/out", **environment, **free
+    )
     assert "REACHED OUT" not in printed
     probe = [sys.executable, "-c", "import socket; socket.create_connection(('203.0.113.1', 80))"]
     assert subprocess.run(probe, env=os.environ | environment, check=False, capture_output=True).returncode == 77
