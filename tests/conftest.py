@@ -12,11 +12,17 @@ os.environ |= {
     "TQDM_DISABLE": "1",
 }
 
+import gc
+
 import hypothesis
 import pytest
 import torch
+import yaml
 from jaxtyping import install_import_hook
 
+yaml.SafeLoader = yaml.CSafeLoader  # Hydra reads some 25 files for each of a thousand compositions
+gc.freeze()
+gc.set_threshold(100_000, 50, 100)
 torch.set_num_threads(1)
 install_import_hook("rna", "beartype.beartype")
 hypothesis.settings.register_profile("rna", database=None, deadline=None)
@@ -60,7 +66,7 @@ def rna_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str])
     return call
 
 
-LONGEST = ("test_readme.py", "test_run.py", "test_report.py", "test_sweeper.py", "test_checkpoint.py")
+LONGEST = ("test_run.py", "test_sweep.py", "test_readme.py", "test_sweeper.py", "test_config.py", "test_report.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -112,7 +112,14 @@ def test_remembered_values_are_computed_once_and_kept(tmp_path: Path):
     assert computed == [0, 1]
 
 
-@pytest.mark.parametrize("method", ["method=npo", "method=dpo", "method=adaptive_rmu", "method=rmu"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "method=dpo",
+        "method=adaptive_rmu",
+        *(pytest.param(f"method={name}", marks=pytest.mark.slow) for name in ("npo", "rmu")),
+    ],
+)
 def test_results_with_and_without_caches_are_the_same_bits(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -52,7 +52,7 @@ def assert_equal(one: tuple[Any, Any], two: tuple[Any, Any]) -> None:
     assert all(torch.equal(one[0][name], two[0][name]) for name in one[0])
 
 
-@pytest.mark.parametrize("stop_at", [3, 6])
+@pytest.mark.parametrize("stop_at", [3, pytest.param(6, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("method", "retain_loss"), METHODS)
 def test_every_method_ends_with_the_same_bits(method: str, retain_loss: str, stop_at: int, tmp_path: Path):
     made = settings(f"method={method}", f"retain={retain_loss}")

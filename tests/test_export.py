@@ -87,6 +87,7 @@ def test_what_cannot_be_exported_is_said_in_one_line(tmp_path: Path):
     assert sorted(path.name for path in full.iterdir()) == ["mine"]
 
 
+@pytest.mark.slow
 def test_the_command_line(tmp_path: Path):
     row = trained(tmp_path, "method=rmu", "train_only=true")
     command = [sys.executable, "-m", "rna.export", row.key, str(tmp_path / "a"), "--output-dir", str(tmp_path)]

@@ -37,7 +37,7 @@ def test_another_model_never_gets_the_demo_values():
 @pytest.mark.parametrize(
     "overrides",
     [
-        *([f"method={method}", f"retain={retain}"] for method, retain in PAIRS),
+        *(pytest.param([f"method={method}", f"retain={retain}"], marks=pytest.mark.slow) for method, retain in PAIRS),
         *([f"layer={layer}"] for layer in ("default", "single", "all_tensors")),
         ["method=rmu", "layer.site=mlp"],
         ["noise=none"],

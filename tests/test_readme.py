@@ -156,6 +156,7 @@ def test_a_sweep_is_planned_shown_and_cleared(tmp_path: Path):
         sweep.main([*words, "--output-dir", str(tmp_path)])
 
 
+@pytest.mark.slow
 def test_the_demo_rebuilds_for_a_quick_look(tmp_path: Path):
     (command,) = [line for line in COMMANDS if line.startswith("python -m rna.demo outputs")]
     words = shlex.split(command.replace("outputs/world", str(tmp_path / "world")))[1:]

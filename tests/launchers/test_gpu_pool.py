@@ -76,7 +76,8 @@ def alive(pid: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
+    "number",
+    [signal.SIGINT, *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGTERM, signal.SIGKILL))],
 )
 def test_however_the_sweep_ends_no_child_is_left(tmp_path: Path, number: signal.Signals):
     running = start(tmp_path, *POOL, "hydra.launcher.processes=2", "+x=1,2,3", "+sleep=60")

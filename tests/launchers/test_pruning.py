@@ -81,6 +81,7 @@ def test_a_sweep_ends_its_bad_trials_early_and_shows_the_curves(tmp_path: Path):
     assert len([line for line in noted(tmp_path) if line[0] == "begin"]) == 5
 
 
+@pytest.mark.slow
 def test_a_launcher_that_blocks_and_an_app_without_records_are_pruned_too(tmp_path: Path):
     more = ("+steps=60", "+pace=0.02", *PRUNE, "hydra.sweeper.pruning.startup_trials=1")
     printed = sweep(tmp_path, "+x=0.3,5", *more)

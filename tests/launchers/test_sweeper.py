@@ -193,6 +193,7 @@ def test_salvage_keeps_a_line_appended_to_a_torn_one(tmp_path: Path):
     assert _storage.salvage(journal) == 0
 
 
+@pytest.mark.slow
 def test_a_lock_left_by_a_killed_process_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Also where the study's folder was given as a relative path."""
     monkeypatch.chdir(tmp_path)
@@ -232,6 +233,7 @@ def test_a_late_owner_cannot_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not list((tmp_path / "results").iterdir())
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing(tmp_path: Path):
     """The ledger's disk is full from its ninth write on: the sweep says so, and goes on once there is room."""
     (tmp_path / "sitecustomize.py").write_text(
