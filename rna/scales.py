@@ -19,6 +19,7 @@ from rna import data, draw, model, progress, results, show, train, trial
 from rna.batch import pad
 from rna.findings import Outcome, Rows, distinct, listed, of
 from rna.model import Decoder
+from rna.quantiles import t_95
 from rna.settings import PO_METHODS, NoiseSettings, Settings
 from rna.trial import Arm
 
@@ -179,8 +180,6 @@ def _ways(pairs: Rows) -> list[str]:
 
 def _over_seeds(values: Sequence[float]) -> tuple[float, float]:
     """Mean and half the width of its 95 % interval by Student's t."""
-    from scipy import stats
-
     found = torch.tensor(values, dtype=torch.float64)
     stderr = (found.std() / len(found) ** 0.5).item()
-    return found.mean().item(), float(stats.t.ppf(0.975, len(found) - 1)) * stderr
+    return found.mean().item(), t_95(len(found) - 1) * stderr

@@ -13,6 +13,7 @@ from rna.report.drawing import Picture
 from rna.report.records import Trial, ordered
 from rna.report.tables import Table
 
+FACTS = "analysis.json"  # written last
 MAX_ROWS = 200  # of a table on the page; its CSV holds all
 
 
@@ -41,7 +42,7 @@ def load(output_dir: str, models: Sequence[str]) -> tuple[list[Analysis], list[s
     for model in models:
         for what in TITLES:
             folder = folder_of(output_dir, model, what)
-            if folder.is_dir():
+            if (folder / FACTS).is_file():  # without it the analysis is still at work
                 try:
                     found.append(_read(folder, model, what))
                 except (OSError, ValueError, KeyError, TypeError) as error:
@@ -50,7 +51,7 @@ def load(output_dir: str, models: Sequence[str]) -> tuple[list[Analysis], list[s
 
 
 def _read(folder: Path, model: str, what: str) -> Analysis:
-    facts: dict[str, Any] = json.loads((folder / "analysis.json").read_text(encoding="utf-8"))
+    facts: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))
     trials = ", ".join(f"{label} ({key})" for label, key in facts["trials"].items())
     keywords = [f"“{word}”" for word in facts["keywords"]]
     notes = [
@@ -93,7 +94,7 @@ def missing(output_dir: str, trials: Sequence[Trial]) -> list[Picture]:
     for model in dict.fromkeys(trial.config["model"]["name"] for trial in trials):
         own = [trial for trial in trials if trial.config["model"]["name"] == model]
         for what, title in TITLES.items():
-            if not (folder_of(output_dir, model, what) / "analysis.json").is_file():
+            if not (folder_of(output_dir, model, what) / FACTS).is_file():
                 why = (
                     f"Not made for model {model} yet."
                     if what != "backdoor" or _keys(output_dir, own)
