@@ -67,6 +67,7 @@ def test_rescaling_changes_no_logit():
     assert torch.equal(small(ids).logits, before)
 
 
+@pytest.mark.slow
 def test_training_is_a_function_of_its_seed():
     import torch
 

@@ -220,7 +220,14 @@ def test_no_network_is_reached(tmp_path: Path):
     environment = {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
     free = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "0")
     printed = rna(
-        *SHORT, "method=none", "eval.limit=4", "model.threads=2", f"output_dir={tmp_path}/out", **environment, **free
+        *SHORT,
+        "method=none",
+        "eval.limit=4",
+        "model.retrained=null",
+        "model.threads=2",
+        f"output_dir={tmp_path}/out",
+        **environment,
+        **free,
     )
     assert "REACHED OUT" not in printed
     probe = [sys.executable, "-c", "import socket; socket.create_connection(('203.0.113.1', 80))"]
