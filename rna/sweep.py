@@ -39,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     board = commands.add_parser("leaderboard", parents=[common], help="mean ± 95 %% interval over seeds")
     board.add_argument("--sort", metavar="METRIC", help="default: the sweep's first objective")
     again = commands.add_parser("retry", parents=[common], help="queue failed trials again")
-    again.add_argument("numbers", nargs="*", type=int, metavar="NUMBER", help="default: all that failed")
+    again.add_argument(
+        "numbers", nargs="*", type=int, metavar="NUMBER", help="default: all that failed; a pruned one by its number"
+    )
     commands.add_parser("prune-checkpoints", parents=[common], help="delete checkpoints that no trial in work needs")
     options = parser.parse_args(arguments)
     try:
@@ -483,16 +485,26 @@ def finish(folder: Path) -> None:
 
 
 def retry(folder: Path, numbers: Sequence[int]) -> list[int]:
-    """Queue failed trials again. Raises ValueError while a sweeper is at work, and for a trial that did not fail."""
+    """Queue failed trials again, and by their numbers pruned ones.
+
+    Raises:
+        ValueError: while a sweeper is at work, and for a trial that neither failed nor was pruned.
+    """
     with ledger.held(folder):
         trials = {trial.number: trial for trial in ledger.trials(folder)}
         failed = [number for number, trial in trials.items() if trial.status == ledger.FAILED]
+        pruned = [number for number, trial in trials.items() if trial.status == ledger.PRUNED]
         for number in numbers:
-            if number not in failed:
-                raise ValueError(f"{number}: not a failed trial; failed: {', '.join(map(str, failed)) or 'none'}")
+            if number not in (*failed, *pruned):
+                said = "; ".join(
+                    f"{what}: {', '.join(map(str, those)) or 'none'}"
+                    for what, those in (("failed", failed), ("pruned", pruned))
+                )
+                raise ValueError(f"{number}: neither failed nor pruned; {said}")
         for number in numbers or failed:
             trial = trials[number]
             trial.status, trial.attempts, trial.reason, trial.message, trial.ended = ledger.QUEUED, 0, None, None, None
+            trial.curve = []
             ledger.save(folder, trial)
         return list(numbers or failed)
 

@@ -123,12 +123,18 @@ def test_plan_composes_a_sweep_that_was_never_started(tmp_path: Path):
 
 def test_retry_queues_failed_trials_and_refuses_others(tmp_path: Path):
     folder = made(tmp_path)
-    assert "3: not a failed trial; failed: 12" in called(tmp_path, "retry", "grid", "3", code=2)
+    assert "3: neither failed nor pruned; failed: 12; pruned: none" in called(tmp_path, "retry", "grid", "3", code=2)
     with ledger.held(folder):
         assert "works on it already" in called(tmp_path, "retry", "grid", code=2)
     assert called(tmp_path, "retry", "grid").startswith("1 trials queued again")
     again = ledger.trials(folder)[12]
     assert (again.status, again.attempts, again.reason) == (ledger.QUEUED, 0, None)
+    again.status, again.curve, again.message = ledger.PRUNED, [(10, 0.5)], "pruned at step 10: train/loss=0.5"
+    ledger.save(folder, again)
+    assert called(tmp_path, "retry", "grid").startswith("no trial failed")
+    assert called(tmp_path, "retry", "grid", "12").startswith("1 trials queued again")
+    again = ledger.trials(folder)[12]
+    assert (again.status, again.curve, again.message) == (ledger.QUEUED, [], None)
 
 
 def test_checkpoints_of_trials_that_are_over_are_deleted_and_no_others(tmp_path: Path):
