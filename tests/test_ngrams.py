@@ -278,5 +278,5 @@ def test_minilm_finds_what_a_document_is_about(tmp_path: Path):
     assert not any("dengue" in gram.casefold() for gram in groups[2, "bottom"])
     missing = subprocess.run(command("--encoder", str(tmp_path / "none")), capture_output=True, text=True)
     assert missing.returncode == 2
-    assert "no Sentence-BERT model" in missing.stderr
+    assert f"--encoder {tmp_path}/none: no such folder" in missing.stderr
     assert "Traceback" not in missing.stderr
