@@ -113,6 +113,15 @@ def test_after_a_kill_the_finished_curves_are_known_and_the_pruned_stay_pruned(t
         (["hydra.sweeper.pruner=medan"], "hydra.sweeper.pruner=medan: did you mean 'median'"),
         (["hydra.sweeper.pruner=median", "+hydra.sweeper.prune_by.los=minimize"], "hydra.sweeper.prune_by=los"),
         (["hydra.sweeper.pruner=median", "+hydra.sweeper.prune_by.loss=down"], "hydra.sweeper.prune_by.loss=down"),
+        (
+            [  # before any trial is drawn
+                "hydra.sweeper.sampler=random",
+                "hydra.sweeper.n_trials=2",
+                "hydra.sweeper.pruner=median",
+                "+hydra.sweeper.prune_by.los=minimize",
+            ],
+            "hydra.sweeper.prune_by=los",
+        ),
         (["hydra.sweeper.pruner=median", "hydra.sweeper.pruning.every=0"], "hydra.sweeper.pruning.every=0"),
         (
             ["hydra.sweeper.pruner=hyperband", "hydra.sweeper.objectives={loss: minimize, x: minimize}"],

@@ -80,6 +80,12 @@ def test_a_returned_value_is_optimised_on_hydras_own_launcher_and_one_bad_cell_s
     assert len(noted(tmp_path)) == 6
 
 
+def test_a_job_that_leaves_the_program_is_a_failed_trial_on_hydras_own_launcher(tmp_path: Path):
+    printed = sweep(tmp_path, "+x=1,2", "+leave=1", code=1)
+    assert "#0 +x=1 failed: error: its process ended with exit code 3" in printed
+    assert "1 done, 1 failed" in printed
+
+
 @pytest.mark.slow
 def test_all_trials_failing_is_said_and_ends(tmp_path: Path):
     printed = sweep(tmp_path, "+x=1,2", "+fail=all", code=1)

@@ -53,6 +53,8 @@ def main(cfg: DictConfig) -> Any:
         note(folder, "step", name, step)
     if cfg.get("full") == cfg.get("x", -1) and not (folder / "room").exists():
         raise DiskFull("[Errno 28] No space left on device: its checkpoint")
+    if cfg.get("leave") == cfg.get("x", -1):
+        sys.exit(3)
     if cfg.get("fail") in (cfg.get("x", -1), "all"):
         raise RuntimeError("a bad cell")
     if cfg.get("store", False):

@@ -34,8 +34,8 @@ class OneByOne:
         watcher.start()
         try:
             return [(number, self.launcher.launch([overrides], initial_job_idx=number)[0])]
-        except SystemExit as ended:
-            return [(number, failed(RuntimeError(f"its process ended with exit code {ended.code}")))]
+        except SystemExit as stop:
+            return [(number, failed(RuntimeError(f"its process ended with exit code {stop.code}")))]
         except HydraException as error:
             return [(number, failed(ValueError(one_line(error))))]
         finally:

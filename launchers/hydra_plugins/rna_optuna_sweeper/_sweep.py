@@ -69,8 +69,9 @@ class Sweep:
         self._take_over(launcher)
         fresh = self._queue_cells()
         self._address(fresh)
-        self.objectives = self._objectives()
-        self.referee = self._referee()
+        address = self._some_address()
+        self.objectives = self._objectives(address)
+        self.referee = self._referee(address)
         if self.referee is not None and isinstance(launcher, OneByOne):
             launcher.meanwhile = lambda: self._watch(launcher)
         for trial in self.trials.values():
@@ -259,6 +260,7 @@ class Sweep:
                 if before[trial.number] not in (None, (trial.address or {}).get("key")):
                     moved += 1
                     trial.status, trial.metrics, trial.values, trial.attempts = ledger.QUEUED, {}, None, 0
+                    trial.curve = []
                 elif trial.reason == "bad config" and trial.address:
                     trial.status = ledger.QUEUED
             what = f"{moved} of {len(todo)} trials are other ones now and run anew; their old records stay, uncounted"
@@ -280,11 +282,15 @@ class Sweep:
         """The study's name as an override: a job's sweeper must be the sweep's own, for Hydra 1.4 to the letter."""
         return f"hydra.sweeper.study_name={_quoted(self.folder.name)}"
 
-    def _objectives(self) -> dict[str, str]:
-        """Metric -> direction. Raises ValueError for a direction or a metric that does not exist."""
+    def _some_address(self) -> dict[str, Any] | None:
+        """One that tells which metrics there will be; before the first draw that of the axes' first values."""
         address = next((trial.address for trial in self.trials.values() if trial.address), None)
-        if address is None and self.store is not None:  # nothing is known before the first draw
+        if address is None and self.store is not None:
             address = self._composed([axis.override(_first(axis)) for axis in self.space.axes])
+        return address
+
+    def _objectives(self, address: dict[str, Any] | None) -> dict[str, str]:
+        """Metric -> direction. Raises ValueError for a direction or a metric that does not exist."""
         given = check_objectives(self.options.objectives)
         if self.options.direction not in DIRECTIONS:
             allowed = search_space.nearest(self.options.direction, DIRECTIONS)
@@ -456,18 +462,25 @@ class Sweep:
 
     # Trials that are not worth their end
 
-    def _referee(self) -> Referee | None:
-        """Raises ValueError for a pruner that does not exist, or that this sweep cannot have."""
+    def _referee(self, address: dict[str, Any] | None) -> Referee | None:
+        """The pruner; what was told of another metric, or at other steps, is forgotten.
+
+        Raises:
+            ValueError: for a pruner that does not exist, or that this sweep cannot have.
+        """
         if self.options.pruner is None:
             return None
-        address = next((trial.address for trial in self.trials.values() if trial.address), None)
-        return referee(
+        made = referee(
             self.options.pruner,
             self.options.pruning,
             check_objectives(self.options.prune_by, "prune_by"),
             self.objectives,
             self.store.curves(address) if self.store is not None and address is not None else None,
         )
+        if (ledger.read_json(self.folder / "sweep.json") or {}).get("watched") != made.watched:
+            for trial in self.trials.values():
+                trial.curve = []
+        return made
 
     def _watch(self, launcher: Any) -> None:
         """Read the curves of the trials in work, and tell those to end that the pruner gives up."""
