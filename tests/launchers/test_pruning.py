@@ -78,6 +78,18 @@ def test_a_sweep_ends_its_bad_trials_early_and_shows_the_curves(tmp_path: Path):
     assert [state for _, state, _, _ in study(tmp_path)] == ["COMPLETE"] * 2 + ["PRUNED"] * 3
     again = sweep(tmp_path, *POOL, *STORE, f"+x={cells}", "+steps=200", "+pace=0.01", *PRUNE)
     assert "2 done, 3 pruned, 0 failed" in again
+    told = {trial.status: trial.curve for trial in trials(tmp_path)}
+    assert [step for step, _ in told[ledger.DONE]] == list(range(5, 201, 5))
+    assert told[ledger.PRUNED]
+    other = (
+        "hydra.sweeper.pruning.every=50",
+    )  # at other steps: what was told is forgotten, what is recorded read anew
+    assert "2 done, 3 pruned" in sweep(
+        tmp_path, *POOL, *STORE, f"+x={cells}", "+steps=200", "+pace=0.01", *PRUNE, *other
+    )
+    told = {trial.status: trial.curve for trial in trials(tmp_path)}
+    assert [step for step, _ in told[ledger.DONE]] == [50, 100, 150, 200]
+    assert told[ledger.PRUNED] == []
     assert len([line for line in noted(tmp_path) if line[0] == "begin"]) == 5
 
 
