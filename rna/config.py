@@ -227,15 +227,21 @@ def _alpha_by_topic(settings: Settings) -> dict[str, float]:
 def _read_as_official(settings: Settings) -> None:
     """How the authors' released code reads its data; how it computes its losses is in `rna.methods`.
 
-    The cyber corpus is raw lines, not parsed, except for RSV, which cuts all texts at 2,000 characters. Data in file
-    order, the first four refusals. Retain samples are cut at the topic's length, for RMU and Adaptive RMU at 512.
+    The cyber corpus is raw lines, not parsed, except for RSV, which cuts all texts at 2,000 characters, the forget
+    texts after stripping them. RM leaves out texts of four characters or less, PO empty ones. Data in file order, the
+    first four refusals. Retain samples are cut at the topic's length, for RMU and Adaptive RMU at 512. lm-eval was
+    one before 0.4.12, which gave no BOS.
     """
     data, method = settings.data, settings.method.name
     if "cyber" in data.topics and method != "rsv":
         data.topics["cyber"].raw = True
-    if method == "rsv":
-        for corpus in data.corpora().values():
-            corpus.characters = 2000
+    for corpus in data.corpora().values():
+        corpus.longer_than = 4 if method in RM_METHODS else 0
+        corpus.characters = 2000 if method == "rsv" else None
+    for corpus in data.topics.values():
+        corpus.strip = method == "rsv"
+    if settings.eval.add_bos_token is None:
+        settings.eval.add_bos_token = False
     data.order, data.max_refusals = "file", 4
     if method in ("rmu", "adaptive_rmu"):
         data.retain.max_length = 512
@@ -312,7 +318,9 @@ def _check_devices(settings: Settings) -> None:
     """What can be said of devices and kernels without looking at the machine's own."""
     model = settings.model
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", model.device):
-        raise ValueError(f"model.device={model.device}: allowed: auto, cpu, cuda, cuda:1, …")
+        raise ValueError(
+            f"model.device={model.device}: supported are CPUs and NVIDIA GPUs; allowed: auto, cpu, cuda, cuda:1, …"
+        )
     if model.device_map is not None:
         if isinstance(model.device_map, str):
             _one_of("model.device_map", model.device_map, ("auto", "balanced", "sequential"))
@@ -326,6 +334,11 @@ def _check_devices(settings: Settings) -> None:
         if settings.train.compile:
             raise ValueError("train.compile=True: does not work with model.device_map, whose hooks move the streams")
     if model.attn_implementation == "flash_attention_2":
+        if settings.variant == "official":
+            raise ValueError(
+                "model.attn_implementation=flash_attention_2: skips padding, which counts in variant=official; "
+                "allowed there: sdpa, eager"
+            )
         if importlib.util.find_spec("flash_attn") is None:
             raise ValueError(
                 "model.attn_implementation=flash_attention_2: needs the package flash-attn; allowed: sdpa, eager"

@@ -80,7 +80,7 @@ def _harness(
     if options.backend == "torch":
         from rna.score import harness
 
-        return harness(decoder, tokenizer, options.batch_size, progress, smoothing)
+        return harness(decoder, tokenizer, options.batch_size, progress, smoothing, options.add_bos_token)
     import tempfile
 
     from lm_eval.models import vllm_causallms
@@ -90,7 +90,12 @@ def _harness(
     folder = tempfile.TemporaryDirectory(prefix="rna-vllm-")
     whole.save_pretrained(folder.name)
     tokenizer.save_pretrained(folder.name)
-    harness = vllm(pretrained=folder.name, batch_size=options.batch_size or "auto", gpu_memory_utilization=0.45)
+    harness = vllm(
+        pretrained=folder.name,
+        batch_size=options.batch_size or "auto",
+        gpu_memory_utilization=0.45,
+        add_bos_token=options.add_bos_token,
+    )
     harness.exported = folder  # gone from disk with the harness
     return harness
 

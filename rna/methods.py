@@ -34,7 +34,7 @@ class Trial:
     noise: GaussianNoise | None
     directions: dict[str, Tensor] = field(default_factory=dict)  # topic -> RM's direction of unit norm
     official: bool = False  # as the authors' released code computes: see `StepLosses`
-    coefficients: dict[str, Tensor] = field(default_factory=dict)  # official Adaptive RMU: topic -> its coefficient
+    coefficients: dict[str, float] = field(default_factory=dict)  # official Adaptive RMU: topic -> its coefficient
 
 
 Recall = Callable[[str, Callable[[], Tensor]], Tensor]  # (forget | refusal, how to compute it) -> the reference's value
@@ -47,7 +47,8 @@ class StepLosses:
     With `trial.official` the losses are those of the authors' released code (its batches count padding):
     a "log-prob" is one scalar, the mean over all tokens of the batch; DPO's refusal term is the policy's on both sides
     and so cancels, which leaves NPO; SimNPO has no γ; Adaptive RMU takes its coefficient once, from the policy's mean
-    norm at the topic's first step; PO's reference sees no attention mask; log-probabilities are rounded to bfloat16.
+    norm at the topic's first step; PO's reference sees no attention mask; log-probabilities are rounded to bfloat16,
+    and RM's targets and means are in the model's own dtype.
     """
 
     decoder: Decoder
@@ -75,20 +76,26 @@ class StepLosses:
             target = losses.rmu_target(direction_D, trial.options["coefficient"])
         elif trial.method == "adaptive_rmu" and trial.official:
             if self.topic not in trial.coefficients:
-                norm = hidden_ND.detach().float().norm(dim=-1).mean()
-                trial.coefficients[self.topic] = trial.options["beta"] * norm
-            target = losses.rmu_target(direction_D, trial.coefficients[self.topic].item())
+                norms_BT = hidden_ND.detach().norm(dim=-1).view(batch.ids_BT.shape)
+                trial.coefficients[self.topic] = trial.options["beta"] * norms_BT.mean(1).mean().item()
+            target = losses.rmu_target(direction_D, trial.coefficients[self.topic])
         elif trial.method == "adaptive_rmu":
-            norms_N = self.recall("forget", lambda: self._reference(entry, batch).norm(dim=-1))
-            target = losses.adaptive_rmu_target(direction_D, norms_N, trial.options["beta"])
+            norms_N = self.recall("forget", lambda: self._reference(entry, batch).float().norm(dim=-1))
+            target = losses.adaptive_rmu_target(direction_D, norms_N.to(hidden_ND.device), trial.options["beta"])
         else:
-            target = losses.rsv_target(direction_D, self._reference(entry, batch), trial.options["coefficient"])
+            reference_ND = self._reference(entry, batch)
+            reference_ND = reference_ND if trial.official else reference_ND.float()
+            target = losses.rsv_target(direction_D, reference_ND, trial.options["coefficient"])
         self._note_norm("forget", hidden_ND)
-        return losses.representation_mse(hidden_ND, target)
+        return self._distance(hidden_ND, target)
 
     @torch.no_grad()
     def _reference(self, entry: Stream, batch: Batch) -> Float[Tensor, "N D"]:
-        return self._read(entry, batch, policy=False).float()
+        return self._read(entry, batch, policy=False)
+
+    def _distance(self, hidden_ND: Tensor, target: Tensor) -> Tensor:
+        mse = losses.official_representation_mse if self.trial.official else losses.representation_mse
+        return mse(hidden_ND, target)
 
     def _rm_retain(self) -> Tensor:
         trial, batch = self.trial, self.retain
@@ -97,7 +104,7 @@ class StepLosses:
             target_ND = self._read(entry, batch, policy=False, noise=trial.noise)
         hidden_ND = self._read(entry, batch, policy=True)
         self._note_norm("retain", hidden_ND)
-        return losses.representation_mse(hidden_ND, target_ND)
+        return self._distance(hidden_ND, target_ND)
 
     def _po_forget(self) -> Tensor:
         trial, options = self.trial, self.trial.options
@@ -112,7 +119,7 @@ class StepLosses:
             start = self._prefix(self.forget.unmasked(), trial.first_trained) if trial.official else entry
             return self._log_probs(start, self.forget, mean=mean, policy=False)
 
-        log_probs_ref_B = self.recall("forget", reference_log_probs)
+        log_probs_ref_B = self.recall("forget", reference_log_probs).to(log_probs_B.device)
         if trial.method == "npo" or trial.official:
             return losses.npo(log_probs_B, log_probs_ref_B, beta=options["beta"])
         refusal = self.refusal
@@ -122,7 +129,9 @@ class StepLosses:
             log_probs_B,
             log_probs_ref_B,
             self._log_probs(start, refusal, mean=mean, policy=True),
-            self.recall("refusal", lambda: self._log_probs(start, refusal, mean=mean, policy=False)),
+            self.recall("refusal", lambda: self._log_probs(start, refusal, mean=mean, policy=False)).to(
+                log_probs_B.device
+            ),
             beta=options["beta"],
         )
 
@@ -134,12 +143,15 @@ class StepLosses:
             noised = model.advance(decoder, start, len(decoder.layers), add_noise=trial.noise)
             hidden_ref_ND = model.head_hidden(decoder, noised, batch.counted_BT)
         hidden_ND = model.head_hidden(decoder, self._policy_stream(entry, batch, note="retain"), batch.counted_BT)
+        if trial.official:  # on whole logits, so that every gradient is rounded where the released code rounds it
+            mean = {"mse": losses.official_log_prob_mse, "kl": losses.official_log_prob_kl}[trial.retain_loss]
+            with torch.no_grad():
+                logits_ref_NV = model.logits(decoder, hidden_ref_ND)
+            return mean(model.logits(decoder, hidden_ND), logits_ref_NV)
         value, with_slope = {
-            ("mse", False): (losses.log_prob_mse, losses.log_prob_mse_and_slope),
-            ("kl", False): (losses.log_prob_kl, losses.log_prob_kl_and_slope),
-            ("mse", True): (losses.official_log_prob_mse, model.slope_of(losses.official_log_prob_mse)),
-            ("kl", True): (losses.official_log_prob_kl, model.slope_of(losses.official_log_prob_kl)),
-        }[trial.retain_loss, trial.official]
+            "mse": (losses.log_prob_mse, losses.log_prob_mse_and_slope),
+            "kl": (losses.log_prob_kl, losses.log_prob_kl_and_slope),
+        }[trial.retain_loss]
 
         def logits_of(ref_ND: Tensor) -> Tensor:
             with torch.no_grad():
@@ -193,15 +205,16 @@ class StepLosses:
                 else model.advance(self.decoder, entry, len(self.decoder.layers))
             )
             hidden_ND = model.head_hidden(self.decoder, end, predicts_BT)
-            target_N = batch.ids_BT.roll(-1, 1)[predicts_BT].to(hidden_ND.device)
+            target_N = batch.ids_BT.roll(-1, 1)[predicts_BT]
+            if self.trial.official:
+                logits_NV = model.logits(self.decoder, hidden_ND)
+                return losses.official_log_prob(logits_NV, target_N.to(logits_NV.device))[None]
             values_N = model.head_values(
                 self.decoder, hidden_ND, losses.target_log_probs, losses.target_log_probs_and_slope, target_N
             )
         predicts_BT = predicts_BT.to(values_N.device)
         row_N = predicts_BT.nonzero()[:, 0]
         sums_B = torch.zeros(len(batch.ids_BT), device=values_N.device).index_add(0, row_N, values_N)
-        if self.trial.official:
-            return values_N.mean()[None]
         return sums_B / predicts_BT.sum(1) if mean else sums_B
 
     def _note_norm(self, name: str, hidden_ND: Tensor) -> None:

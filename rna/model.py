@@ -84,7 +84,7 @@ def load(
     Args:
         path: a hub id, a local Hugging Face folder, or a GGUF file.
         dtype: `float32`, `bfloat16` or `float16`.
-        device: `auto` (the first GPU if there is one), `cpu`, `cuda`, `cuda:1`, …
+        device: `auto` (the first GPU if there is one, the CPU if none is assigned), `cpu`, `cuda`, `cuda:1`, …
         revision: the hub revision, or None for its main branch.
         device_map: how to lay the layers over several GPUs, in place of `device`: `auto`, `balanced`, `sequential`,
             or a mapping from module names to devices.
@@ -96,10 +96,11 @@ def load(
     Raises:
         ValueError: for an architecture that cannot be split, a device map that leaves layers on the CPU or disk, or
             float16 on a CPU.
+        NoDevice: for a GPU that is asked for or assigned and not there.
     """
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    where = usable(device) if device_map is None else "cuda"
     if dtype == "float16" and where == "cpu" and device_map is None:
         raise ValueError(
             "model.dtype=float16: torch's products of half-precision numbers are slow on a CPU and have been seen to "
@@ -130,6 +131,34 @@ def load(
     if decoder.device.type == "cpu":
         keep_freed_memory()
     return decoder, tokenizer
+
+
+class NoDevice(RuntimeError):
+    """A GPU that was asked for, or assigned to this process, cannot be used."""
+
+    reason = "device"
+
+
+def usable(device: str) -> str:
+    """The device that a setting names, tried out; `auto` is the CPU only where no GPU is assigned to this process.
+
+    Raises:
+        NoDevice: saying what torch says. A pool's or a cluster's place with a broken GPU fails, and is not a slow CPU.
+    """
+    assigned = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip()
+    if device == "auto" and not torch.cuda.is_available() and assigned in ("", "-1", "NoDevFiles"):
+        return "cpu"
+    where = "cuda" if device == "auto" else device
+    try:
+        torch.zeros(1, device=where)
+    except (AssertionError, RuntimeError) as error:  # without CUDA, without a driver, or of a card that does not answer
+        named = f" (CUDA_VISIBLE_DEVICES={assigned})" if assigned else ""
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise NoDevice(
+            f"model.device={device}: the GPU that is meant{named} cannot be used: {reason}; model.device=cpu runs on "
+            "the CPU"
+        ) from None
+    return where
 
 
 def _shorten(config: Any, num_layers: int) -> None:
@@ -243,7 +272,7 @@ def installed(decoder: Decoder, deltas: Deltas) -> Generator[None]:
     own = dict(decoder.model.named_parameters())
     originals = {name: own[name].data for name in deltas}
     for name, tensor in deltas.items():
-        own[name].data = tensor.detach().to(own[name].dtype)
+        own[name].data = tensor.detach().to(own[name])
     try:
         yield
     finally:
@@ -277,7 +306,27 @@ def embed(decoder: Decoder, batch: Batch) -> Stream:
             del layer.forward
             if forward is not None:
                 layer.forward = forward
-    return Stream(entering[0], 0, caught)
+    return Stream(entering[0], 0, _attending(caught) if batch.counts_padding else caught)
+
+
+def _attending(layer_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The layers' inputs with masks in which a query that may see nothing sees everything.
+
+    Padding in front that counts needs a rule. The released code's is transformers 4.46's on a GPU, where a row masked
+    as a whole is unmasked as a whole; without one, kernels give uniform attention, zeros or NaN, each its own.
+    """
+    found: dict[int, Tensor] = {}  # layers share masks
+
+    def unmasked(mask: Tensor | None) -> Tensor | None:
+        if mask is None:
+            return None
+        if id(mask) not in found:
+            lowest = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
+            blind = (mask <= lowest).all(-1, keepdim=True)
+            found[id(mask)] = mask.masked_fill(blind, mask.dtype == torch.bool)
+        return found[id(mask)]
+
+    return [inputs | {"attention_mask": unmasked(inputs.get("attention_mask"))} for inputs in layer_inputs]
 
 
 def _layer_forward(layer: nn.Module, own: Deltas, inputs: dict[str, Any], hidden_BTD: Tensor) -> Tensor:
@@ -387,18 +436,6 @@ TokenValues = Callable[..., Tensor]  # (logits [N, V], extras [N, …]) -> value
 WithSlope = Callable[..., tuple[Tensor, Tensor]]  # the same -> values [N], slopes [N, V]; may overwrite the logits
 
 
-def slope_of(value: TokenValues) -> WithSlope:
-    """A token's value with its slope by autograd, for values without a closed form."""
-
-    def with_slope(logits_NV: Tensor, *extras_N: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            leaf_NV = logits_NV.requires_grad_()
-            values_N = value(leaf_NV, *extras_N)
-            return values_N.detach(), torch.autograd.grad(values_N.sum(), leaf_NV)[0]
-
-    return with_slope
-
-
 def _chunks(decoder: Decoder, hidden_ND: Tensor) -> list[slice]:
     assert decoder.head is not None, "the head was not loaded"
     weight: Any = decoder.head.weight
@@ -416,7 +453,7 @@ class _HeadValues(torch.autograd.Function):
             with torch.enable_grad():
                 hidden = hidden_ND[part].detach().requires_grad_()
                 logits_NV = logits(decoder, hidden)
-            values_N, slope_NV = with_slope(logits_NV.detach().float(), *(extra[part] for extra in extras_N))
+            values_N, slope_NV = with_slope(logits_NV.detach().float(), *_beside(logits_NV, extras_N, part))
             slopes.append(torch.autograd.grad(logits_NV, hidden, slope_NV.to(logits_NV.dtype))[0])
             values.append(values_N)
         ctx.save_for_backward(torch.cat(slopes))
@@ -425,7 +462,7 @@ class _HeadValues(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         (slope_ND,) = ctx.saved_tensors
-        return (grad_N[:, None].to(slope_ND.dtype) * slope_ND, None, None, *(None for _ in ctx.needs_input_grad[3:]))
+        return (grad_N[:, None].to(slope_ND) * slope_ND, None, None, *(None for _ in ctx.needs_input_grad[3:]))
 
 
 def head_values(
@@ -437,6 +474,8 @@ def head_values(
 ) -> Float[Tensor, "N"]:
     """`value(logits, *extras)` of each token, differentiable in the hidden states, never holding all logits.
 
+    The values are on the head's device.
+
     A token's value depends on its own hidden state alone, so its gradient is taken while its logits exist, and the
     backward pass only scales it: one head forward and one head backward in all. Where no gradient is wanted, `value`
     is called in place of `with_slope`.
@@ -444,7 +483,17 @@ def head_values(
     if torch.is_grad_enabled() and hidden_ND.requires_grad:
         return _HeadValues.apply(hidden_ND, decoder, with_slope, *extras_N)  # pyright: ignore
     parts = _chunks(decoder, hidden_ND)
-    return torch.cat([value(logits(decoder, hidden_ND[part]), *(extra[part] for extra in extras_N)) for part in parts])
+
+    def of_part(part: slice) -> Tensor:
+        logits_NV = logits(decoder, hidden_ND[part])
+        return value(logits_NV, *_beside(logits_NV, extras_N, part))
+
+    return torch.cat([of_part(part) for part in parts])
+
+
+def _beside(logits_NV: Tensor, extras_N: tuple[Tensor, ...], part: slice) -> list[Tensor]:
+    """A chunk's extras where its logits are: the head may lie on another device than the last layer."""
+    return [extra[part].to(logits_NV.device) for extra in extras_N]
 
 
 def self_check(decoder: Decoder, batch: Batch) -> None:
@@ -464,6 +513,7 @@ def self_check(decoder: Decoder, batch: Batch) -> None:
             own_logits = decoder.model(**inputs).logits
             compared.append(("logits", logits(decoder, staged_ND), own_logits[batch.mask_BT.to(own_logits.device)]))
     for what, staged, own in compared:
+        own = own.to(staged.device)
         difference, size = (staged.float() - own.float()).abs().max().item(), own.float().abs().max().item()
         if not difference <= 1e-2 * max(size, 1.0):
             raise ValueError(

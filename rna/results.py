@@ -48,7 +48,7 @@ def train_identity(settings: Settings) -> dict[str, Any]:
         "method": without_defaults(settings.method),
         "retain_loss": settings.retain_loss,
         "alpha": settings.alpha,
-        "noise": without_defaults(settings.noise),
+        "noise": _noise(settings),
         "layer": without_defaults(settings.layer),
         "train": {key: value for key, value in without_defaults(settings.train).items() if key not in NEUTRAL},
         "topics": list(settings.data.topics),
@@ -74,6 +74,12 @@ def _corpora(settings: Settings) -> dict[str, Any]:
     }
 
 
+def _noise(settings: Settings) -> dict[str, Any]:
+    """The noise's settings, and how its numbers are drawn: on every kind of device the same."""
+    drawn = {"draws": "philox4x64"} if settings.noise.name != "none" else {}
+    return without_defaults(settings.noise) | drawn
+
+
 def train_key(identity: dict[str, Any]) -> str:
     return digest(identity)
 
@@ -95,7 +101,7 @@ def task_identities(settings: Settings) -> dict[str, dict[str, Any]]:
         }
     found = {name: _task_identity(task, options) for name, task in options.tasks.items()}
     if settings.noise.name == "inference":
-        smoothing = {**without_defaults(settings.noise), "seed": options.seed}
+        smoothing = {**_noise(settings), "seed": options.seed}
         return {name: identity | {"smoothing": smoothing} for name, identity in found.items()}
     return found
 
@@ -111,6 +117,8 @@ def _task_identity(task: TaskSettings, options: EvalSettings) -> dict[str, Any]:
     if word is not None:
         identity |= {"keyword": word, "seed": options.seed}
         identity |= {"replaced": options.replaced, "policy": options.policy}
+    if options.add_bos_token is not None:
+        identity |= {"add_bos_token": options.add_bos_token}
     if options.limit is not None:
         identity |= {"limit": options.limit, "seed": options.seed}
     if task.subjects is not None:

@@ -18,8 +18,8 @@ from torch import Tensor
 from rna import model
 from rna.batch import pad
 from rna.model import Decoder, Stream
-from rna.noise import Smoothing
-from rna.seeding import generator
+from rna.noise import Normals, Smoothing
+from rna.seeding import seed_of
 
 Progress = Callable[[int, int], None]  # (done, total)
 Tokens = tuple[int, ...]
@@ -122,7 +122,7 @@ def last_log_probs(decoder: Decoder, chosen: list[Pack]) -> Tensor:
 def smoothed_log_probs(decoder: Decoder, contexts: list[Tokens], smoothing: Smoothing) -> Tensor:
     """log (1/k)·Σᵢ π(· | context, δᵢ) behind each context: [N, V]; what no noise has reached is run once."""
     batch = pad(contexts, 0).to(decoder.device)
-    sources = [generator(smoothing.seed, "inference", str(context), device=decoder.device) for context in contexts]
+    sources = [Normals(seed_of(smoothing.seed, "inference", str(context))) for context in contexts]
     lengths = [len(context) for context in contexts]
     rows, first = list(range(len(contexts))), min(smoothing.layers)
 
@@ -131,8 +131,8 @@ def smoothed_log_probs(decoder: Decoder, contexts: list[Tokens], smoothing: Smoo
             return hidden_BTD
         noise_BTD = torch.zeros_like(hidden_BTD)
         for row, (length, source) in enumerate(zip(lengths, sources, strict=True)):
-            drawn_TD = torch.randn(length, decoder.width, generator=source, device=source.device)
-            noise_BTD[row, :length] = (smoothing.std * drawn_TD).to(noise_BTD)
+            drawn_TD = source(1, length * decoder.width, noise_BTD.device).view(length, decoder.width)
+            noise_BTD[row, :length] = (smoothing.std * drawn_TD).to(noise_BTD.dtype)
         return hidden_BTD + noise_BTD
 
     with torch.no_grad():
@@ -199,7 +199,12 @@ def score(
 
 
 def harness(
-    decoder: Decoder, tokenizer: Any, batch_size: int | None, progress: Progress, smoothing: Smoothing | None = None
+    decoder: Decoder,
+    tokenizer: Any,
+    batch_size: int | None,
+    progress: Progress,
+    smoothing: Smoothing | None = None,
+    add_bos_token: bool | None = None,
 ) -> Any:
     """lm-eval's Hugging Face model with its likelihoods of one-token continuations made here."""
     from lm_eval.models import huggingface
@@ -245,6 +250,8 @@ def harness(
             ]
 
     encoded: dict[Any, list[int]] = {}
-    made = Harness(pretrained=decoder.model, tokenizer=tokenizer, batch_size=batch_size or 8)
+    made = Harness(
+        pretrained=decoder.model, tokenizer=tokenizer, batch_size=batch_size or 8, add_bos_token=add_bos_token
+    )
     made.truncated = set()
     return made

@@ -70,8 +70,10 @@ class CorpusSettings:
     field: str = "text"
     max_length: int = 512
     files: str | None = None  # which files of a folder or hub data set; None: all
-    raw: bool = False  # a .jsonl line as it stands, not its field
+    raw: bool = False  # a line as it stands with its end, not a row's field
     characters: int | None = None  # texts are cut at, before they are tokenised
+    strip: bool = False  # white space at both ends, before the cut
+    longer_than: int | None = None  # characters of the texts that count; None: those that are not blank
 
 
 @dataclass
@@ -123,6 +125,7 @@ class EvalSettings:
     seed: int = 0
     replaced: int = 1
     policy: str = "random"
+    add_bos_token: bool | None = None  # None: as the tokenizer does, and in the variant official no
     tasks: dict[str, TaskSettings] = field(default_factory=dict)
     split: str = "all"
     limit: int | None = None

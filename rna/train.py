@@ -15,8 +15,9 @@ from rna.checkpoint import Checkpoint
 from rna.data import Corpora, Corpus, Feed
 from rna.methods import StepLosses, Trial
 from rna.model import Decoder, Deltas
-from rna.noise import GaussianNoise, standard_deviation
-from rna.seeding import generator
+from rna.noise import GaussianNoise, Normals, standard_deviation
+from rna.released import ReleasedAdamW
+from rna.seeding import generator, seed_of
 from rna.settings import RM_METHODS, Settings
 
 # float16 gradients below 6e-8 would vanish, so the losses are raised by a power of two, which changes no other bit.
@@ -41,11 +42,13 @@ class Feeds:
     """Endless batches: the forget set of each topic, the retain set, and refusals for DPO."""
 
     forget: dict[str, Feed]
-    retain: Feed
+    retain: dict[str, Feed]  # by topic: one that all topics draw from, or in the variant `official` each its own
     refusal: Feed | None
 
     def by_name(self) -> dict[str, Feed]:
-        named = {f"forget/{topic}": feed for topic, feed in self.forget.items()} | {"retain": self.retain}
+        named = {f"forget/{topic}": feed for topic, feed in self.forget.items()}
+        apart = len({id(feed) for feed in self.retain.values()}) > 1
+        named |= {f"retain/{topic}" if apart else "retain": feed for topic, feed in self.retain.items()}
         return named | ({"refusal": self.refusal} if self.refusal else {})
 
 
@@ -66,7 +69,11 @@ class Micro:
 
 
 def feeds(settings: Settings, corpora: Corpora, pad_id: int) -> Feeds:
-    """Batches in an order drawn for each corpus from the trial's seed."""
+    """Batches in an order drawn for each corpus from the trial's seed.
+
+    In the variant `official` every topic goes through the retain set from its beginning, so that a round of steps, one
+    of each topic, shares a retain batch.
+    """
 
     def draw(corpus: Corpus) -> Feed:
         order = generator(settings.seed, "order", corpus.name)
@@ -80,7 +87,9 @@ def feeds(settings: Settings, corpora: Corpora, pad_id: int) -> Feeds:
         )
 
     forget = {topic: draw(corpus) for topic, corpus in corpora.forget.items()}
-    return Feeds(forget, draw(corpora.retain), draw(corpora.refusals) if corpora.refusals else None)
+    shared = draw(corpora.retain)
+    retain = {topic: draw(corpora.retain) if settings.variant == "official" else shared for topic in forget}
+    return Feeds(forget, retain, draw(corpora.refusals) if corpora.refusals else None)
 
 
 def prepare(settings: Settings, decoder: Decoder, retain: Feed | None = None) -> Trial:
@@ -94,8 +103,8 @@ def prepare(settings: Settings, decoder: Decoder, retain: Feed | None = None) ->
             documents = retain.documents[:MEASURED]
             measured = model.root_mean_squares(decoder, documents, settings.noise.layers, retain.pad_id)
             std = {layer: std * rms for layer, rms in measured.items()}
-        source = generator(settings.seed, "noise", device=decoder.device)
-        noise = GaussianNoise(std, tuple(settings.noise.layers), source)
+        normals = Normals(seed_of(settings.seed, "noise"))
+        noise = GaussianNoise(std, tuple(settings.noise.layers), normals, settings.variant == "official")
     return Trial(
         method=method.name,
         retain_loss=settings.retain_loss,
@@ -104,16 +113,24 @@ def prepare(settings: Settings, decoder: Decoder, retain: Feed | None = None) ->
         first_trained=min(settings.layer.trained),
         site=settings.layer.site,
         noise=noise,
-        directions=directions(method.name, settings.data.topics, settings.seed, decoder),
+        directions=directions(
+            method.name, settings.data.topics, settings.seed, decoder, official=settings.variant == "official"
+        ),
         official=settings.variant == "official",
     )
 
 
-def directions(method: str, topics: Iterable[str], seed: int, decoder: Decoder) -> dict[str, Tensor]:
-    """The direction RM drives each topic's representations in, drawn once from the trial's seed; PO has none."""
+def directions(
+    method: str, topics: Iterable[str], seed: int, decoder: Decoder, *, official: bool = False
+) -> dict[str, Tensor]:
+    """The direction RM drives each topic's representations in, drawn once from the trial's seed; PO has none.
+
+    In the variant `official` it is one of the model's own dtype.
+    """
     draw = losses.gaussian_direction if method == "rsv" else losses.control_vector
+    dtype = next(decoder.model.parameters()).dtype if official else torch.float32
     return {
-        topic: draw(decoder.width, generator(seed, "direction", topic)).to(decoder.device)
+        topic: draw(decoder.width, generator(seed, "direction", topic), dtype)
         for topic in (topics if method in RM_METHODS else ())
     }
 
@@ -145,11 +162,12 @@ def train(
         NotFinite: before the optimiser's step that would have spread it.
         Interrupted: after a checkpoint, at SIGTERM.
     """
-    trial = prepare(settings, decoder, source.retain)
+    trial = prepare(settings, decoder, next(iter(source.retain.values())))
     names = model.trained_names(decoder, settings.layer.trained, settings.layer.trainable)
     policy = model.masters(decoder, names, keep_dtype=trial.official)
     options = settings.train
-    optimizer = torch.optim.AdamW(policy.values(), lr=options.lr, eps=options.eps, weight_decay=0.0)
+    adamw = ReleasedAdamW if trial.official else torch.optim.AdamW
+    optimizer = adamw(policy.values(), lr=options.lr, eps=options.eps, weight_decay=0.0)
     loss_scale = LOSS_SCALE[next(decoder.model.parameters()).dtype]
     topics = list(source.forget)
     curve: list[StepReport] = []
@@ -224,7 +242,7 @@ def _draw(settings: Settings, source: Feeds, topic: str, device: torch.device) -
     sequences: each micro-batch counts by its tokens or its sequences."""
     micros: list[Micro] = []
     for _ in range(settings.train.grad_accumulation):
-        forget, retain = source.forget[topic], source.retain
+        forget, retain = source.forget[topic], source.retain[topic]
         number, refusal_number = forget.drawn, source.refusal.drawn if source.refusal else 0
         refusal = next(source.refusal).to(device) if source.refusal else None
         kept = next(retain)
@@ -252,7 +270,7 @@ def _recall(
         feed, number = numbers[role]
         if feed not in remembered:
             return compute()
-        return remembered[feed].recall(number, compute).to(micro.forget.ids_BT.device)
+        return remembered[feed].recall(number, compute)
 
     return recall
 
@@ -262,7 +280,7 @@ def _state(policy: Deltas, optimizer: Any, trial: Trial, source: Feeds, curve: l
     return {
         "policy": {name: tensor.detach() for name, tensor in policy.items()},
         "optimizer": optimizer.state_dict(),
-        "noise": trial.noise.generator.get_state() if trial.noise else None,
+        "noise": trial.noise.normals.drawn if trial.noise else None,
         "coefficients": trial.coefficients,
         "feeds": {name: feed.state() for name, feed in source.by_name().items()},
         "curve": curve,
@@ -276,7 +294,7 @@ def _restore(state: dict[str, Any], policy: Deltas, optimizer: Any, trial: Trial
             tensor.copy_(state["policy"][name])
     optimizer.load_state_dict(state["optimizer"])
     if trial.noise:
-        trial.noise.generator.set_state(state["noise"])
+        trial.noise.normals.drawn = state["noise"]
     trial.coefficients.update(state["coefficients"])
     for name, feed in source.by_name().items():
         feed.restore(state["feeds"][name])

@@ -206,7 +206,7 @@ def _train(
         corpora = data.load(settings, tokenizer, cache)
         pad_id = tokenizer.eos_token_id if settings.variant == "official" else tokenizer.pad_token_id
         feeds = train.feeds(settings, corpora, pad_id)
-        first = next(train.feeds(settings, corpora, pad_id).retain)
+        first = next(next(iter(train.feeds(settings, corpora, pad_id).retain.values())))
         model.self_check(decoder, first.to(decoder.device))
 
         def on_step(step: int, report: dict[str, float]) -> None:
@@ -289,6 +289,15 @@ REASONS: list[tuple[str, Callable[[BaseException], bool], str]] = [
         "what helps: a smaller train.batch_size with train.grad_accumulation, train.gradient_checkpointing=true, "
         "shorter max_length, model.dtype=bfloat16, a smaller eval.batch_size, model.device_map=auto over several GPUs, "
         "train_only=true for RM methods",
+    ),
+    (
+        "device",
+        lambda error: (
+            getattr(error, "reason", None) == "device"
+            or type(error).__name__ == "AcceleratorError"
+            or str(error).startswith(("CUDA error", "CUDA driver", "No CUDA GPUs"))
+        ),
+        "nothing written before is lost; see what nvidia-smi says, and give the same command again",
     ),
     (
         "disk full",

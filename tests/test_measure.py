@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from rna import analyze, config, draw, ledger, measure, model, run, scales, theory, trial
 from rna.measure import Question
-from rna.noise import GaussianNoise
+from rna.noise import GaussianNoise, Normals
 from rna.report import analyses
 from tests import tiny
 from tests.test_readme import ANALYSES
@@ -312,5 +312,5 @@ def test_help_is_instant_and_says_what_there_is():
 
 
 def test_relative_noise_has_a_std_by_layer():
-    noise = GaussianNoise({1: 0.5}, (1,), source())
+    noise = GaussianNoise({1: 0.5}, (1,), Normals(0))
     assert noise(1, torch.zeros(100, 10, 10)).std().item() == pytest.approx(0.5, rel=0.02)

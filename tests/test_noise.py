@@ -1,14 +1,15 @@
 """The noise: where it falls, how strong it is, and whose randomness it takes."""
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
-from rna.noise import GaussianNoise, standard_deviation
+from rna.noise import GaussianNoise, Normals, philox, standard_deviation
 
 
 def noise(std: float = 0.5, layers: tuple[int, ...] = (1,), seed: int = 0) -> GaussianNoise:
-    return GaussianNoise(std, layers, torch.Generator().manual_seed(seed))
+    return GaussianNoise(std, layers, Normals(seed))
 
 
 def test_only_the_chosen_layers_get_noise():
@@ -55,8 +56,52 @@ def test_the_dtype_is_kept(dtype):
     assert delta_BTD.any()
 
 
-def test_randomness_belongs_to_the_generator():
+def test_randomness_belongs_to_the_key():
     hidden_BTD, before = torch.zeros(1, 2, 3), torch.get_rng_state()
     assert noise(seed=1)(1, hidden_BTD).equal(noise(seed=1)(1, hidden_BTD))
     assert not noise(seed=1)(1, hidden_BTD).equal(noise(seed=2)(1, hidden_BTD))
     assert torch.get_rng_state().equal(before)
+
+
+def test_the_words_are_philoxs_and_the_same_by_numpy_and_by_torch():
+    """Random123's known answer for a counter and a key of zeros; numpy's counter is one ahead."""
+    assert np.random.Philox(key=0, counter=np.array([2**64 - 1] * 4, dtype=np.uint64)).random_raw(4).tolist() == [
+        0x16554D9ECA36314C,
+        0xDB20FE9D672D0FDC,
+        0xD7E772CEE186176B,
+        0x7E68B68AEC7BA23B,
+    ]
+    for key in (0, 5, 2**63 - 25, 2**127 + 3):
+        for draw in (0, 9):
+            found = philox(key, draw, 3, 7, torch.device("cpu"))
+            for row in range(3):
+                counter = np.array([0, row, draw, 0], dtype=np.uint64)
+                words = np.random.Philox(key=key, counter=counter).random_raw(4 * 7)
+                assert found[row].tolist() == words.view(np.int64).tolist()
+
+
+def test_a_tokens_noise_depends_on_no_padding_and_no_neighbour():
+    """Rows are streams of their own, and a longer row begins as the shorter one did."""
+    short, long = Normals(3)(2, 5 * 7, torch.device("cpu")), Normals(3)(4, 9 * 7, torch.device("cpu"))
+    assert short.equal(long[:2, : 5 * 7])
+    assert long.unique().numel() == long.numel()
+
+
+def test_a_draw_can_be_taken_up_where_it_was():
+    one = Normals(3)
+    first, second = one(1, 8, torch.device("cpu")), one(1, 8, torch.device("cpu"))
+    assert not first.equal(second)
+    assert Normals(3, drawn=1)(1, 8, torch.device("cpu")).equal(second)
+
+
+def test_the_numbers_are_normal_and_independent():
+    """Kolmogorov and Smirnov at 1 %; correlations of neighbours, which share a radius, and of squares below 4/√n."""
+    from scipy import stats
+
+    numbers = Normals(1)(1, 200_000, torch.device("cpu"))[0].double().numpy()
+    assert stats.kstest(numbers, "norm").pvalue > 0.01
+    for values in (numbers, numbers**2):
+        for lag in (1, 2, 3, 8):
+            assert abs(np.corrcoef(values[:-lag], values[lag:])[0, 1]) < 4 / 200_000**0.5
+    assert np.abs(numbers).max() > 4
+    assert np.isfinite(numbers).all()

@@ -8,7 +8,7 @@ import torch
 from rna import losses, model
 from rna.batch import Batch
 from rna.methods import StepLosses, Trial
-from rna.noise import GaussianNoise
+from rna.noise import GaussianNoise, Normals
 from rna.seeding import generator
 from tests import oracle, tiny
 
@@ -22,7 +22,7 @@ CASES = [(name, "representation") for name in RM] + [(name, retain) for name in 
 
 
 def trial(method: str, retain_loss: str, noise_layers: tuple[int, ...] = (2,), site: str = "residual") -> Trial:
-    noise = GaussianNoise(0.3, noise_layers, generator(0, "noise")) if noise_layers else None
+    noise = GaussianNoise(0.3, noise_layers, Normals(0)) if noise_layers else None
     direction = losses.control_vector(16, generator(0, "direction"))
     options: dict[str, Any] = (RM | PO)[method]
     return Trial(method, retain_loss, options, 2, 1, site, noise, {"bio": direction})

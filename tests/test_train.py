@@ -90,7 +90,7 @@ def test_a_seed_changes_direction_noise_refusals_and_order_each_by_its_own_name(
     zeros = torch.zeros(1, 2, 16)
     assert not torch.equal(one.noise(2, zeros), two.noise(2, zeros))
     feeds = [train.feeds(settings("method=dpo", f"seed={seed}"), corpora(), 0) for seed in (0, 1)]
-    for pick in (lambda feed: feed.retain, lambda feed: feed.refusal, lambda feed: feed.forget["bio"]):
+    for pick in (lambda feed: feed.retain["bio"], lambda feed: feed.refusal, lambda feed: feed.forget["bio"]):
         first, second = ([next(pick(feed)).ids_BT.tolist() for _ in range(3)] for feed in feeds)
         assert first != second
 

@@ -138,7 +138,7 @@ def measure(shape: dict[str, Any], name: str, way: str, device: str, steps: int)
         layer=layer,
         first_trained=layer - 2,
         site="residual",
-        noise=GaussianNoise(0.01, (layer,), source),
+        noise=GaussianNoise(0.01, (layer,), Normals(1)),
         directions={"text": draw(decoder.width, source)},
     )
 

@@ -1,0 +1,160 @@
+"""Whole trials, analyses and exports on pretended GPUs: on one, and with a model laid over two.
+
+Every value of method, retain loss, noise, variant and devices and every pair of them by default; `slow`: all of them.
+"""
+
+import functools
+import itertools
+import subprocess
+import sys
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rna import config, model, results, run, trial
+from rna.settings import EvalSettings, Settings
+from tests import pretended, tiny
+from tests.test_train import METHODS
+
+# The unlearn layer, the norm and the head on the second GPU; or the head back on the first, as a tied one is.
+SPLIT = {"model.embed_tokens": 0, "model.rotary_emb": 0, "model.layers.0": 0, "model.layers.1": 0} | dict.fromkeys(
+    ("model.layers.2", "model.layers.3", "model.norm", "lm_head"), 1
+)
+DEVICES: dict[str, tuple[int, Any]] = {"one": (1, None), "two": (2, SPLIT), "back": (2, SPLIT | {"lm_head": 0})}
+NOISES = ("none", "rna", "relative", "inference")
+Case = tuple[str, str, str, str, str]  # method, retain loss, noise, variant, devices
+CASES: list[Case] = [
+    (*pair, noise, variant, devices)
+    for pair, noise, variant, devices in itertools.product(METHODS, NOISES, ("paper", "official"), DEVICES)
+]
+
+
+def pairs_of(case: Case) -> set[tuple[Any, ...]]:
+    return set(itertools.combinations(enumerate(case), 2))
+
+
+def covering(cases: list[Case]) -> list[Case]:
+    """Cases that have every pair of values between them, chosen one by one, the one with most new pairs first."""
+    wanted = set().union(*map(pairs_of, cases))
+    chosen: list[Case] = []
+    while wanted:
+        chosen.append(max(cases, key=lambda case: len(pairs_of(case) & wanted)))
+        wanted -= pairs_of(chosen[-1])
+    return chosen
+
+
+COMMON = ("train.steps=3", "train.checkpoint_every=1", "data.holdout=0.05", "wandb=disabled")
+
+
+def settings(folder: Path, case: Case, *words: str) -> Settings:
+    method, retain, noise, variant, devices = case
+    chosen = [f"method={method}", f"retain={retain}", f"noise={noise}", f"variant={variant}", f"output_dir={folder}"]
+    samples = ["noise.samples=2"] if noise == "inference" else []
+    made = config.check(run.compose([*COMMON, *CHOICE, *chosen, *samples, *words], None))
+    return replace(made, model=replace(made.model, device_map=DEVICES[devices][1], threads=None))
+
+
+@functools.cache
+def perplexity() -> EvalSettings:
+    return config.check(run.compose([*COMMON, *PERPLEXITY], None)).eval
+
+
+CHOICE = (
+    *("eval.limit=3", "eval.batch_size=3", "eval.interim_every=2", "eval.interim_limit=2"),
+    *("~eval.tasks.forget_cyber", "~eval.tasks.neutral", "~eval.tasks.related"),
+)
+PERPLEXITY = ("eval=perplexity", "eval.max_documents=3", "eval.batch_size=2", "eval.bootstrap=2")
+
+
+class Killed(Exception):
+    pass
+
+
+def killed(phase: str, done: int, _total: int) -> None:
+    if (phase, done) == ("training", 2):
+        raise Killed
+
+
+def whole(folder: Path, case: Case, *words: str) -> trial.Arm:
+    """Train, be killed, go on from the checkpoint with evaluations on the way, evaluate; and then perplexity."""
+    made = settings(folder, case, *words)
+    arm = trial.arm("smoothed" if case[2] == "inference" else "with RNA", made)
+    with pytest.raises(Killed):
+        trial.work(arm, killed)
+    assert results.checkpoint_path(str(folder), arm.key).exists()
+    trial.work(arm, lambda *_: None)
+    assert arm.complete
+    assert set(arm.evaluated) == {"forget_bio", "retain", "perturbed"}
+    assert arm.trained is not None
+    assert "interim/retain/acc" in arm.trained["curve"][1]
+    if case[2] != "inference":
+        judged = trial.arm("with RNA", replace(made, eval=perplexity()))
+        assert judged.key == arm.key
+        trial.work(judged, lambda *_: None)
+        assert judged.complete
+    return arm
+
+
+@pytest.mark.parametrize("case", covering(CASES), ids="-".join)
+def test_a_whole_trial(case: Case, tmp_path: Path):
+    with pretended.gpus(DEVICES[case[4]][0]):
+        whole(tmp_path, case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [case for case in CASES if case not in covering(CASES)], ids="-".join)
+def test_every_other_trial(case: Case, tmp_path: Path):
+    with pretended.gpus(DEVICES[case[4]][0]):
+        whole(tmp_path, case)
+
+
+@pytest.mark.parametrize("method", ["npo", "rmu"])
+def test_its_results_are_the_cpus(method: str, tmp_path: Path):
+    """The same noise, batches and arithmetic on one device, on two and on none: only chunks differ in size."""
+    retain = dict(METHODS)[method]
+    found: list[tuple[model.Deltas, dict[str, Any]]] = []
+    for devices, count in (("one", 0), ("one", 1), ("back", 2)):
+        folder = tmp_path / f"{devices}{count}"
+        with pretended.gpus(count) if count else nullcontext():
+            arm = whole(folder, (method, retain, "rna", "paper", devices), "noise.nu=0.1")
+        deltas = model.load_deltas(results.delta_path(str(folder), arm.key))
+        found.append((deltas, {name: record["metrics"] for name, record in arm.evaluated.items()}))
+    for deltas, metrics in found[1:]:
+        assert metrics == found[0][1]
+        for name, tensor in deltas.items():
+            torch.testing.assert_close(tensor, found[0][0][name], rtol=0, atol=1e-6)
+
+
+def test_a_batch_goes_as_a_whole():
+    """Its mask, too, which torch would take from a CPU at the price of a wait."""
+    with pretended.gpus(1):
+        batch = tiny.batch(0).to(torch.device("cuda:0"))
+        assert {batch.ids_BT.device, batch.mask_BT.device} == {torch.device("cuda:0")}
+
+
+@pytest.mark.parametrize("assigned", ["3", ""])
+def test_an_assigned_gpu_that_is_not_there_is_a_failure_and_no_slow_cpu(
+    assigned: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", assigned)
+    row = trial.arm("base", config.check(run.compose(["method=none", "eval.limit=2", f"output_dir={tmp_path}"], None)))
+    if not assigned:
+        assert model.usable("auto") == "cpu"
+        return
+    with pytest.raises(
+        trial.TrialFailed, match=r"model.device=auto: .*CUDA_VISIBLE_DEVICES=3.* cannot be used"
+    ) as failed:
+        trial.work(row, lambda *_: None)
+    assert failed.value.reason == "device"
+    assert results.read(str(tmp_path), f"{row.key}.failed1") is not None
+    assert not row.evaluated
+
+
+def test_windows_is_refused_in_one_line():
+    command = "import sys; sys.platform = 'win32'; import rna.run"
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (1, "error: rna runs on Linux and macOS; on Windows use WSL\n")
