@@ -13,7 +13,7 @@ from rna import NUMERICS
 from rna.batch import Batch, pad
 from rna.cache import Cache
 from rna.rows import read_rows
-from rna.settings import REFUSALS, CorpusSettings, Settings
+from rna.settings import REFUSALS, CorpusSettings, Settings, without_defaults
 from rna.sources import model_fingerprint, text_fingerprint
 
 
@@ -62,7 +62,8 @@ class Corpus:
 
 
 def read_texts(corpus: CorpusSettings, key: str) -> Iterator[str]:
-    """Non-empty texts, in file order: a line of a .txt file, a row's `field` of a .jsonl or .parquet file.
+    """Texts that are not blank, or `longer_than` what is asked, in file order: a line of a .txt file, a row's `field`
+    of a .jsonl or .parquet file.
 
     Raises:
         ValueError: naming `key`, the file and the line, for a row without the field or whose field is no text.
@@ -72,7 +73,8 @@ def read_texts(corpus: CorpusSettings, key: str) -> Iterator[str]:
         if not isinstance(text, str):
             found = "null" if text is None else f"of type {type(text).__name__}"
             raise ValueError(f"{key}={corpus.path}: {where}: the field '{corpus.field}' is {found}, and must be text")
-        if text.strip():
+        text = text.strip() if corpus.strip else text
+        if len(text) > corpus.longer_than if corpus.longer_than is not None else text.strip():
             yield text[: corpus.characters]
 
 
@@ -189,7 +191,7 @@ def load(settings: Settings, tokenizer: Any, cache: Cache) -> Corpora:
 
     def read(name: str, key: str, corpus: CorpusSettings, holdout: float) -> Corpus:
         source = text_fingerprint(corpus.path, key, corpus.files)
-        identity = [NUMERICS, made_by, source, corpus.field, corpus.max_length, corpus.raw, corpus.characters]
+        identity = [NUMERICS, made_by, source, without_defaults(replace(corpus, path="", files=None))]
         found = cache.load("tokens", identity)
         if found is None:
             texts = read_texts(corpus, key)

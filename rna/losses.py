@@ -15,21 +15,23 @@ Shapes: B sequences, T tokens, D hidden width, V vocabulary, N real tokens of a 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import log_softmax, logsigmoid
+from torch.nn.functional import cross_entropy, kl_div, log_softmax, logsigmoid, mse_loss
 
 
-def control_vector(width: int, generator: torch.Generator) -> Float[Tensor, "D"]:
-    """A random direction u of unit norm: elements uniform on [0, 1), divided by their norm.
+def control_vector(width: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Float[Tensor, "D"]:
+    """A random direction u of unit norm: elements uniform on [0, 1), rounded to `dtype`, divided by their norm.
 
     arXiv:2403.03218 (RMU), Section 4; u of arXiv:2501.19202, Eq. 2.
     """
-    vector_D = torch.rand(width, generator=generator, device=generator.device)
+    vector_D = torch.rand(width, generator=generator).to(dtype)
     return vector_D / vector_D.norm()
 
 
-def gaussian_direction(width: int, generator: torch.Generator) -> Float[Tensor, "D"]:
-    """A random direction ε of unit norm: a standard normal vector divided by its norm (RSV)."""
-    vector_D = torch.randn(width, generator=generator, device=generator.device)
+def gaussian_direction(
+    width: int, generator: torch.Generator, dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "D"]:
+    """A random direction ε of unit norm: a standard normal vector, rounded to `dtype`, divided by its norm (RSV)."""
+    vector_D = torch.randn(width, generator=generator).to(dtype)
     return vector_D / vector_D.norm()
 
 
@@ -122,17 +124,28 @@ def log_prob_kl(logits_NV: Float[Tensor, "N V"], logits_ref_NV: Float[Tensor, "N
     return (log_ref_NV.exp() * (log_ref_NV - log_softmax(logits_NV.float(), -1))).sum(-1)
 
 
-def official_log_prob_mse(logits_NV: Float[Tensor, "N V"], logits_ref_NV: Float[Tensor, "N V"]) -> Float[Tensor, "N"]:
-    """`log_prob_mse` of the authors' released code: both log-probabilities are rounded to bfloat16 first."""
-    log_probs_NV, log_ref_NV = (log_softmax(one.float(), -1).bfloat16().float() for one in (logits_NV, logits_ref_NV))
-    return (log_probs_NV - log_ref_NV).square().mean(-1)
+def official_representation_mse(
+    hidden_ND: Float[Tensor, "N D"], target: Float[Tensor, "N D"] | Float[Tensor, "D"]
+) -> Tensor:
+    """`representation_mse` of the authors' released code: in the model's own dtype, bfloat16."""
+    return mse_loss(hidden_ND, target.expand_as(hidden_ND))
 
 
-def official_log_prob_kl(logits_NV: Float[Tensor, "N V"], logits_ref_NV: Float[Tensor, "N V"]) -> Float[Tensor, "N"]:
-    """`log_prob_kl` of the authors' released code: the policy's log-probabilities are rounded to bfloat16 first."""
-    log_ref_NV = log_softmax(logits_ref_NV.float(), -1)
-    log_probs_NV = log_softmax(logits_NV.float(), -1).bfloat16().float()
-    return (log_ref_NV.exp() * (log_ref_NV - log_probs_NV)).sum(-1)
+def official_log_prob(logits_NV: Float[Tensor, "N V"], target_N: Int[Tensor, "N"]) -> Tensor:
+    """The "log-prob" of the authors' released code: minus the mean cross-entropy over all tokens of a batch."""
+    return -cross_entropy(logits_NV.float(), target_N)
+
+
+def official_log_prob_mse(logits_NV: Float[Tensor, "N V"], logits_ref_NV: Float[Tensor, "N V"]) -> Tensor:
+    """`log_prob_mse` of the authors' released code, as a mean over tokens: log-probabilities and mean in bfloat16."""
+    log_probs_NV, log_ref_NV = (log_softmax(one.float(), -1).bfloat16() for one in (logits_NV, logits_ref_NV))
+    return mse_loss(log_probs_NV, log_ref_NV)
+
+
+def official_log_prob_kl(logits_NV: Float[Tensor, "N V"], logits_ref_NV: Float[Tensor, "N V"]) -> Tensor:
+    """`log_prob_kl` of the authors' released code, a mean over tokens: the policy's log-probabilities in bfloat16."""
+    log_probs_NV, log_ref_NV = log_softmax(logits_NV.float(), -1).bfloat16(), log_softmax(logits_ref_NV.float(), -1)
+    return kl_div(log_probs_NV, log_ref_NV, reduction="batchmean", log_target=True)
 
 
 # The same three with their slopes ∂value/∂logits in closed form. The logits are overwritten, so that a chunk of them

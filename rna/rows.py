@@ -17,7 +17,7 @@ def read_rows(
     """The rows of the files a path stands for, in file order, each with all of `columns`; a line of .txt is a `text`.
 
     Args:
-        raw: each line of a text file as it stands, whatever it holds.
+        raw: each line of a text file as it stands, whatever it holds, with its end.
 
     Files are read a block at a time, so a large one needs no more memory than a small one.
 
@@ -26,7 +26,7 @@ def read_rows(
     """
     for file in text_files(path, key, pattern):
         try:
-            yield from (_read_txt if raw else READERS[file.suffix])(file, columns)
+            yield from (_read_raw if raw else READERS[file.suffix])(file, columns)
         except UnicodeDecodeError as error:
             raise ValueError(f"{key}={path}: {file.name} is not UTF-8 text (byte {error.start})") from None
         except ValueError as error:
@@ -39,6 +39,12 @@ def _read_txt(file: Path, columns: Sequence[str]) -> Iterator[Placed]:
     with file.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             yield f"{file.name}, line {number}", dict.fromkeys(columns, line.rstrip("\n"))
+
+
+def _read_raw(file: Path, columns: Sequence[str]) -> Iterator[Placed]:
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            yield f"{file.name}, line {number}", dict.fromkeys(columns, line)
 
 
 def _read_jsonl(file: Path, columns: Sequence[str]) -> Iterator[Placed]:

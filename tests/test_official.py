@@ -12,10 +12,11 @@ from rna import config, data, losses, model, run, train
 from rna.batch import Batch, pad
 from rna.cache import Cache
 from rna.methods import StepLosses, Trial
-from rna.noise import GaussianNoise
+from rna.noise import GaussianNoise, Normals
+from rna.released import ReleasedAdamW
 from rna.seeding import generator
 from rna.settings import BUILTIN, Settings
-from tests import test_train, tiny
+from tests import released, test_train, tiny
 
 DOCUMENTS = [[5, 6, 7, 8, 9, 10, 11], [12, 13, 14], [15, 16, 17, 18, 19]]
 OPTIONS = {
@@ -29,7 +30,7 @@ BEHIND = tiny.VOCABULARY - 1  # the pad token
 
 
 def trial(method: str, retain_loss: str, *, official: bool = True, nu: float = 0.0) -> Trial:
-    noise = GaussianNoise(nu, (2,), generator(0, "noise")) if nu else None
+    noise = GaussianNoise(nu, (2,), Normals(0), official) if nu else None
     direction = losses.control_vector(16, generator(0, "direction"))
     return Trial(
         method, retain_loss, dict(OPTIONS[method]), 2, 1, "residual", noise, {"bio": direction}, official=official
@@ -61,7 +62,7 @@ def step(method: str, retain_loss: str, *, official: bool = True) -> tuple[dict[
 
 def plain_logits(decoder: model.Decoder, deltas: model.Deltas, batch: Batch, *, masked: bool) -> torch.Tensor:
     with model.installed(decoder, deltas), torch.no_grad():
-        mask = batch.mask_BT.long() if masked else None
+        mask = released.attention(batch.mask_BT.long(), torch.float32) if masked else None
         return decoder.model(input_ids=batch.ids_BT, attention_mask=mask).logits
 
 
@@ -117,7 +118,7 @@ def test_adaptive_rmu_takes_its_coefficient_once_from_the_policy():
     expected = 3.0 * stream.norm(dim=-1).mean()  # over padding, too
     for forget in (batch, other):
         dict(StepLosses(decoder, deltas, made, "bio", forget, batch, None))
-        assert made.coefficients["bio"].item() == pytest.approx(expected.item(), rel=1e-5)
+        assert made.coefficients["bio"] == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_its_coefficient_survives_an_interruption(tmp_path: Path):
@@ -143,19 +144,142 @@ def test_retain_means_include_padding(method: str, retain_loss: str):
 
     even = [document[:3] for document in DOCUMENTS]
     assert retain(even, official=True) == pytest.approx(retain(even, official=False), rel=0.1)
-    assert retain(DOCUMENTS, official=True) != pytest.approx(retain(DOCUMENTS, official=False), rel=0.1)
+    assert retain(DOCUMENTS, official=True) != pytest.approx(retain(DOCUMENTS, official=False), rel=0.05)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_query_that_may_see_nothing_sees_everything(attention: str, dtype: torch.dtype):
+    """Padding in front would see nothing: kernels answer with zeros, uniform attention or NaN. Here it sees all tokens,
+    as in transformers 4.46 on a GPU, on every device; what real tokens see stays as it was."""
+    decoder = tiny.decoder(dtype=dtype, attn_implementation=attention)
+    batch = pad(DOCUMENTS, BEHIND, official=True)
+    ours = model.advance(decoder, model.embed(decoder, batch), 5).hidden_BTD
+    assert ours.isfinite().all()
+    mask = released.attention(batch.mask_BT.long(), dtype)
+    with torch.no_grad():
+        theirs = decoder.base(input_ids=batch.ids_BT, attention_mask=mask).last_hidden_state
+    close = {"rtol": 2**-6, "atol": 2**-6} if dtype == torch.bfloat16 else {"rtol": 1e-4, "atol": 1e-5}
+    torch.testing.assert_close(decoder.norm(ours), theirs, **close)
+    unruled = model.embed(decoder, Batch(batch.ids_BT, batch.mask_BT))
+    other = model.advance(decoder, unruled, 5).hidden_BTD
+    torch.testing.assert_close(ours[batch.mask_BT], other[batch.mask_BT], **close)
+    assert not torch.allclose(ours[~batch.mask_BT], other[~batch.mask_BT], rtol=0.1)
+
+
+def test_flash_attention_skips_padding_and_is_refused():
+    made = run.compose(
+        ["variant=official", "model.attn_implementation=flash_attention_2", "model.dtype=bfloat16"], None
+    )
+    with pytest.raises(
+        ValueError, match=r"skips padding, which counts in variant=official; allowed there: sdpa, eager"
+    ):
+        config.check(made)
+
+
+def test_adamw_adds_epsilon_before_the_bias_correction():
+    """Equal to torch's AdamW with ε/√(1 − β₂ᵗ) at step t; with ε itself a small gradient steps much further."""
+    lr, eps = 1e-3, 1e-6
+    for size in (1e-5, 1e-6):
+        tensors = [torch.zeros(3, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+        ours = ReleasedAdamW([tensors[0]], lr=lr, eps=eps)
+        same, other = (torch.optim.AdamW([one], lr=lr, eps=eps, weight_decay=0.0) for one in tensors[1:])
+        for step in range(1, 6):
+            same.param_groups[0]["eps"] = eps / (1 - 0.999**step) ** 0.5
+            for tensor, optimizer in zip(tensors, (ours, same, other), strict=True):
+                tensor.grad = size * torch.tensor([1.0, -2.0, 0.5 * step], dtype=torch.float64)
+                optimizer.step()
+            torch.testing.assert_close(tensors[0], tensors[1], rtol=1e-9, atol=0)
+            if step == 1:
+                ratio = (tensors[2] / tensors[0])[0].item()
+                assert ratio == pytest.approx({1e-5: 3.78, 1e-6: 16.3}[size], rel=0.01)
+
+
+def test_topics_share_their_retain_batches():
+    """Steps 2k and 2k+1 take retain batch k; the default goes on through the retain set."""
+    corpora = test_train.corpora()
+    taken = {}
+    for variant in ("official", "paper"):
+        made = test_train.settings("method=rmu", f"variant={variant}", "data.order=file", "train.batch_size=2")
+        feeds = train.feeds(made, corpora, 0)
+        steps = [next(feeds.retain[topic]) for topic in ("bio", "cyber", "bio", "cyber")]
+        taken[variant] = [
+            [ids[mask].tolist() for ids, mask in zip(one.ids_BT, one.mask_BT, strict=True)] for one in steps
+        ]
+    documents = list(corpora.retain.documents)
+    assert taken["official"] == [documents[:2], documents[:2], documents[2:4], documents[2:4]]
+    assert taken["paper"] == [documents[:2], documents[2:4], documents[4:6], documents[:2]]
+
+
+def texts(tmp_path: Path, method: str, topic: str) -> list[str]:
+    """What a topic's file gives: lines with odd ends, short and blank ones."""
+    rows = ['{"text": "  a longer text  "}', '{"text": "four"}', '{"text": "    "}', '{"text": ""}']
+    (tmp_path / "f.jsonl").write_bytes("\n".join([*rows, ""]).encode())
+    made = settings(f"method={method}", f"data.topics.{topic}.path={tmp_path / 'f.jsonl'}")
+    return list(data.read_texts(made.data.topics[topic], "k"))
+
+
+def test_texts_are_stripped_cut_and_left_out_as_by_the_released_loaders(tmp_path: Path):
+    assert texts(tmp_path, "rsv", "bio") == ["a longer text"]
+    assert texts(tmp_path, "rmu", "bio") == ["  a longer text  "]  # a minimum of more than four characters
+    assert texts(tmp_path, "npo", "bio") == ["  a longer text  ", "four", "    "]
+    raw = ['{"text": "  a longer text  "}\n', '{"text": "four"}\n', '{"text": "    "}\n', '{"text": ""}\n']
+    assert texts(tmp_path, "npo", "cyber") == raw
+    assert texts(tmp_path, "rmu", "cyber") == raw
+    (tmp_path / "g.txt").write_text("x" * 2100 + "\n")
+    made = settings("method=rsv", f"data.retain.path={tmp_path / 'g.txt'}")
+    assert [len(text) for text in data.read_texts(made.data.retain, "k")] == [2000]
+
+
+def test_lm_eval_gave_no_bos_before_0_4_12():
+    """With a tokenizer that prepends BOS: official leaves it out, the default keeps it; each has its key, and either
+    can be had by name in either variant."""
+    from tokenizers import processors
+
+    from rna import evaluate, results, score
+
+    decoder, tokenizer = model.load(str(BUILTIN / "base"), dtype="float32", device="cpu", revision=None)
+    bos = tokenizer.eos_token_id
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{tokenizer.eos_token} $A", special_tokens=[(tokenizer.eos_token, bos)]
+    )
+    firsts: dict[tuple[str, ...], set[int]] = {}
+    keys: dict[tuple[str, ...], str] = {}
+    scored = score.score
+    for words in (
+        (),
+        ("variant=official",),
+        ("eval.add_bos_token=false",),
+        ("variant=official", "eval.add_bos_token=true"),
+    ):
+        seen: set[int] = set()
+
+        def watched(decoder: Any, contexts: Any, *rest: Any, seen: set[int] = seen) -> Any:
+            seen.update(context[0] for context in contexts)
+            return scored(decoder, contexts, *rest)
+
+        made = config.check(run.compose(["eval.limit=4", *words], None))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(score, "score", watched)
+            evaluate.multiple_choice(decoder, tokenizer, ["retain"], made.eval, lambda *_: None)
+        firsts[words] = seen
+        keys[words] = results.digest(results.task_identities(made)["retain"])
+    assert firsts[()] == firsts["variant=official", "eval.add_bos_token=true"] == {bos}
+    assert bos not in firsts["variant=official",]
+    assert firsts["variant=official",] == firsts["eval.add_bos_token=false",]
+    assert keys["variant=official",] == keys["eval.add_bos_token=false",] != keys[()]
 
 
 def test_log_probabilities_are_rounded_to_bfloat16():
     source = torch.Generator().manual_seed(0)
     logits, other = (torch.randn(4, 9, generator=source) for _ in range(2))
     ours, theirs = logits.log_softmax(-1), other.log_softmax(-1)
-    mse = (ours.bfloat16().float() - theirs.bfloat16().float()).square().mean(-1)
-    torch.testing.assert_close(losses.official_log_prob_mse(logits, other), mse)
-    kl = (theirs.exp() * (theirs - ours.bfloat16().float())).sum(-1)
+    mse = (ours.bfloat16().float() - theirs.bfloat16().float()).square().mean()
+    assert losses.official_log_prob_mse(logits, other).item() == pytest.approx(mse.item(), rel=2**-8)
+    assert losses.official_log_prob_mse(logits, other).dtype == torch.bfloat16
+    kl = (theirs.exp() * (theirs - ours.bfloat16().float())).sum(-1).mean()
     torch.testing.assert_close(losses.official_log_prob_kl(logits, other), kl)
-    assert not torch.allclose(losses.log_prob_mse(logits, other), mse, rtol=1e-4)
-    assert not torch.allclose(losses.log_prob_kl(logits, other), kl, rtol=1e-5)
+    assert losses.log_prob_kl(logits, other).mean().item() != pytest.approx(kl.item(), rel=1e-5)
 
 
 def test_weights_train_in_their_own_dtype():
