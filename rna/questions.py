@@ -90,6 +90,8 @@ def sample(rows: list[Row], limit: int | None, seed: int) -> list[Row]:
     for subject in sorted(shares, key=lambda name: (counts[name] - shares[name], name))[: limit - sum(counts.values())]:
         counts[subject] += 1
 
+    # The hash may be that of `perturb.draw`, but the order looks at its first bits and the slot is its remainder
+    # by 3: below any bound the three remainders are equally common, so a sample says nothing of the slots.
     def drawn(row: Row) -> bytes:
         return hashlib.sha256(json.dumps([seed, row["subject"], row["question"], row["choices"]]).encode()).digest()
 

@@ -107,6 +107,7 @@ def _task_identity(task: TaskSettings, options: EvalSettings) -> dict[str, Any]:
         assert options.ngrams_path is not None
         grams = mined.read_groups(options.ngrams_path)[task.n or 0, task.group or ""]
         identity |= {"n": task.n, "group": task.group, "ngrams": digest(grams), "seed": options.seed}
+        identity |= {"drawn": "ngram and choice apart"}  # earlier records drew both from one number
         identity |= {"replaced": options.replaced, "policy": options.policy}
     if word is not None:
         identity |= {"keyword": word, "seed": options.seed}

@@ -223,6 +223,14 @@ def test_ngrams_are_in_the_key_by_their_words_and_not_by_their_file(tmp_path):
     )
 
 
+def test_how_an_ngram_is_drawn_is_in_the_key_of_its_tasks_alone(tmp_path):
+    write_mined(tmp_path / "mined.parquet")
+    made = results.task_identities(settings(*NGRAMS, f"eval.ngrams_path={tmp_path / 'mined.parquet'}"))
+    assert {name for name, identity in made.items() if "drawn" in identity} == {
+        f"ngram_2_{group}" for group in ("top", "mean", "bottom")
+    }
+
+
 NGRAMS = ("eval=ngram_similarity",)
 
 
