@@ -114,6 +114,8 @@ def _task_identity(task: TaskSettings, options: EvalSettings) -> dict[str, Any]:
         identity |= {"replaced": options.replaced, "policy": options.policy}
     if options.limit is not None:
         identity |= {"limit": options.limit, "seed": options.seed}
+    if options.of_above != EvalSettings.of_above:
+        identity["of_above"] = options.of_above
     if task.subjects is not None:
         identity["subjects"] = task.subjects
     if files := _task_files(task.task):

@@ -123,6 +123,7 @@ class EvalSettings:
     seed: int = 0
     replaced: int = 1
     policy: str = "random"
+    of_above: str = "keep"  # questions whose right answer speaks of other choices: keep | leave_out
     tasks: dict[str, TaskSettings] = field(default_factory=dict)
     split: str = "all"
     limit: int | None = None
