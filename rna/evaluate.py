@@ -101,9 +101,7 @@ def _harness(
     return harness
 
 
-def _judged(
-    samples: list[dict[str, Any]], subjects: list[str] | None, cut: set[str], *, leave_out: bool
-) -> Metrics:
+def _judged(samples: list[dict[str, Any]], subjects: list[str] | None, cut: set[str], *, leave_out: bool) -> Metrics:
     """lm-eval's verdict on each question, summed up."""
     ordered = sorted(samples, key=lambda sample: sample["doc_id"])
     chosen = [sample for sample in ordered if subjects is None or sample["doc"]["subject"] in subjects]
