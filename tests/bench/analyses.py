@@ -59,9 +59,7 @@ def sensitivity(layer: Any, *drawn: torch.Tensor) -> None:
 
 
 def main() -> None:
-    transformers.masking_utils.find_packed_sequence_indices = lambda _: (
-        None
-    )  # the meta device cannot look in
+    transformers.masking_utils.find_packed_sequence_indices = lambda _: None  # the meta device cannot look in
     for budget in (parts.FORWARD, parts.GRADIENT, parts.SECOND_ORDER):
         budget["meta"] = budget["cuda"]
     whats = {"values of a text's loss": 64, "gradients of an answer's loss": 64, "noise sensitivity": 32}
