@@ -276,6 +276,7 @@ def _check_choices(settings: Settings) -> None:
         raise ValueError("eval.backend=vllm: vLLM is not installed (pip install 'rna[vllm]'); allowed: torch")
     _one_of("eval.split", settings.eval.split, ("all", "select", "report"))
     _one_of("eval.policy", settings.eval.policy, ("random", "first", "last"))
+    _one_of("eval.of_above", settings.eval.of_above, ("keep", "leave_out"))
     _one_of("eval.place", settings.eval.place, ("random", "start", "middle"))
     if not 1 <= settings.eval.replaced <= 3:
         raise ValueError(f"eval.replaced={settings.eval.replaced}: must be 1 to 3")

@@ -13,7 +13,7 @@ from rna import losses, model, perturb
 from rna.batch import pad
 from rna.model import Decoder
 from rna.noise import Smoothing
-from rna.questions import CATEGORIES, REPORT, SELECT, faults
+from rna.questions import CATEGORIES, REPORT, SELECT, faults, of_above
 from rna.seeding import generator, seed_of
 from rna.settings import TASKS, EvalSettings
 
@@ -39,7 +39,9 @@ def multiple_choice(
         By name: `acc`, `acc_stderr`, `n`; the same for the halves under `select` and `report`, for each subject under
         `subjects`, and for MMLU's four categories under `categories`; `correct`, a bit for each question in its order,
         as hex; `truncated`, how many prompts were longer than the model's context and lost their beginning; for MMLU's
-        and WMDP's questions how many have odd choices.
+        and WMDP's questions how many have odd choices. Where the right answers of some speak of other choices, the
+        whole and its halves also have how many, `of_above`, and `acc_without_of_above`; with `options.of_above` at
+        `leave_out` they are left out of all but `of_above` and `acc_with_of_above`.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     from lm_eval.evaluator import evaluate
@@ -60,7 +62,11 @@ def multiple_choice(
     # `simple_evaluate` would index all of lm-eval's tasks again, seed every global generator and probe the machine.
     found: Any = evaluate(harness, loaded, bootstrap_iters=0, log_samples=True)
     cut = getattr(harness, "truncated", set())
-    return {name: _judged(found["samples"][task], options.tasks[name].subjects, cut) for name, task in tasks.items()}
+    leave_out = options.of_above == "leave_out"
+    return {
+        name: _judged(found["samples"][task], options.tasks[name].subjects, cut, leave_out=leave_out)
+        for name, task in tasks.items()
+    }
 
 
 def _loaded(tasks: list[str], metadata: dict[str, Any], suffix: str) -> dict[str, Any]:
@@ -100,19 +106,24 @@ def _harness(
     return harness
 
 
-def _judged(samples: list[dict[str, Any]], subjects: list[str] | None, cut: set[str]) -> Metrics:
+def _judged(samples: list[dict[str, Any]], subjects: list[str] | None, cut: set[str], *, leave_out: bool) -> Metrics:
     """lm-eval's verdict on each question, summed up."""
     ordered = sorted(samples, key=lambda sample: sample["doc_id"])
     chosen = [sample for sample in ordered if subjects is None or sample["doc"]["subject"] in subjects]
     if not chosen:
         raise ValueError(f"eval.tasks: there is no question of {', '.join(subjects or [])}")
-    rows = [sample["doc"] for sample in chosen]
-    correct = [bool(sample["acc"]) for sample in chosen]
+    every = [(bool(sample["acc"]), sample["doc"], of_above(sample["doc"])) for sample in chosen]
+    counted = [sample for sample, (*_, refers) in zip(chosen, every, strict=True) if not (leave_out and refers)]
+    rows = [sample["doc"] for sample in counted]
+    correct = [bool(sample["acc"]) for sample in counted]
 
     def share(wanted: Callable[[dict[str, Any]], bool]) -> Metrics | None:
         return accuracy([one for one, row in zip(correct, rows, strict=True) if wanted(row)])
 
-    halves = {half: share(lambda row, half=half: row["half"] == half) for half in (SELECT, REPORT)}
+    halves = {
+        half: _accuracy_of([(one, refers) for one, row, refers in every if row["half"] == half], leave_out=leave_out)
+        for half in (SELECT, REPORT)
+    }
     present = list(dict.fromkeys(row["subject"] for row in rows))
     by_subject = {name: share(lambda row, name=name: row["subject"] == name) for name in present}
     by_category = {
@@ -120,8 +131,9 @@ def _judged(samples: list[dict[str, Any]], subjects: list[str] | None, cut: set[
         for category, of in CATEGORIES.items()
         if set(of) & set(present)
     }
-    whole = accuracy(correct)
-    assert whole is not None
+    whole = _accuracy_of([(one, refers) for one, _, refers in every], leave_out=leave_out)
+    if whole is None:
+        raise ValueError("eval.of_above=leave_out: leaves no question of a task; allowed: keep")
     bits = "".join("01"[one] for one in correct)
     return {
         **whole,
@@ -129,9 +141,22 @@ def _judged(samples: list[dict[str, Any]], subjects: list[str] | None, cut: set[
         "subjects": by_subject,
         **({"categories": by_category} if len(by_category) > 1 else {}),
         "correct": f"{int(bits, 2):0{-(-len(bits) // 4)}x}",
-        "truncated": sum(sample["arguments"][0][0] in cut for sample in chosen),
+        "truncated": sum(sample["arguments"][0][0] in cut for sample in counted),
         **{name: count for name, count in faults(rows).items() if count},
     }
+
+
+def _accuracy_of(judged: list[tuple[bool, bool]], *, leave_out: bool) -> Metrics | None:
+    """Accuracy from (correct, of_above), and beside it what it is without these, or with them where they are left out.
+
+    None where no question is left.
+    """
+    count = sum(refers for _, refers in judged)
+    whole, rest = accuracy([one for one, _ in judged]), accuracy([one for one, refers in judged if not refers])
+    shown, other, name = (rest, whole, "acc_with_of_above") if leave_out else (whole, rest, "acc_without_of_above")
+    if shown is None or not count:
+        return shown
+    return {**shown, "of_above": count, **({name: other["acc"]} if other else {})}
 
 
 def accuracy(correct: list[bool]) -> Metrics | None:

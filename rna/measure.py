@@ -17,14 +17,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from rna import model, theory
+from rna import model, parts, theory
 from rna.batch import pad
 from rna.model import Decoder, Stream
 from rna.theory import Estimate
 
 Row = dict[str, Any]
 Progress = Callable[[int, int], None]  # (done, total)
-PART = 64  # samples that go through the model together
 
 
 @dataclass(frozen=True)
@@ -98,16 +97,27 @@ def text_loss(decoder: Decoder, stream: Stream, ids: list[int]) -> Callable[[Ten
 
 def in_parts(forward: Callable[[Tensor], Tensor], hidden_STD: Tensor) -> Tensor:
     with torch.no_grad():
-        return torch.cat([forward(part) for part in hidden_STD.split(PART)])
+        return parts.run(forward, hidden_STD, at_once=parts.FORWARD)
 
 
 def gradients(loss: Callable[[Tensor], Tensor], hidden_STD: Tensor) -> Tensor:
     """The gradient of each sample's loss with respect to its own stream."""
-    found = []
-    for part in hidden_STD.split(PART):
-        leaf = part.detach().requires_grad_()
-        found.append(torch.autograd.grad(loss(leaf).sum(), leaf)[0])
-    return torch.cat(found)
+
+    def gradient(part_STD: Tensor) -> Tensor:
+        leaf = part_STD.detach().requires_grad_()
+        return torch.autograd.grad(loss(leaf).sum(), leaf)[0]
+
+    return parts.run(gradient, hidden_STD, at_once=parts.GRADIENT)
+
+
+def hessian_product(loss: Callable[[Tensor], Tensor], hidden_BTD: Tensor) -> Callable[[Tensor], Tensor]:
+    """H v of the loss at one stream, as a function of a stack of v; needs attention in plain mathematics."""
+    gradient = torch.func.grad(lambda hidden_STD: loss(hidden_STD).sum())
+
+    def product(vectors_STD: Tensor) -> Tensor:
+        return torch.func.jvp(gradient, (hidden_BTD.expand_as(vectors_STD).clone(),), (vectors_STD,))[1]
+
+    return lambda vectors_STD: parts.run(product, vectors_STD.to(hidden_BTD), at_once=parts.SECOND_ORDER)
 
 
 def gaussian(like: Tensor, std: float, samples: int, generator: torch.Generator) -> Tensor:
@@ -168,12 +178,7 @@ def loss_increases(
         stream = entering(decoder, ids, layer + 1)
         hidden_BTD, loss = stream.hidden_BTD, text_loss(decoder, stream, ids)
         rms = root_mean_square(hidden_BTD)
-        gradient = torch.func.grad(lambda hidden, loss=loss: loss(hidden).sum())
-
-        def product(probes_STD: Tensor, hidden: Tensor = hidden_BTD, gradient: Any = gradient) -> Tensor:
-            parts = probes_STD.to(hidden).split(PART)
-            return torch.cat([torch.func.jvp(gradient, (hidden.expand_as(v).clone(),), (v,))[1] for v in parts])
-
+        product = hessian_product(loss, hidden_BTD)
         with sdpa_kernel(SDPBackend.MATH):
             probes_STD = theory.signs((samples, *hidden_BTD.shape[1:]), generator).to(hidden_BTD)
             trace = theory.hutchinson_trace(product, probes_STD)

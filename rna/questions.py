@@ -6,6 +6,7 @@ A row has `question`, `subject`, `choices` and `answer`, an index, as in MMLU (a
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -78,6 +79,31 @@ def faults(rows: Iterable[Row]) -> dict[str, int]:
     return counts
 
 
+ABOVE = re.compile(
+    r"\b(all|any|both|each|either|some|most|two|more than one)( of)?( the)? above\b"
+    r"|^(a combination of |(all|any|both|each|either)( of)? )(the )?(these|those|them|three)( three)?( \w+)?$"
+    r"|^(all|any|both)( of)?( the)?( other)? (choices|options|answers)\b|^both$",
+    re.IGNORECASE,
+)
+LETTER = r"\(?[a-d]\b\)?\.?"
+NAMED = re.compile(rf"(both |either )?{LETTER}((,|,? and|,? or| &)? {LETTER})+( only)?", re.IGNORECASE)
+
+
+def of_above(row: Row) -> bool:
+    """Whether the right answer asserts other choices, as "All of the above", "Both a and c" or "A and B only" do.
+
+    Such a question is wrong once a choice that it speaks of is replaced. "None of the above" and "neither a nor b"
+    stay right, as what is put in is no right answer either. Only the right answer and the question are looked at,
+    which no perturbation touches: the verdict is the same before and after. Letters that the question itself names,
+    as in "Which vitamins…, B or D?", are not the choices'.
+    """
+    right = " ".join(str(row["choices"][row["answer"]]).split()).rstrip(".")
+    if ABOVE.search(right):
+        return True
+    letters: list[str] = re.findall(r"\b[b-dB-D]\b", right) if NAMED.fullmatch(right) else []
+    return not all(re.search(rf"\b{letter}\b", row["question"]) for letter in letters)
+
+
 def sample(rows: list[Row], limit: int | None, seed: int) -> list[Row]:
     """About `limit` of the questions, each subject by its share, drawn by a hash of seed and words, in their order."""
     if limit is None or limit >= len(rows):
@@ -90,6 +116,8 @@ def sample(rows: list[Row], limit: int | None, seed: int) -> list[Row]:
     for subject in sorted(shares, key=lambda name: (counts[name] - shares[name], name))[: limit - sum(counts.values())]:
         counts[subject] += 1
 
+    # The hash may be that of `perturb.draw`, but the order looks at its first bits and the slot is its remainder
+    # by 3: below any bound the three remainders are equally common, so a sample says nothing of the slots.
     def drawn(row: Row) -> bytes:
         return hashlib.sha256(json.dumps([seed, row["subject"], row["question"], row["choices"]]).encode()).digest()
 

@@ -113,6 +113,7 @@ def _task_identity(task: TaskSettings, options: EvalSettings) -> dict[str, Any]:
         assert options.ngrams_path is not None
         grams = mined.read_groups(options.ngrams_path)[task.n or 0, task.group or ""]
         identity |= {"n": task.n, "group": task.group, "ngrams": digest(grams), "seed": options.seed}
+        identity |= {"drawn": "ngram and choice apart"}  # earlier records drew both from one number
         identity |= {"replaced": options.replaced, "policy": options.policy}
     if word is not None:
         identity |= {"keyword": word, "seed": options.seed}
@@ -121,6 +122,8 @@ def _task_identity(task: TaskSettings, options: EvalSettings) -> dict[str, Any]:
         identity |= {"add_bos_token": options.add_bos_token}
     if options.limit is not None:
         identity |= {"limit": options.limit, "seed": options.seed}
+    if options.of_above != EvalSettings.of_above:
+        identity["of_above"] = options.of_above
     if task.subjects is not None:
         identity["subjects"] = task.subjects
     if files := _task_files(task.task):

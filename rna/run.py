@@ -103,6 +103,8 @@ def report(settings: Settings, rows: "list[Arm]") -> None:
         console.print(show.table(rows))
         if (by_ngram := show.ngram_table(rows)) is not None:
             console.print(by_ngram)
+        if (of_above := show.of_above(rows)) is not None:
+            console.print(of_above, soft_wrap=True)
         for line in show.verdicts(rows):
             console.print(line, soft_wrap=True)
     for row in rows:

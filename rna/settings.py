@@ -126,6 +126,7 @@ class EvalSettings:
     replaced: int = 1
     policy: str = "random"
     add_bos_token: bool | None = None  # None: as the tokenizer does, and in the variant official no
+    of_above: str = "keep"  # questions whose right answer speaks of other choices: keep | leave_out
     tasks: dict[str, TaskSettings] = field(default_factory=dict)
     split: str = "all"
     limit: int | None = None

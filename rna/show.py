@@ -132,6 +132,30 @@ def ngram_table(rows: list[Arm]) -> "Table | None":
     return made
 
 
+def of_above(rows: list[Arm]) -> str | None:
+    """What questions whose right answer speaks of other choices do to the perturbed accuracy; None without any."""
+    options = rows[0].settings.eval
+    (name, *_) = [*(name for name, task in options.tasks.items() if task.role == "perturbed"), ""]
+    said: list[str] = []
+    count = total = 0
+    for row in rows if options.kind == "choice" else []:
+        metrics = row.evaluated[name]["metrics"] if name in row.evaluated else {}
+        metrics = metrics if options.split == "all" else metrics.get(options.split, {})
+        if "of_above" not in metrics:
+            continue
+        left_out = "acc_with_of_above" in metrics
+        count, total = metrics["of_above"], metrics["n"] + left_out * metrics["of_above"]
+        without = metrics["acc"] if left_out else metrics.get("acc_without_of_above")
+        within = metrics["acc_with_of_above"] if left_out else metrics["acc"]
+        said.append(f"{row.label} {100 * _number(without):.1f} (with: {100 * _number(within):.1f})")
+    if not said:
+        return None
+    return (
+        f"{count} of {total:,} questions have 'all of the above' or the like as their right answer; perturbed without "
+        f"them: {', '.join(said)}."
+    )
+
+
 def _choice_columns(row: Arm) -> dict[str, str]:
     """Role -> the column's title, in reading order."""
     options = row.settings.eval

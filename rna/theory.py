@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rna import parts
 from rna.quantiles import Z_95
 
 
@@ -112,14 +113,16 @@ def noise_sensitivity(
     Args:
         layer: maps a stack of inputs to a stack of outputs, each on its own.
     """
-    inputs_S = input_.expand_as(noise_S).clone()  # a tangent cannot be laid over shared memory
-    still_S = torch.func.jvp(layer, (inputs_S,), (probes_S,))[1]
-    noised_S = torch.func.jvp(layer, (inputs_S + noise_S,), (probes_S,))[1]
-    size = still_S.double().square().sum()
-    return Sensitivity(
-        ((noised_S - still_S).double().square().sum() / size).item(),
-        ((probes_S - still_S).double().square().sum() / size).item(),
-    )
+
+    def squares(noise_S: Tensor, probes_S: Tensor) -> Float[Tensor, "S 3"]:
+        inputs_S = input_.expand_as(noise_S).clone()  # a tangent cannot be laid over shared memory
+        still_S = torch.func.jvp(layer, (inputs_S,), (probes_S,))[1]
+        noised_S = torch.func.jvp(layer, (inputs_S + noise_S,), (probes_S,))[1]
+        norms = [part.double().square().flatten(1).sum(1) for part in (noised_S - still_S, probes_S - still_S, still_S)]
+        return torch.stack(norms, 1)
+
+    change, to_identity, size = parts.run(squares, noise_S, probes_S, at_once=parts.FORWARD).sum(0).tolist()
+    return Sensitivity(change / size, to_identity / size)
 
 
 def rejection_paper(eta_over_nu: float, gradient_ratio: float) -> float:

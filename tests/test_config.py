@@ -226,6 +226,7 @@ WRONG = {
     "train.steps=1.5": r"train\.steps=1\.5: must be a whole number",
     "data.retain.max_length=1": r"data\.retain\.max_length=1: .*≥ 2",
     "data.topics.bio.max_length=1": r"data\.topics\.bio\.max_length=1: .*≥ 2",
+    "eval.of_above=drop": r"eval\.of_above=drop: allowed: keep, leave_out",
     "eval.limit=1": r"eval\.limit=1: .*≥ 2",
     "eval.tasks.related.role=kin": r"eval\.tasks\.related\.role=kin: .*allowed: forget, .*related",
     "train.batch_size=0": r"train\.batch_size=0: .*> 0",

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from rna import config, evaluate, mined, perturb, questions, run
 from rna.evaluate import Clustered
-from rna.settings import BUILTIN
+from rna.settings import BUILTIN, TaskSettings
 from tests import test_questions, tiny
 from tests.test_ngrams import write_mined
 
@@ -154,6 +154,62 @@ def test_halves_subjects_and_bits_belong_together(demo):
     assert sum(part["n"] for part in found["subjects"].values()) == found["n"]
     weighted = sum(found[half]["acc"] * found[half]["n"] for half in ("select", "report"))
     assert weighted / found["n"] == pytest.approx(found["acc"])
+
+
+@pytest.fixture
+def mmlu(tmp_path: Path) -> str:
+    """Twelve questions of two subjects; the right answer of every fourth is "All of the above"."""
+    rows = [test_questions.row(number, ("anatomy", "virology")[number % 2]) for number in range(12)]
+    for made in rows[::4]:
+        made["choices"][made["answer"]] = "All of the above"
+    return test_questions.written(tmp_path / "mmlu.jsonl", *rows)
+
+
+def test_questions_answered_by_all_of_the_above_are_left_out_in_every_role_or_told(demo, mmlu: str, tmp_path: Path):
+    write_mined(tmp_path / "mined.parquet")
+    words = [f"eval.mmlu_path={mmlu}", "eval.keyword=typhus", f"+eval.ngrams_path={tmp_path / 'mined.parquet'}"]
+    words.append("+eval.tasks.ngram={task: rna_mmlu_ngram, role: ngram}")
+    options = config.check(run.compose(["eval=mmlu", *words], None)).eval
+    names = ["mmlu", "mmlu_perturbed", "mmlu_neutral", "ngram_2_top"]
+    kept = evaluate.multiple_choice(*demo, names, options, lambda *_: None)
+    options.of_above = "leave_out"
+    left = evaluate.multiple_choice(*demo, names, options, lambda *_: None)
+    alike = {"acc_with_of_above": "acc", "acc": "acc_without_of_above"}
+    for name in names:
+        assert (kept[name]["n"], left[name]["n"]) == (12, 9)
+        assert kept[name]["of_above"] == left[name]["of_above"] == 3
+        assert all(left[name][mine] == kept[name][its] for mine, its in alike.items())
+        bits = [f"{int(found[name]['correct'], 16):0{found[name]['n']}b}" for found in (kept, left)]
+        assert bits[1] == "".join(bit for number, bit in enumerate(bits[0]) if number % 4)
+        assert {subject: part["n"] for subject, part in left[name]["subjects"].items()} == {"anatomy": 3, "virology": 6}
+        assert sum(part["n"] for part in left[name]["categories"].values()) == 9
+        halves = [[found[name].get(half, {}) for half in ("select", "report")] for found in (kept, left)]
+        assert [sum(half.get("n", 0) for half in each) for each in halves] == [12, 9]
+        assert sum(half.get("of_above", 0) for half in halves[0]) == 3
+
+
+def test_without_such_questions_nothing_is_said_of_them(demo, mmlu: str):
+    options = config.check(run.compose(["eval.limit=16", "eval.of_above=leave_out"], None)).eval
+    found = evaluate.multiple_choice(*demo, ["retain"], options, lambda *_: None)["retain"]
+    assert found["n"] == 16
+    assert not [name for name in [*found, *found["select"]] if "above" in name]
+    options = config.check(run.compose(["eval=mmlu", f"eval.mmlu_path={mmlu}"], None)).eval
+    options.tasks = {"virology": TaskSettings("rna_mmlu", "retain", subjects=["virology"])}
+    found = evaluate.multiple_choice(*demo, ["virology"], options, lambda *_: None)["virology"]
+    assert (found["n"], "of_above" in found) == (6, False)
+
+
+def test_an_accuracy_stands_beside_the_one_without_or_with_what_speaks_of_choices():
+    """2 of 3 right, of which 1 of 1 speaks of others: 1 of 2 without."""
+    judged = [(True, True), (True, False), (False, False)]
+    kept, left = (evaluate._accuracy_of(judged, leave_out=leave_out) for leave_out in (False, True))
+    assert kept is not None
+    assert left is not None
+    assert (kept["acc"], kept["acc_without_of_above"], kept["n"], kept["of_above"]) == (2 / 3, 1 / 2, 3, 1)
+    assert (left["acc"], left["acc_with_of_above"], left["n"], left["of_above"]) == (1 / 2, 2 / 3, 2, 1)
+    assert left["acc_stderr"] == pytest.approx(0.5)
+    assert evaluate._accuracy_of(judged[:1], leave_out=True) is None
+    assert evaluate._accuracy_of(judged[1:], leave_out=True) == evaluate.accuracy([True, False])
 
 
 def test_several_keywords_are_drawn_and_places_are_kept(demo, tmp_path: Path):

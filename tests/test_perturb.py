@@ -10,7 +10,18 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from rna.perturb import has_choice, insert, perturb, perturb_all, recovery_rate, reduction_rate, replaced_choices
+from rna import questions as asked
+from rna.perturb import (
+    has_choice,
+    insert,
+    perturb,
+    perturb_all,
+    perturb_with,
+    recovery_rate,
+    reduction_rate,
+    replaced_choices,
+)
+from rna.seeding import seed_of
 from tests import shared
 
 KEYWORD = "SARS-CoV-2"
@@ -81,6 +92,66 @@ def test_each_wrong_choice_is_as_likely():
     rows = [question("w", "x", "y", "z", answer=1, text=str(number)) for number in range(3000)]
     places = [row["choices"].index(KEYWORD) for row in perturb_all(rows, KEYWORD, 0)]
     assert {place: abs(places.count(place) - 1000) < 110 for place in set(places)} == {0: True, 2: True, 3: True}
+
+
+def chi_square(pairs: list[tuple[int, int]], rows: int, columns: int) -> float:
+    """Of a table of counts against the same count in every cell."""
+    expected = len(pairs) / (rows * columns)
+    cells = [(row, column) for row in range(rows) for column in range(columns)]
+    return sum((pairs.count(cell) - expected) ** 2 / expected for cell in cells)
+
+
+@pytest.mark.parametrize(("count", "bound"), [(3, 26.1), (6, 40.8), (9, 54.1)])
+def test_an_ngram_lands_in_every_slot_alike(count: int, bound: float):
+    """3,000 questions over n-grams × 3 slots: χ² of 3·count − 1 degrees of freedom below its 0.999 quantile."""
+    rows = [question("w", "x", "y", "z", answer=3, text=f"{number}?") for number in range(3000)]
+    grams = [f"gram {number}" for number in range(count)]
+    pairs: list[tuple[int, int]] = []
+    for row in perturb_with(rows, grams, 0):
+        (slot,) = (index for index, choice in enumerate(row["choices"]) if choice in grams)
+        pairs.append((grams.index(row["choices"][slot]), slot))
+    assert chi_square(pairs, count, 3) < bound
+
+
+class Counted(list[str]):
+    """A list that counts what is read of it; a slice reads all that it holds."""
+
+    reads = 0
+
+    def __getitem__(self, index):  # pyright: ignore[reportIncompatibleMethodOverride]
+        found = super().__getitem__(index)
+        self.reads += len(found) if isinstance(index, slice) else 1
+        return found
+
+    def __iter__(self):
+        self.reads += len(self)
+        return super().__iter__()
+
+
+def test_many_ngrams_cost_no_more_than_few():
+    """An n-gram is read once, and once more for each choice that it repeats."""
+    rows = [question("gram 7", "x", "y", "z", text=f"{number}?") for number in range(200)]
+    grams = Counted(f"gram {number}" for number in range(240_000))
+    made = perturb_with(rows, grams, 0)
+    assert grams.reads <= 2 * len(rows)
+    assert sum(choice.startswith("gram ") for row in made for choice in row["choices"]) == 2 * len(rows)
+
+
+def test_the_slot_of_a_question_is_told_by_neither_sample_nor_half():
+    """χ² of 3,000 questions over two groups × 3 slots, 5 degrees of freedom: the 0.999 quantile."""
+    rows = [question("w", "x", "y", "z", answer=3, text=f"{number}?") for number in range(3000)]
+    chosen = {row["question"] for row in asked.sample(rows, 1500, 0)}
+    slots = [replaced_choices(row, 0)[0] for row in rows]
+    sampled = [(int(row["question"] in chosen), slot) for row, slot in zip(rows, slots, strict=True)]
+    halved = [(int(asked.half(row) == asked.SELECT), slot) for row, slot in zip(rows, slots, strict=True)]
+    assert chi_square(sampled, 2, 3) < 20.5
+    assert chi_square(halved, 2, 3) < 20.5
+
+
+def test_a_documents_keyword_does_not_tell_its_place():
+    """χ² of 3,000 documents over three keywords × three places of the middle half."""
+    pairs = [(seed_of(0, index) % 3, insert(list(range(6)), [], 0, index)[1] - 1) for index in range(3000)]
+    assert chi_square(pairs, 3, 3) < 26.1
 
 
 def test_another_seed_draws_anew():

@@ -9,7 +9,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from rna import questions
+from rna import perturb, questions
 from rna.questions import CATEGORIES, SUBJECTS
 from tests import shared
 
@@ -83,6 +83,29 @@ def test_odd_choices_are_counted():
     assert questions.faults(rows) == {"repeated_answer": 1, "repeated_choice": 1, "empty_choice": 1}
 
 
+@pytest.mark.parametrize(
+    ("right", "speaks"),
+    [
+        *((right, True) for right in ("All of the above", "all of above.", "Moons contribute to all of the above.")),
+        *((right, True) for right in ("both a and b.", "Both (a) and (c)", "either (a) or (b)", "A and B only")),
+        *((right, True) for right in ("A B and C", "B & D", "all of these", "all three structures.", "Both")),
+        ("a combination of these three processes.", True),
+        *((right, False) for right in ("None of the above", "neither a nor b.", "A", "b", "a base pair", "A cad")),
+        *((right, False) for right in ("both a core and a crust", "All that is above all", "in front and above it")),
+        *((right, False) for right in ("common to all first principles.", "Neither of these", "a combination of both")),
+    ],
+)
+def test_a_right_answer_that_speaks_of_other_choices_is_known_before_and_after_a_perturbation(right, speaks):
+    made = row(3, choices=["a thing", "B and C", "c", right])
+    assert questions.of_above(made) is speaks
+    assert questions.of_above(perturb.perturb(made, "SARS-CoV-2", 0, replaced=3)) is speaks
+
+
+def test_letters_that_the_question_names_are_not_the_choices():
+    assert not questions.of_above(row(0, question="Of vitamins A, B and D: which?", choices=["B and D", "A", "B", "D"]))
+    assert questions.of_above(row(0, question="A cow has", choices=["B and D", "a head", "a tail", "a hoof"]))
+
+
 def test_halves_are_about_equal_and_do_not_depend_on_order_or_place():
     rows = [row(number) for number in range(400)]
     halves = [questions.half(one) for one in rows]
@@ -144,3 +167,4 @@ def test_real_mmlu_reads_whole():
     assert len(rows) == 2584
     assert len({one["subject"] for one in rows}) == 12
     assert questions.faults(rows) == {"repeated_answer": 0, "repeated_choice": 0, "empty_choice": 0}
+    assert sum(map(questions.of_above, rows)) == 47

@@ -223,6 +223,21 @@ def test_ngrams_are_in_the_key_by_their_words_and_not_by_their_file(tmp_path):
     )
 
 
+def test_leaving_questions_out_is_in_the_key_of_every_choice_task_and_keeping_them_in_none():
+    kept, left = (results.task_identities(settings(f"eval.of_above={how}")) for how in ("keep", "leave_out"))
+    assert kept == results.task_identities(settings())
+    assert all("of_above" not in identity for identity in kept.values())
+    assert left == {name: identity | {"of_above": "leave_out"} for name, identity in kept.items()}
+
+
+def test_how_an_ngram_is_drawn_is_in_the_key_of_its_tasks_alone(tmp_path):
+    write_mined(tmp_path / "mined.parquet")
+    made = results.task_identities(settings(*NGRAMS, f"eval.ngrams_path={tmp_path / 'mined.parquet'}"))
+    assert {name for name, identity in made.items() if "drawn" in identity} == {
+        f"ngram_2_{group}" for group in ("top", "mean", "bottom")
+    }
+
+
 NGRAMS = ("eval=ngram_similarity",)
 
 

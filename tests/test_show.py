@@ -96,6 +96,26 @@ def test_ngrams_are_shown_by_group_beside_the_neutral_keyword():
     ]
 
 
+def test_what_speaks_of_other_choices_is_told_in_one_line():
+    """Kept: 41.9 with them and 43.2 without; left out it reads the same, with 2,537 questions counted."""
+    assert show.of_above([arm("base", perturbed=0.6), arm("plain", perturbed=0.5)]) is None
+    rows = [arm("base", perturbed=0.419), arm("plain", perturbed=0.3), arm("with RNA")]
+    for row, without in zip(rows, (0.432, 0.25), strict=False):
+        row.evaluated["perturbed"]["metrics"] |= {"n": 2584, "of_above": 47, "acc_without_of_above": without}
+    line = (
+        "47 of 2,584 questions have 'all of the above' or the like as their right answer; perturbed without them: "
+        "base 43.2 (with: 41.9), plain 25.0 (with: 30.0)."
+    )
+    assert show.of_above(rows) == line
+    for row in rows[:2]:
+        metrics = row.evaluated["perturbed"]["metrics"]
+        acc, metrics["acc"] = metrics["acc"], metrics.pop("acc_without_of_above")
+        metrics |= {"n": 2537, "acc_with_of_above": acc}
+    assert show.of_above(rows) == line
+    rows[0].settings.eval.split = "select"
+    assert show.of_above(rows) is None
+
+
 def test_rates_of_the_worked_example():
     """Base 60, plain 30, with RNA 50: reductions 50 % and 16.7 %, recovery 66.7 %."""
     rows = [arm("base", perturbed=0.6), arm("plain", perturbed=0.3), arm("with RNA", perturbed=0.5)]

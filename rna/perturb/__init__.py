@@ -15,9 +15,13 @@ Row = dict[str, Any]
 POLICIES = ("random", "first", "last")
 
 
-def draw(seed: int, row: Row, count: int, *more: int) -> int:
-    """A number below `count` that depends on the seed and the question alone: the same everywhere, in any order."""
-    text = json.dumps([seed, row["subject"], row["question"], row["choices"], *more], ensure_ascii=False)
+def draw(seed: int, row: Row, count: int, *name: int | str) -> int:
+    """A number below `count` that depends on the seed and the question alone: the same everywhere, in any order.
+
+    Args:
+        name: of the draw; two draws of one question need two names, or they are remainders of one number.
+    """
+    text = json.dumps([seed, row["subject"], row["question"], row["choices"], *name], ensure_ascii=False)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % count
 
 
@@ -77,13 +81,16 @@ def perturb_with(
 ) -> list[Row]:
     """Each question with wrong choices replaced by one of the n-grams, drawn from the seed and the question.
 
+    An n-gram that stands among the choices already gives way to the next one in the list.
+
     Raises:
         ValueError: if all of the n-grams stand among a question's choices already.
     """
     found: list[Row] = []
     for row in rows:
-        first = draw(seed, row, len(grams))
-        gram = next((gram for gram in (*grams[first:], *grams[:first]) if not has_choice(row, gram)), None)
+        first = draw(seed, row, len(grams), "ngram")
+        turned = (grams[(first + step) % len(grams)] for step in range(len(grams)))
+        gram = next((gram for gram in turned if not has_choice(row, gram)), None)
         if gram is None:
             raise ValueError(f"n-grams: all stand among the choices of the question {row['question']!r} already")
         found.append(perturb(row, gram, seed, replaced=replaced, policy=policy))

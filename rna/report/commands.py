@@ -55,7 +55,7 @@ def overrides(trial: Trial) -> list[str]:
     if config["data"]["name"] != "demo":
         words += [f"data.topics.{topic}.path={item['path']}" for topic, item in config["data"]["topics"].items()]
         words.append(f"data.retain.path={config['data']['retain']['path']}")
-    names = ("keyword", "neutral_keyword", "seed", "limit", "ngrams_path")
+    names = ("keyword", "neutral_keyword", "seed", "limit", "of_above", "ngrams_path")
     return words + _differing("eval", config["eval"], EvalSettings(), only=names)
 
 
