@@ -1,8 +1,9 @@
 """What a loaded model does, measured beside what the paper's theory says: one function for each analysis.
 
 Every function looks at the model as it stands, base or with a trial's tensors installed, and returns plain rows.
-"Layer l" is the residual stream that leaves decoder layer l, where RNA adds its noise. Derivatives are taken with
-attention in plain mathematics, as the fused kernels have no second and no forward-mode derivatives.
+"Layer l" is the residual stream that leaves decoder layer l, where RNA adds its noise. A function of a stack of streams
+gives its values where the stack lies, whatever devices the layers are on. Derivatives are taken with attention in plain
+mathematics, as the fused kernels have no second and no forward-mode derivatives.
 
 Shapes: S samples, T tokens, D hidden width, K projections, Q questions, P positions, L layers, V vocabulary.
 """
@@ -55,9 +56,8 @@ def layer_of(decoder: Decoder, stream: Stream) -> Callable[[Tensor], Tensor]:
     """The layer that this stream enters, as a function of a stack of streams."""
 
     def forward(hidden_STD: Tensor) -> Tensor:
-        return model.advance(
-            decoder, Stream(hidden_STD, stream.layer, stream.layer_inputs), stream.layer + 1
-        ).hidden_BTD
+        begin = Stream(hidden_STD, stream.layer, stream.layer_inputs)
+        return model.advance(decoder, begin, stream.layer + 1).hidden_BTD.to(hidden_STD.device)
 
     return forward
 
@@ -67,7 +67,7 @@ def rest_of(decoder: Decoder, stream: Stream) -> Callable[[Tensor], Tensor]:
 
     def forward(hidden_STD: Tensor) -> Tensor:
         begin = Stream(hidden_STD, stream.layer, stream.layer_inputs)
-        return decoder.norm(model.advance(decoder, begin, len(decoder.layers)).hidden_BTD[:, -1])
+        return decoder.norm(model.advance(decoder, begin, len(decoder.layers)).hidden_BTD[:, -1]).to(hidden_STD.device)
 
     return forward
 
@@ -77,20 +77,21 @@ def answer_loss(decoder: Decoder, stream: Stream, answer: int) -> Callable[[Tens
     rest = rest_of(decoder, stream)
 
     def forward(hidden_STD: Tensor) -> Tensor:
-        return -model.logits(decoder, rest(hidden_STD)).log_softmax(-1)[:, answer]
+        return -model.logits(decoder, rest(hidden_STD)).log_softmax(-1)[:, answer].to(hidden_STD.device)
 
     return forward
 
 
 def text_loss(decoder: Decoder, stream: Stream, ids: list[int]) -> Callable[[Tensor], Tensor]:
     """Mean −log π of a text's tokens behind the first, in nats, as a function of a stack of streams."""
-    target_T = torch.tensor(ids[1:], device=decoder.device)
+    target_T = torch.tensor(ids[1:])
 
     def forward(hidden_STD: Tensor) -> Tensor:
         begin = Stream(hidden_STD, stream.layer, stream.layer_inputs)
         end_STD = decoder.norm(model.advance(decoder, begin, len(decoder.layers)).hidden_BTD[:, :-1])
         log_probs_STV = model.logits(decoder, end_STD.flatten(0, 1)).log_softmax(-1).unflatten(0, end_STD.shape[:2])
-        return -log_probs_STV.gather(-1, target_T.expand(len(end_STD), -1)[..., None]).squeeze(-1).mean(-1)
+        target_ST = target_T.to(log_probs_STV.device).expand(len(end_STD), -1)
+        return -log_probs_STV.gather(-1, target_ST[..., None]).squeeze(-1).mean(-1).to(hidden_STD.device)
 
     return forward
 
@@ -117,7 +118,10 @@ def hessian_product(loss: Callable[[Tensor], Tensor], hidden_BTD: Tensor) -> Cal
     def product(vectors_STD: Tensor) -> Tensor:
         return torch.func.jvp(gradient, (hidden_BTD.expand_as(vectors_STD).clone(),), (vectors_STD,))[1]
 
-    return lambda vectors_STD: parts.run(product, vectors_STD.to(hidden_BTD), at_once=parts.SECOND_ORDER)
+    def of_stack(vectors_STD: Tensor) -> Tensor:
+        return parts.run(product, vectors_STD.to(hidden_BTD), at_once=parts.SECOND_ORDER).to(vectors_STD.device)
+
+    return of_stack
 
 
 def gaussian(like: Tensor, std: float, samples: int, generator: torch.Generator) -> Tensor:
@@ -425,7 +429,8 @@ def mean_streams(decoder: Decoder, documents: Sequence[list[int]]) -> Float[Tens
     """The mean over all tokens of the documents of the stream that leaves each layer."""
     total: Any = 0.0
     for ids in documents:
-        total = total + torch.stack([stream.hidden_BTD[0].float().sum(0) for stream in every_layer(decoder, ids)][1:])
+        streams = [stream.hidden_BTD[0].float().sum(0).cpu() for stream in every_layer(decoder, ids)]
+        total = total + torch.stack(streams[1:])
     return total / sum(len(ids) for ids in documents)
 
 

@@ -102,6 +102,8 @@ class Devices(TorchFunctionMode):
         if func == torch.Tensor.grad.__get__:  # pyright: ignore  # made by autograd where its tensor lies
             found = func(*args, **kwargs)
             return found if found is None or place_of(found) else put(found, self.where(args[0]))
+        if name == "__deepcopy__":
+            return put(func(*args, **kwargs), self.where(args[0]))
         return self.computed(func, name, args, kwargs)
 
     def moved(self, func: Any, name: str, args: list[Any], kwargs: dict[str, Any]) -> torch.Tensor:

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from rna import config, model, results, run, trial
+from rna import analyze, config, export, model, results, run, scales, trial
 from rna.settings import EvalSettings, Settings
 from tests import pretended, tiny
 from tests.test_train import METHODS
@@ -127,6 +128,51 @@ def test_its_results_are_the_cpus(method: str, tmp_path: Path):
         assert metrics == found[0][1]
         for name, tensor in deltas.items():
             torch.testing.assert_close(tensor, found[0][0][name], rtol=0, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def trials(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A plain trial and one with RNA, trained on the CPU."""
+    folder = tmp_path_factory.mktemp("trials")
+    config.register_resolvers()
+    rows = [
+        trial.arm("plain", settings(folder, ("rmu", "representation", noise, "paper", "one"))) for noise in NOISES[:2]
+    ]
+    for row in rows:
+        trial.work(row, lambda *_: None)
+    return folder, [row.key for row in rows]
+
+
+@pytest.mark.parametrize("devices", ["one", "two", "back"])
+@pytest.mark.parametrize("what", [name for name in analyze.WHAT if name != "relative_noise"])
+def test_an_analysis(what: str, devices: str, trials: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch):
+    """Of the base and two trials; over two GPUs the layers' own devices, not the first one's, are worked on."""
+    folder, keys = trials
+    count, placed = DEVICES[devices]
+    few = ["--limit", "2", "--samples", "20" if what == "theorem_4_2" else "2", "--output-dir", str(folder)]
+    words = [what, *keys, *few, *([f"model.device_map={placed}".replace("'", "").replace(" ", "")] if placed else [])]
+    monkeypatch.setattr(sys, "argv", ["rna.analyze", *words])
+    with pretended.gpus(count):
+        analyze.main()
+    assert (folder / "reports" / "analyses" / "demo" / what / "verdict.txt").read_text()
+
+
+def test_relative_noise_trains_its_own_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made = settings(tmp_path, ("npo", "kl", "none", "paper", "two"), "train.steps=1", "~eval.tasks.forget_bio")
+    monkeypatch.setattr(scales, "RATIOS", (0.1,))
+    with pretended.gpus(2):
+        outcome = scales.relative_noise(made, *trial.load_model(made), 2, tmp_path / "scales", range(2))
+    assert "Perturbed retain accuracy" in outcome.verdict
+
+
+@pytest.mark.parametrize("devices", ["one", "two"])
+def test_an_export(devices: str, trials: tuple[Path, list[str]], tmp_path: Path):
+    folder, keys = trials
+    with pretended.gpus(DEVICES[devices][0]):
+        export.export(keys[0], tmp_path / "model", str(folder))
+    found = load_file(tmp_path / "model" / "model.safetensors")
+    for name, tensor in model.load_deltas(results.delta_path(str(folder), keys[0])).items():
+        assert torch.equal(found[name], tensor)
 
 
 def test_a_batch_goes_as_a_whole():
