@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rna import mined
-from rna.settings import BUILTIN, RM_METHODS, VARIANTS, EvalSettings, NoiseSettings, Settings, TaskSettings
+from rna.settings import (
+    BUILTIN,
+    RM_METHODS,
+    VARIANTS,
+    DataSettings,
+    EvalSettings,
+    NoiseSettings,
+    Settings,
+    TaskSettings,
+)
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -116,7 +125,9 @@ def check(composed: "DictConfig") -> Settings:
     settings.eval.tasks = _with_ngrams(settings.eval)
     settings.alpha = _alpha_by_topic(settings, _tuned_alpha(composed))
     if settings.variant == "official":
+        before = replace(settings.data)
         _read_as_official(settings)
+        settings.notices += _changed(before, settings.data)
     _check_ranges(settings)
     _check_corpora(settings)
     if settings.model.num_layers is None:
@@ -251,6 +262,17 @@ def _alpha_by_topic(settings: Settings, tuned: dict[str, float]) -> dict[str, fl
             )
         found[topic] = weights[0]
     return found
+
+
+def _changed(before: DataSettings, after: DataSettings) -> list[str]:
+    """What variant=official has put in the place of what was composed, in one line; none if nothing."""
+
+    def written(value: Any) -> Any:
+        return "null" if value is None else value
+
+    values = ((key, getattr(before, key), getattr(after, key)) for key in ("order", "max_refusals"))
+    said = [f"data.{key}={new} in place of {written(old)}" for key, old, new in values if new != old]
+    return [f"variant=official: {', '.join(said)}"] if said else []
 
 
 def _read_as_official(settings: Settings) -> None:

@@ -2,13 +2,14 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from rna import config, run, trial
+from rna import config, lookup, results, run, trial
 from rna.settings import CONF, Settings
 from tests import shared, tiny
 from tests.test_questions import row
@@ -156,6 +157,22 @@ def test_the_readmes_command_at_matched_forgetting_varies_alpha():
     for setting in ((), SETTING):
         found = [composed(*fixed, *setting, f"retain.alpha.default={value}").alpha for value in values]
         assert found == [{"bio": float(value), "cyber": float(value)} for value in values]
+
+
+def test_official_says_what_it_reads_otherwise_than_composed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    line = "variant=official: data.order=file in place of random, data.max_refusals=4 in place of null"
+    assert composed("variant=official").notices == [line]
+    assert composed().notices == []
+    assert composed("variant=official", "data.order=file", "+data.max_refusals=4").notices == []
+    few = composed("variant=official", "data.order=file", "+data.max_refusals=9")
+    assert few.notices == ["variant=official: data.max_refusals=4 in place of 9"]
+    told = composed("variant=official")
+    silent = replace(told, notices=[])
+    assert results.train_identity(told) == results.train_identity(silent)
+    assert results.task_identities(told) == results.task_identities(silent)
+    assert lookup.address_of(told) == lookup.address_of(silent)
+    run.run(composed("variant=official", "method=none", "eval.limit=8", "wandb=disabled", f"output_dir={tmp_path}"))
+    assert capsys.readouterr().err.count(line) == 1
 
 
 def test_each_kind_of_preset_has_the_nine_rows():
