@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rna import mined
-from rna.settings import BUILTIN, RM_METHODS, VARIANTS, EvalSettings, NoiseSettings, Settings, TaskSettings
+from rna.settings import (
+    BUILTIN,
+    RM_METHODS,
+    VARIANTS,
+    DataSettings,
+    EvalSettings,
+    NoiseSettings,
+    Settings,
+    TaskSettings,
+)
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -33,13 +42,15 @@ ATTENTION = ("sdpa", "eager", "flash_attention_2")
 ROLES = ("forget", "retain", "perturbed", "neutral", "related", "forget_perturbed", "ngram")  # of tasks
 REGIONS = {"early": (5, 3), "middle": (14, 3), "late": (28, 3)}  # first layer and count (arXiv:2501.19202, Appendix E)
 REGION_DEPTH = 32  # of the model these were chosen for
+UNTUNED_ALPHA = 1.0  # the retain weight where neither a user nor `conf/tuned` says one
 NUMBERS = {"Float": "a number", "Integer": "a whole number"}
 
 
 def register_resolvers() -> None:
     """What YAML may refer to: `${builtin:NAME}`, the demo's files; `${packaged:PACKAGE,FILE}`, another package's.
 
-    As a sweep's values, layers of the chosen model: `${layers_in_reach:}`, `${at_depth:3,7}`.
+    `${released:150,500}`, the first with variant=official, else the second. As a sweep's values, layers of the chosen
+    model: `${layers_in_reach:}`, `${at_depth:3,7}`.
     """
     import omegaconf
 
@@ -47,6 +58,7 @@ def register_resolvers() -> None:
     register: Any = getattr(omegaconf.OmegaConf, "register_new_resolver" if new else "register_resolver")
     register("builtin", lambda name: str(BUILTIN / name), replace=True)
     register("packaged", lambda package, file: _packaged(package, file), replace=True)
+    register("released", _released, replace=True)
     register("layers_in_reach", _layers_in_reach, replace=True)
     register("at_depth", _at_depth, replace=True)
 
@@ -72,6 +84,11 @@ def _at_depth(*layers: int, _root_: Any) -> str:
     """Layers of a model of 32 as the same share of the chosen model's depth, each once."""
     depth = _depth(_root_)
     return ",".join(map(str, dict.fromkeys(layer * depth // REGION_DEPTH for layer in layers)))
+
+
+def _released(theirs: Any, ours: Any, *, _root_: Any) -> Any:
+    """A number of the authors' released scripts, or the paper's (our own where it gives none)."""
+    return theirs if _root_.get("variant") == "official" else ours
 
 
 def _packaged(package: str, file: str) -> str:
@@ -106,9 +123,11 @@ def check(composed: "DictConfig") -> Settings:
     _expand_home(settings)
     _check_choices(settings)
     settings.eval.tasks = _with_ngrams(settings.eval)
-    settings.alpha = _alpha_by_topic(settings)
+    settings.alpha = _alpha_by_topic(settings, _tuned_alpha(composed))
     if settings.variant == "official":
+        before = replace(settings.data)
         _read_as_official(settings)
+        settings.notices += _changed(before, settings.data)
     _check_ranges(settings)
     _check_corpora(settings)
     if settings.model.num_layers is None:
@@ -210,18 +229,50 @@ def _with_ngrams(options: EvalSettings) -> dict[str, TaskSettings]:
     return tasks
 
 
-def _alpha_by_topic(settings: Settings) -> dict[str, float]:
-    """The retain weight of each topic: its own, or the default's."""
-    topics, alpha = list(settings.data.topics), settings.alpha
-    for key in alpha:
-        if key not in (*topics, "default", "bio", "cyber"):  # a model's tuned values may speak of the paper's topics
-            raise ValueError(f"retain.alpha.{key}={alpha[key]}: no such topic; {nearest(key, [*topics, 'default'])}")
+def _tuned_alpha(composed: "DictConfig") -> dict[str, float]:
+    """The retain weights, by topic or `default`, of the chosen file of `conf/tuned`; none without one."""
+    from omegaconf import OmegaConf
+
+    plain: Any = OmegaConf.to_container(composed, resolve=True)
+    weights: Any = (plain.get("tuned") or {}).get("alpha") or {}
+    if not isinstance(weights, dict):
+        raise ValueError(f"tuned.alpha={weights}: must be weights by topic")
+    for topic, weight in weights.items():
+        if not isinstance(weight, int | float):
+            raise ValueError(f"tuned.alpha.{topic}={weight}: must be a number")
+    return {topic: float(weight) for topic, weight in weights.items()}
+
+
+def _alpha_by_topic(settings: Settings, tuned: dict[str, float]) -> dict[str, float]:
+    """The retain weight of each topic: its own, the default, the tuned, the tuned default; 1 if nothing was tuned."""
+    topics, said = list(settings.data.topics), settings.alpha
+    for key in said:
+        if key not in (*topics, "default"):
+            raise ValueError(f"retain.alpha.{key}={said[key]}: no such topic; {nearest(key, [*topics, 'default'])}")
     if settings.method.name == "none":
         return {}
-    without = [topic for topic in topics if topic not in alpha and "default" not in alpha]
-    if without:
-        raise ValueError(f"retain.alpha.{without[0]}: a retain weight is needed here, or retain.alpha.default")
-    return {topic: alpha.get(topic, alpha.get("default", 0.0)) for topic in topics}
+    tuned = tuned or {"default": UNTUNED_ALPHA}
+    found: dict[str, float] = {}
+    for topic in topics:
+        weights = [each[key] for each in (said, tuned) for key in (topic, "default") if key in each]
+        if not weights:
+            raise ValueError(
+                f"retain.alpha.{topic}: a value is needed, as tuned weights are for {', '.join(tuned)} alone; "
+                f"give retain.alpha.{topic}=NUMBER, or retain.alpha.default=NUMBER"
+            )
+        found[topic] = weights[0]
+    return found
+
+
+def _changed(before: DataSettings, after: DataSettings) -> list[str]:
+    """What variant=official has put in the place of what was composed, in one line; none if nothing."""
+
+    def written(value: Any) -> Any:
+        return "null" if value is None else value
+
+    values = ((key, getattr(before, key), getattr(after, key)) for key in ("order", "max_refusals"))
+    said = [f"data.{key}={new} in place of {written(old)}" for key, old, new in values if new != old]
+    return [f"variant=official: {', '.join(said)}"] if said else []
 
 
 def _read_as_official(settings: Settings) -> None:

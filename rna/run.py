@@ -77,6 +77,8 @@ def run(settings: Settings) -> None:
     from rna import data, trial
 
     results.check_writable(settings.output_dir)
+    for notice in settings.notices:
+        print(notice, file=sys.stderr, flush=True)
     rows = trial.arms(settings)
     wanted = trial.to_compute(settings, rows)
     reads = [row for row in wanted if row.trained is None and row.settings.method.name != "none"]

@@ -176,6 +176,7 @@ class Settings:
     train_only: bool = False
     rerun: bool = False
     output_dir: str = "outputs"
+    notices: list[str] = field(default_factory=list)  # what `check` changed and a user should know; part of no key
 
     def for_training(self) -> "Settings":
         """The same without noise at inference, which trains the plain model."""

@@ -21,7 +21,7 @@ def test_each_method_gets_its_own_tuned_values_and_what_is_said_wins(method: str
     assert found.train.lr == float(tuned["train"]["lr"])
     assert found.train.steps == tuned["train"]["steps"]
     assert found.noise.nu == tuned["tuned"]["nu"]
-    assert set(found.alpha.values()) == {tuned["retain"]["alpha"]["default"]}
+    assert set(found.alpha.values()) == {tuned["tuned"]["alpha"]["default"]}
     for key, value in tuned.get("method", {}).items():
         assert getattr(found.method, key) == value
     said = config.check(run.compose([*choice, "train.lr=0.5", "noise.nu=0.7", "retain.alpha.default=9"], None))

@@ -1,13 +1,15 @@
 """The paper's setting: every preset's numbers, every model's entry, and whole trials on tiny stand-ins."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from rna import config, run, trial
+from rna import config, lookup, results, run, trial
 from rna.settings import CONF, Settings
 from tests import shared, tiny
 from tests.test_questions import row
@@ -27,6 +29,7 @@ PAPER: dict[str, tuple[dict[str, float], tuple[float, float], float]] = {
 # The released scripts: what differs from the table above, and steps and learning rate.
 OFFICIAL_ALPHA = {"simnpo_mse": (10, 5)}
 OFFICIAL_TRAIN = {"npo": (150, 2e-5), "simnpo": (50, 2e-5)}
+SETTING = ("model=zephyr_7b", "data=wmdp", "eval=wmdp")
 MODELS = {  # entry -> architecture, layers, unlearn layer
     "zephyr_7b": ("Mistral", 32, 7),
     "mistral_7b_instruct": ("Mistral", 32, 7),
@@ -42,11 +45,18 @@ def composed(*overrides: str) -> Settings:
     return config.check(run.compose(list(overrides), None))
 
 
+def choice(name: str) -> list[str]:
+    """A row's method and retain loss as a user chooses them; RM methods bring their own."""
+    method, _, retain = name.rpartition("_") if name.endswith(("_kl", "_mse")) else (name, "", "")
+    return [f"method={method}", *([f"retain={retain}"] if retain else []), *SETTING]
+
+
 @pytest.mark.parametrize("noise", ["rna", "none"])
 @pytest.mark.parametrize("name", PAPER)
 def test_the_papers_rows(name: str, noise: str):
     own, alpha, nu = PAPER[name]
     found = composed(f"experiment=paper/{name}", f"noise={noise}")
+    assert composed(*choice(name), f"noise={noise}") == found
     assert {key: getattr(found.method, key) for key in own} == own
     assert found.alpha == {"bio": alpha[0], "cyber": alpha[1]}
     assert (found.train.steps, found.train.lr, found.train.batch_size, found.train.eps) == (500, 5e-5, 4, 1e-8)
@@ -60,22 +70,117 @@ def test_the_papers_rows(name: str, noise: str):
         assert vars(found.noise) == {**vars(found.noise), "name": "none", "nu": 0.0, "layers": []}
 
 
+@pytest.mark.parametrize("noise", ["rna", "none"])
 @pytest.mark.parametrize("name", PAPER)
-def test_the_released_scripts_rows(name: str):
+def test_the_released_scripts_rows(name: str, noise: str):
     own, alpha, nu = PAPER[name]
-    found = composed(f"experiment=official/{name}")
+    found = composed(f"experiment=official/{name}", f"noise={noise}")
+    assert composed(*choice(name), "variant=official", f"noise={noise}") == found
     steps, lr = OFFICIAL_TRAIN.get(name.split("_")[0], (500, 5e-5))
     bio, cyber = OFFICIAL_ALPHA.get(name, alpha)
     assert {key: getattr(found.method, key) for key in own} == own
     assert found.alpha == {"bio": bio, "cyber": cyber}
     assert (found.train.steps, found.train.lr, found.train.batch_size, found.train.eps) == (steps, lr, 4, 1e-6)
-    assert (found.variant, found.seed, found.noise.nu) == ("official", 42, nu)
+    assert (found.variant, found.seed) == ("official", 42)
+    assert (found.noise.name, found.noise.nu) == (("rna", nu) if noise == "rna" else ("none", 0.0))
+    assert (found.layer.unlearn, found.layer.trained) == (7, [5, 6, 7])
+    assert (found.model.name, found.data.name, found.eval.name) == ("zephyr_7b", "wmdp", "wmdp")
     assert (found.data.order, found.data.max_refusals) == ("file", 4)
+
+
+def test_what_is_said_wins_over_the_released_scripts_numbers():
+    said = composed("experiment=official/npo_kl", "seed=0", "train.eps=1e-8", "train.steps=7", "train.lr=0.5")
+    assert (said.seed, said.train.eps, said.train.steps, said.train.lr) == (0, 1e-8, 7, 0.5)
+    back = composed("experiment=official/simnpo_mse", "variant=paper")
+    assert back == composed("experiment=paper/simnpo_mse")
+
+
+def test_the_released_scripts_seed_and_epsilon_hold_on_every_model():
+    for model in ("demo", "smollm2_135m"):
+        found = composed(f"model={model}", "variant=official")
+        assert (found.seed, found.train.eps) == (42, 1e-6)
+        plain = composed(f"model={model}")
+        assert (plain.seed, plain.train.eps) == (0, 1e-8)
+
+
+def test_a_rows_numbers_go_along_to_another_model_and_with_another_retain_loss():
+    other = composed("experiment=official/simnpo_mse", "model=qwen3_8b")
+    assert (other.model.name, other.alpha, other.train.steps) == ("qwen3_8b", {"bio": 10.0, "cyber": 5.0}, 50)
+    assert composed("experiment=paper/npo_mse", "retain=kl") == composed("experiment=paper/npo_kl")
+    assert composed("experiment=paper/rmu", "method=none").method.name == "none"
+
+
+TEXT = ("data=text", "data.topics.text.path=f.txt", "data.retain.path=r.txt")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "alpha"),
+    [
+        (["experiment=paper/rmu", "retain.alpha.default=5"], (5, 5)),
+        (["experiment=paper/npo_mse", "retain.alpha.bio=7"], (7, 20)),
+        (["experiment=paper/npo_mse", "retain.alpha.bio=7", "retain.alpha.default=5"], (7, 5)),
+        (["experiment=paper/npo_mse", "retain.alpha.default=0"], (0, 0)),
+        (["tuned=demo/npo_kl"], (1, 1)),
+        (["tuned=demo/npo_kl", "+tuned.alpha.bio=4"], (4, 1)),
+        (["model=smollm2_135m", "data=wmdp"], (1, 1)),
+    ],
+    ids=str,
+)
+def test_alpha_is_the_topics_the_defaults_the_tuned_or_one(overrides: list[str], alpha: tuple[float, float]):
+    assert composed(*overrides).alpha == {"bio": alpha[0], "cyber": alpha[1]}
+
+
+def test_tuned_weights_for_other_topics_are_no_guess_for_ones_own():
+    message = r"^retain\.alpha\.text: .*tuned weights are for bio, cyber .*retain\.alpha\.default=NUMBER$"
+    with pytest.raises(ValueError, match=message):
+        composed("experiment=paper/npo_kl", *TEXT)
+    with pytest.raises(ValueError, match=message):
+        composed("model=zephyr_7b", *TEXT)
+    assert composed("experiment=paper/npo_kl", *TEXT, "retain.alpha.default=3").alpha == {"text": 3.0}
+    assert composed("experiment=paper/npo_kl", *TEXT, "retain.alpha.text=4").alpha == {"text": 4.0}
+    assert composed("model=smollm2_135m", *TEXT).alpha == {"text": 1.0}
+    assert composed("method=none", "model=zephyr_7b", *TEXT).alpha == {}
+
+
+@pytest.mark.parametrize("said", ["tuned.alpha.default=abc", "tuned.alpha=abc"])
+def test_a_tuned_weight_that_is_no_number_is_refused(said: str):
+    with pytest.raises(ValueError, match=rf"^{said}: must be "):
+        composed(said)
+
+
+def test_the_readmes_command_at_matched_forgetting_varies_alpha():
+    readme = (CONF.parent / "README.md").read_text(encoding="utf-8")
+    words = re.findall(r"`python -m rna\.run -m (.*retain\.alpha\.default=\S+ .*)`", readme)[0].split()
+    fixed = [word for word in words if "," not in word]
+    values = next(word for word in words if word.startswith("retain.alpha")).partition("=")[2].split(",")
+    assert len(set(values)) >= 3
+    for setting in ((), SETTING):
+        found = [composed(*fixed, *setting, f"retain.alpha.default={value}").alpha for value in values]
+        assert found == [{"bio": float(value), "cyber": float(value)} for value in values]
+
+
+def test_official_says_what_it_reads_otherwise_than_composed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    line = "variant=official: data.order=file in place of random, data.max_refusals=4 in place of null"
+    assert composed("variant=official").notices == [line]
+    assert composed().notices == []
+    assert composed("variant=official", "data.order=file", "+data.max_refusals=4").notices == []
+    few = composed("variant=official", "data.order=file", "+data.max_refusals=9")
+    assert few.notices == ["variant=official: data.max_refusals=4 in place of 9"]
+    told = composed("variant=official")
+    silent = replace(told, notices=[])
+    assert results.train_identity(told) == results.train_identity(silent)
+    assert results.task_identities(told) == results.task_identities(silent)
+    assert lookup.address_of(told) == lookup.address_of(silent)
+    run.run(composed("variant=official", "method=none", "eval.limit=8", "wandb=disabled", f"output_dir={tmp_path}"))
+    assert capsys.readouterr().err.count(line) == 1
 
 
 def test_each_kind_of_preset_has_the_nine_rows():
     for kind in ("paper", "official"):
         assert {file.stem for file in (CONF / "experiment" / kind).glob("*.yaml")} == set(PAPER)
+        for name in PAPER:
+            preset = yaml.safe_load((CONF / "experiment" / kind / f"{name}.yaml").read_text())
+            assert set(preset) == {"defaults"} | ({"variant"} if kind == "official" else set()), "numbers are in tuned"
 
 
 def stand_in(folder: Path, architecture: str) -> str:

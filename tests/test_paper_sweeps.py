@@ -1,9 +1,10 @@
 """The paper's ready sweeps compose on the demo's four layers and on a model of 32."""
 
+import hydra
 import pytest
 
 from rna import config, run
-from rna.settings import Settings
+from rna.settings import CONF, Settings
 
 REGIONS = {4: [[0], [1], [3]], 32: [[5, 6, 7], [14, 15, 16], [28, 29, 30]]}
 
@@ -81,6 +82,27 @@ def test_figure_3_sweeps_the_noise_scale_over_seeds(model):
     made = cells("noise_scale", model[0])
     assert {one["noise.nu"] for one in made} == set("0 0.007 0.014 0.03 0.06".split())
     assert {one["seed"] for one in made} == set("012")
+
+
+SETTING = ["model=zephyr_7b", "data=wmdp", "eval=wmdp"]
+
+
+def test_the_joint_sweep_draws_every_topics_alpha_where_alphas_are_tuned():
+    with hydra.initialize_config_dir(str(CONF), **config.version_base()):
+        master = hydra.compose("config", overrides=["sweep=joint", *SETTING], return_hydra_config=True)
+    keys = [key for key in master.hydra.sweeper.params if key.startswith("retain.alpha")]
+    words = ["sweep=joint", f"method={master.hydra.sweeper.params.method}", *SETTING]
+    for value in (1.5, 700.0):
+        made = config.check(run.compose([*words, *(f"{key}={value}" for key in keys)], None))
+        assert made.alpha == {"bio": value, "cyber": value}
+
+
+def test_po_alpha_gives_each_topic_its_own_alpha_where_alphas_are_tuned():
+    fixed, found = run.cells_of("po_alpha", ["method=npo", "retain=kl", *SETTING])
+    assert len(found) == 49
+    made = config.check(run.compose([*fixed, "retain.alpha.bio=5", "retain.alpha.cyber=100"], None))
+    assert ["retain.alpha.bio=5", "retain.alpha.cyber=100"] in found
+    assert made.alpha == {"bio": 5.0, "cyber": 100.0}
 
 
 def test_a_model_of_ones_own_is_asked_for_its_depth(tmp_path):

@@ -585,6 +585,16 @@ def test_the_command_of_a_trial_gives_its_key(method: str, retain: str):
     assert (again.eval.keyword, again.eval.limit, again.model.dtype) == ("plague", 9, "bfloat16")
 
 
+@pytest.mark.parametrize("eps", [1e-6, 1e-8])
+def test_the_command_of_a_trial_of_the_released_code_gives_its_key(eps: float):
+    made = config.check(run.compose(["variant=official", "method=rmu", "seed=42", f"train.eps={eps}"], None))
+    record = json.loads(json.dumps(generated.record(made)))
+    del record["config"]["notices"]  # as in records of before
+    trial = reading._trial("k", record | {"curve": {}}, [])
+    again = config.check(run.compose(shlex.split(commands.reproduce([trial]))[3:], None))
+    assert results.train_identity(again) == results.train_identity(made)
+
+
 def test_every_command_for_what_is_missing_composes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Of each sweep the first value; analyses are a module of their own."""
     monkeypatch.chdir(tmp_path)

@@ -47,8 +47,11 @@ def overrides(trial: Trial) -> list[str]:
         words += [f"layer.unlearn={layer['unlearn']}", f"layer.trained={_listed(layer['trained'])}"]
         words += _differing("layer", layer, LayerSettings(), skip=("unlearn", "trained"))
         words += [f"train.steps={train['steps']}", f"train.lr={train['lr']}"]
-        words += _differing("train", train, TrainSettings(), skip=("steps", "lr"))
-        words += [f"variant={config['variant']}"] if config.get("variant", "paper") != "paper" else []
+        variant = config.get("variant", "paper")
+        own = ("eps",) if variant != "paper" else ()  # whose default depends on the variant
+        words += [f"train.{name}={train[name]}" for name in own]
+        words += _differing("train", train, TrainSettings(), skip=("steps", "lr", *own))
+        words += [f"variant={variant}"] if variant != "paper" else []
     words += _differing("model", config["model"], ModelSettings(), only=("dtype", "attn_implementation"))
     if config["model"]["name"] == "local":
         words += [f"model.path={config['model']['path']}", f"model.unlearn_layer={config['model']['unlearn_layer']}"]
