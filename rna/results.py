@@ -20,7 +20,17 @@ from typing import Any
 
 from rna import NUMERICS, __version__, ledger, mined, questions
 from rna.perturb import read_keywords
-from rna.settings import BUILTIN, NEUTRAL, REFUSALS, TASKS, EvalSettings, Settings, TaskSettings, without_defaults
+from rna.settings import (
+    BUILTIN,
+    NEUTRAL,
+    REFUSALS,
+    TASKS,
+    EvalSettings,
+    ModelSettings,
+    Settings,
+    TaskSettings,
+    without_defaults,
+)
 from rna.sources import digest, fingerprint, model_fingerprint, text_fingerprint
 
 Record = dict[str, Any]
@@ -32,18 +42,21 @@ def train_identity(settings: Settings) -> dict[str, Any]:
     identity: dict[str, Any] = {
         "numerics": NUMERICS,
         "model": {
-            "fingerprint": model_fingerprint(settings.model.path, settings.model.revision),
+            "fingerprint": model_fingerprint(settings.model.path, settings.model.revision, settings.hashes()),
             "dtype": settings.model.dtype,
         },
     }
-    if settings.model.attn_implementation is not None:
-        identity["model"]["attn_implementation"] = settings.model.attn_implementation
+    for option in ("attn_implementation", "layer_path"):
+        value = getattr(settings.model, option)
+        identity["model"] |= {option: value} if value != getattr(ModelSettings, option) else {}
     if settings.method.name == "none":
         return identity
     settings = settings.for_training()
     data = _corpora(settings)
     if settings.method.name == "dpo":
-        data["data.refusals"] = text_fingerprint(settings.data.refusals or str(REFUSALS), "data.refusals")
+        data["data.refusals"] = text_fingerprint(
+            settings.data.refusals or str(REFUSALS), "data.refusals", None, settings.hashes()
+        )
     identity |= {
         "method": without_defaults(settings.method),
         "retain_loss": settings.retain_loss,
@@ -68,7 +81,7 @@ def _corpora(settings: Settings) -> dict[str, Any]:
     return {
         key: {
             **{name: value for name, value in without_defaults(corpus).items() if name != "files"},
-            "path": text_fingerprint(corpus.path, f"{key}.path", corpus.files),
+            "path": text_fingerprint(corpus.path, f"{key}.path", corpus.files, settings.hashes()),
         }
         for key, corpus in settings.data.corpora().items()
     }
@@ -93,14 +106,14 @@ def task_identities(settings: Settings) -> dict[str, dict[str, Any]]:
                 **({"more": read_keywords(options.keywords, options.keyword)} if options.keywords else {}),
             }
         }
-    found = {name: _task_identity(task, options) for name, task in options.tasks.items()}
+    found = {name: _task_identity(task, options, settings.hashes()) for name, task in options.tasks.items()}
     if settings.noise.name == "inference":
         smoothing = {**without_defaults(settings.noise), "seed": options.seed}
         return {name: identity | {"smoothing": smoothing} for name, identity in found.items()}
     return found
 
 
-def _task_identity(task: TaskSettings, options: EvalSettings) -> dict[str, Any]:
+def _task_identity(task: TaskSettings, options: EvalSettings, hashes: Path | None) -> dict[str, Any]:
     identity: dict[str, Any] = {"task": task.task, "lm_eval": version("lm_eval"), "numerics": NUMERICS}
     word = _word(task, options)
     if task.role == "ngram":
@@ -115,11 +128,13 @@ def _task_identity(task: TaskSettings, options: EvalSettings) -> dict[str, Any]:
         identity |= {"limit": options.limit, "seed": options.seed}
     if task.subjects is not None:
         identity["subjects"] = task.subjects
+    if options.backend != EvalSettings.backend:
+        identity["backend"] = options.backend
     if files := _task_files(task.task):
-        identity["files"] = [fingerprint(file) for file in files]
+        identity["files"] = [fingerprint(file, hashes) for file in files]
         for source, path in (("mmlu", options.mmlu_path), ("wmdp", options.wmdp_path)):
             if source in task.task:
-                identity["questions"] = _question_files(source, path, task.task)
+                identity["questions"] = _question_files(source, path, task.task, hashes)
     return identity
 
 
@@ -130,10 +145,10 @@ def _word(task: TaskSettings, options: EvalSettings) -> str | None:
     return options.keyword if task.role in ("perturbed", "forget_perturbed") else None
 
 
-def _question_files(source: str, path: str, task: str) -> list[str]:
+def _question_files(source: str, path: str, task: str, hashes: Path | None) -> list[str]:
     subset = next((name for name in ("bio", "cyber") if name in task), None) if source == "wmdp" else None
     key, pattern = questions.place(source, path, subset)
-    return text_fingerprint(path, key, pattern)
+    return text_fingerprint(path, key, pattern, hashes)
 
 
 def _task_files(task: str) -> list[Path]:
