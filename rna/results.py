@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rna import NUMERICS, __version__, ledger, mined, questions
+from rna import NUMERICS, __version__, asked, ledger, mined, questions
 from rna.perturb import read_keywords
 from rna.settings import (
     BUILTIN,
@@ -130,8 +130,8 @@ def _task_identity(task: TaskSettings, options: EvalSettings, hashes: Path | Non
         identity["subjects"] = task.subjects
     if options.backend != EvalSettings.backend:
         identity["backend"] = options.backend
-    if files := _task_files(task.task):
-        identity["files"] = [fingerprint(file, hashes) for file in files]
+    if asks := asked.identity(task.task, TASKS, fingerprint(BUILTIN / "questions.jsonl", hashes)):
+        identity |= asks
         for source, path in (("mmlu", options.mmlu_path), ("wmdp", options.wmdp_path)):
             if source in task.task:
                 identity["questions"] = _question_files(source, path, task.task, hashes)
@@ -149,17 +149,6 @@ def _question_files(source: str, path: str, task: str, hashes: Path | None) -> l
     subset = next((name for name in ("bio", "cyber") if name in task), None) if source == "wmdp" else None
     key, pattern = questions.place(source, path, subset)
     return text_fingerprint(path, key, pattern, hashes)
-
-
-def _task_files(task: str) -> list[Path]:
-    """The files behind a task of our own and, for the demo, its questions; none for lm-eval's, whose version counts."""
-    folders = {
-        file.parent
-        for file in TASKS.glob("*/*.yaml")
-        if f"task: {task}" in file.read_text(encoding="utf-8").splitlines()
-    }
-    files = [file for folder in folders for file in folder.iterdir() if file.is_file()]
-    return sorted(files) + [BUILTIN / "questions.jsonl"] * ("demo" in task and bool(folders))
 
 
 def eval_key(key: str, identity: dict[str, Any]) -> str:
