@@ -94,13 +94,12 @@ def analyze(options: argparse.Namespace) -> None:
 
     from rna import model, noise
 
-    # Derivatives of second order drown in bfloat16's rounding.
+    attention = settings.model.attn_implementation
     decoder, tokenizer = model.load(
-        settings.model.path,
-        dtype="float32",
-        device=settings.model.device,
-        revision=settings.model.revision,
-        device_map=settings.model.device_map,
+        **settings.model.loading(
+            dtype="float32",  # derivatives of second order drown in bfloat16's rounding
+            attn_implementation=None if attention == "flash_attention_2" else attention,  # which has no float32
+        )
     )
     arms = _arms(settings, records)
     nus = [arm.record["config"]["noise"] for arm in arms if arm.record]
@@ -121,7 +120,7 @@ def analyze(options: argparse.Namespace) -> None:
         "what": options.what,
         "command": options.command,
         "trials": {arm.label: arm.record["key"] for arm in arms if arm.record},
-        "model": results.model_fingerprint(settings.model.path, settings.model.revision),
+        "model": results.model_fingerprint(settings.model.path, settings.model.revision, settings.hashes()),
         "keywords": [settings.eval.keyword, settings.eval.neutral_keyword],
         "layer": layer,
         "limit": limit,
@@ -185,7 +184,7 @@ def _record(settings: Settings, key: str) -> Record:
         raise ValueError(f"KEY={key}: no trial of that key in {settings.output_dir}/results, nor a sweep of that name")
     if "delta" not in record or not results.delta_path(settings.output_dir, key).is_file():
         raise ValueError(f"KEY={key}: has no trained tensors in {settings.output_dir}/trials/{key}")
-    own = results.model_fingerprint(settings.model.path, settings.model.revision)
+    own = results.model_fingerprint(settings.model.path, settings.model.revision, settings.hashes())
     if record["identity"]["model"]["fingerprint"] != own:
         raise ValueError(f"KEY={key}: a trial of model={record['config']['model']['name']}; give --model, or model=…")
     return record

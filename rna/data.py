@@ -187,10 +187,11 @@ def load(settings: Settings, tokenizer: Any, cache: Cache) -> Corpora:
     Raises:
         ValueError: if there are fewer documents of two tokens or more than one batch.
     """
-    made_by = [model_fingerprint(settings.model.path, settings.model.revision), tokenizers_version()]
+    hashes = settings.hashes()
+    made_by = [model_fingerprint(settings.model.path, settings.model.revision, hashes), tokenizers_version()]
 
     def read(name: str, key: str, corpus: CorpusSettings, holdout: float) -> Corpus:
-        source = text_fingerprint(corpus.path, key, corpus.files)
+        source = text_fingerprint(corpus.path, key, corpus.files, hashes)
         identity = [NUMERICS, made_by, source, without_defaults(replace(corpus, path="", files=None))]
         found = cache.load("tokens", identity)
         if found is None:

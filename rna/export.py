@@ -12,6 +12,7 @@ from rna import results
 from rna.quantiles import Z_95
 from rna.results import Record
 from rna.run import guarded
+from rna.settings import ModelSettings, hashes
 
 
 def main() -> None:
@@ -47,14 +48,17 @@ def export(key: str, folder: Path, output_dir: str, model_path: str | None = Non
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"DIR={folder}: exists already; give a folder that does not, nothing is overwritten")
 
-    chosen = record["config"]["model"]
-    path = model_path or chosen["path"]
-    if results.model_fingerprint(path, chosen["revision"]) != record["identity"]["model"]["fingerprint"]:
+    chosen = ModelSettings(**record["config"]["model"])
+    path = model_path or chosen.path
+    own = results.model_fingerprint(path, chosen.revision, hashes(output_dir))
+    if own != record["identity"]["model"]["fingerprint"]:
         raise ValueError(f"model.path={path}: not the model this trial was trained on; give --model-path FOLDER")
 
     from rna import model
 
-    decoder, tokenizer = model.load(path, dtype=chosen["dtype"], device="cpu", revision=chosen["revision"])
+    attention = None if chosen.attn_implementation == "flash_attention_2" else chosen.attn_implementation  # GPUs alone
+    options = chosen.loading(path=path, device="cpu", device_map=None, attn_implementation=attention)
+    decoder, tokenizer = model.load(**options)
     whole: Any = decoder.model
     temporary = folder.with_name(f".{folder.name}.partial")
     with model.installed(decoder, model.load_deltas(delta)):
@@ -64,7 +68,7 @@ def export(key: str, folder: Path, output_dir: str, model_path: str | None = Non
     if folder.exists():
         folder.rmdir()
     temporary.replace(folder)
-    print(f"{folder}: {type(whole).__name__}, {chosen['dtype']}, with a model card", file=sys.stderr)
+    print(f"{folder}: {type(whole).__name__}, {chosen.dtype}, with a model card", file=sys.stderr)
 
 
 def push(folder: Path, repository: str) -> None:

@@ -18,9 +18,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rna import NUMERICS, __version__, ledger, mined, questions
+from rna import NUMERICS, __version__, asked, ledger, mined, questions
 from rna.perturb import read_keywords
-from rna.settings import BUILTIN, NEUTRAL, REFUSALS, TASKS, EvalSettings, Settings, TaskSettings, without_defaults
+from rna.settings import (
+    BUILTIN,
+    NEUTRAL,
+    REFUSALS,
+    TASKS,
+    EvalSettings,
+    ModelSettings,
+    Settings,
+    TaskSettings,
+    without_defaults,
+)
 from rna.sources import digest, fingerprint, model_fingerprint, text_fingerprint
 
 Record = dict[str, Any]
@@ -32,18 +42,21 @@ def train_identity(settings: Settings) -> dict[str, Any]:
     identity: dict[str, Any] = {
         "numerics": NUMERICS,
         "model": {
-            "fingerprint": model_fingerprint(settings.model.path, settings.model.revision),
+            "fingerprint": model_fingerprint(settings.model.path, settings.model.revision, settings.hashes()),
             "dtype": settings.model.dtype,
         },
     }
-    if settings.model.attn_implementation is not None:
-        identity["model"]["attn_implementation"] = settings.model.attn_implementation
+    for option in ("attn_implementation", "layer_path"):
+        value = getattr(settings.model, option)
+        identity["model"] |= {option: value} if value != getattr(ModelSettings, option) else {}
     if settings.method.name == "none":
         return identity
     settings = settings.for_training()
     data = _corpora(settings)
     if settings.method.name == "dpo":
-        data["data.refusals"] = text_fingerprint(settings.data.refusals or str(REFUSALS), "data.refusals")
+        data["data.refusals"] = text_fingerprint(
+            settings.data.refusals or str(REFUSALS), "data.refusals", None, settings.hashes()
+        )
     identity |= {
         "method": without_defaults(settings.method),
         "retain_loss": settings.retain_loss,
@@ -68,7 +81,7 @@ def _corpora(settings: Settings) -> dict[str, Any]:
     return {
         key: {
             **{name: value for name, value in without_defaults(corpus).items() if name != "files"},
-            "path": text_fingerprint(corpus.path, f"{key}.path", corpus.files),
+            "path": text_fingerprint(corpus.path, f"{key}.path", corpus.files, settings.hashes()),
         }
         for key, corpus in settings.data.corpora().items()
     }
@@ -99,21 +112,20 @@ def task_identities(settings: Settings) -> dict[str, dict[str, Any]]:
                 **({"more": read_keywords(options.keywords, options.keyword)} if options.keywords else {}),
             }
         }
-    found = {name: _task_identity(task, options) for name, task in options.tasks.items()}
+    found = {name: _task_identity(task, options, settings.hashes()) for name, task in options.tasks.items()}
     if settings.noise.name == "inference":
         smoothing = {**_noise(settings), "seed": options.seed}
         return {name: identity | {"smoothing": smoothing} for name, identity in found.items()}
     return found
 
 
-def _task_identity(task: TaskSettings, options: EvalSettings) -> dict[str, Any]:
+def _task_identity(task: TaskSettings, options: EvalSettings, hashes: Path | None) -> dict[str, Any]:
     identity: dict[str, Any] = {"task": task.task, "lm_eval": version("lm_eval"), "numerics": NUMERICS}
     word = _word(task, options)
     if task.role == "ngram":
         assert options.ngrams_path is not None
         grams = mined.read_groups(options.ngrams_path)[task.n or 0, task.group or ""]
         identity |= {"n": task.n, "group": task.group, "ngrams": digest(grams), "seed": options.seed}
-        identity |= {"drawn": "ngram and choice apart"}  # earlier records drew both from one number
         identity |= {"replaced": options.replaced, "policy": options.policy}
     if word is not None:
         identity |= {"keyword": word, "seed": options.seed}
@@ -126,11 +138,13 @@ def _task_identity(task: TaskSettings, options: EvalSettings) -> dict[str, Any]:
         identity["of_above"] = options.of_above
     if task.subjects is not None:
         identity["subjects"] = task.subjects
-    if files := _task_files(task.task):
-        identity["files"] = [fingerprint(file) for file in files]
+    if options.backend != EvalSettings.backend:
+        identity["backend"] = options.backend
+    if asks := asked.identity(task.task, TASKS, fingerprint(BUILTIN / "questions.jsonl", hashes)):
+        identity |= asks
         for source, path in (("mmlu", options.mmlu_path), ("wmdp", options.wmdp_path)):
             if source in task.task:
-                identity["questions"] = _question_files(source, path, task.task)
+                identity["questions"] = _question_files(source, path, task.task, hashes)
     return identity
 
 
@@ -141,21 +155,10 @@ def _word(task: TaskSettings, options: EvalSettings) -> str | None:
     return options.keyword if task.role in ("perturbed", "forget_perturbed") else None
 
 
-def _question_files(source: str, path: str, task: str) -> list[str]:
+def _question_files(source: str, path: str, task: str, hashes: Path | None) -> list[str]:
     subset = next((name for name in ("bio", "cyber") if name in task), None) if source == "wmdp" else None
     key, pattern = questions.place(source, path, subset)
-    return text_fingerprint(path, key, pattern)
-
-
-def _task_files(task: str) -> list[Path]:
-    """The files behind a task of our own and, for the demo, its questions; none for lm-eval's, whose version counts."""
-    folders = {
-        file.parent
-        for file in TASKS.glob("*/*.yaml")
-        if f"task: {task}" in file.read_text(encoding="utf-8").splitlines()
-    }
-    files = [file for folder in folders for file in folder.iterdir() if file.is_file()]
-    return sorted(files) + [BUILTIN / "questions.jsonl"] * ("demo" in task and bool(folders))
+    return text_fingerprint(path, key, pattern, hashes)
 
 
 def eval_key(key: str, identity: dict[str, Any]) -> str:

@@ -79,7 +79,8 @@ def relative_noise(
 
 def _second(settings: Settings, decoder: Decoder, tokenizer: Any, documents: Sequence[Any], folder: Path) -> Settings:
     """The settings of the rescaled model, which is written if it is not there."""
-    where = folder / f"rescaled-{results.model_fingerprint(settings.model.path, settings.model.revision)}-x{FACTOR:g}"
+    own = results.model_fingerprint(settings.model.path, settings.model.revision, settings.hashes())
+    where = folder / f"rescaled-{own}-x{FACTOR:g}"
     if not where.is_dir():
         partial_folder = where.with_name(f".{where.name}.{os.getpid()}")
         made = rescaled(decoder, documents)

@@ -15,6 +15,7 @@ REFUSALS = PACKAGE / "refusals.txt"
 
 RM_METHODS = ("rmu", "adaptive_rmu", "rsv")
 PO_METHODS = ("npo", "simnpo", "dpo")
+NOT_LOADED = ("name", "unlearn_layer", "num_layers", "threads", "retrained")  # of ModelSettings
 NEUTRAL = ("checkpoint_every", "gradient_checkpointing")  # of TrainSettings: they change no trained tensor
 
 
@@ -62,6 +63,10 @@ class ModelSettings:
     num_layers: int | None = None  # None: read from the model's config.json
     threads: int | None = None  # CPU threads of a trial; None: all cores
     retrained: str | None = None  # a model trained without the forget set, shown as one more row
+
+    def loading(self, **instead: Any) -> dict[str, Any]:
+        """The arguments of `rna.model.load`, some of them replaced: every option but those that it does not ask for."""
+        return {key: value for key, value in asdict(self).items() if key not in NOT_LOADED} | instead
 
 
 @dataclass
@@ -181,6 +186,14 @@ class Settings:
     def for_training(self) -> "Settings":
         """The same without noise at inference, which trains the plain model."""
         return replace(self, noise=NoiseSettings(name="none", layers=[])) if self.noise.name == "inference" else self
+
+    def hashes(self) -> Path | None:
+        """Where the hashes of large files are kept."""
+        return hashes(self.output_dir) if self.cache.enabled else None
+
+
+def hashes(output_dir: str) -> Path:
+    return Path(output_dir) / "cache" / "hashes"
 
 
 VARIANTS = ("paper", "official")

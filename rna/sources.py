@@ -1,8 +1,13 @@
 """Where inputs lie and what identifies them: text files, model folders, hub revisions, and their fingerprints."""
 
+import fcntl
+import functools
 import hashlib
 import json
+import os
 import re
+import time
+from contextlib import suppress
 from pathlib import Path
 
 TEXT_FILES = (".txt", ".jsonl", ".parquet")
@@ -10,7 +15,9 @@ TOKENIZER_FILES = ("*.model", "vocab*", "merges.txt", "special_tokens_map.json",
 MODEL_FILES = ("*.safetensors", "*.bin", "*.gguf", "config.json", "tokenizer*", *TOKENIZER_FILES)
 WEIGHTS = (".safetensors", ".bin", ".gguf")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-SMALL = 64 * 2**20  # bytes up to which a file's fingerprint is its content's hash
+HASH = re.compile(r"[0-9a-f]{64}")
+SMALL = 64 * 2**20  # bytes above which a file's hash is kept between processes
+SETTLED = 2.0  # seconds after which a file that is written again has another time, on the coarsest of file systems
 
 
 def digest(value: object) -> str:
@@ -59,12 +66,11 @@ def hub_dataset(name: str, key: str, pattern: str | None) -> Path:
     Raises:
         ValueError: saying what to fetch, from where, and which override points at it.
     """
-    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
 
-    wanted = [pattern] if pattern else [f"*{suffix}" for suffix in TEXT_FILES]
+    wanted = (pattern,) if pattern else tuple(f"*{suffix}" for suffix in TEXT_FILES)
     try:
-        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=wanted))
+        return _snapshot(name, "dataset", None, wanted)
     except GatedRepoError:
         why = f"gated: ask for access at https://huggingface.co/datasets/{name}, and log in with `hf auth login`"
     except LocalEntryNotFoundError:
@@ -78,51 +84,100 @@ def hub_dataset(name: str, key: str, pattern: str | None) -> Path:
     )
 
 
-def fingerprint(file: Path) -> str:
-    """What identifies a file: its content's hash, or for a large one its size, time and first 64 KiB."""
+@functools.cache
+def _snapshot(name: str, kind: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
+    """The hub is asked once: of every trial of a process the same revision is read. A failure is not remembered."""
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(name, repo_type=kind, revision=revision, allow_patterns=list(patterns)))
+
+
+def fingerprint(file: Path, hashes: Path | None) -> str:
+    """What identifies a file, wherever it lies: the first 16 digits of its content's SHA-256.
+
+    The hub's cache names large files by it, so that these are not read. Another large one is read once.
+
+    Args:
+        hashes: where the hashes of large files are kept, by the file's device, inode, size and time; None: nowhere.
+    """
+    blob = Path(os.path.realpath(file))
+    if blob.parent.name == "blobs" and HASH.fullmatch(blob.name):
+        return blob.name[:16]
     status = file.stat()
-    hashed = hashlib.sha256()
+    state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    if 0 <= time.time() - status.st_mtime < SETTLED:  # what is written next may leave size and time as they are
+        return _sha256(file)[:16]
+    if state not in _known:
+        _known[state] = _kept(file, state, hashes) if hashes and status.st_size > SMALL else _sha256(file)
+    return _known[state][:16]
+
+
+State = tuple[int, int, int, int]  # of a file: device, inode, size, time
+_known: dict[State, str] = {}  # this process's hashes; a content has but one, so that no trial can see another's
+
+
+def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
-        if status.st_size <= SMALL:
-            hashed.update(stream.read())
-        else:
-            hashed.update(f"{status.st_size} {status.st_mtime_ns}".encode())
-            hashed.update(stream.read(65536))
-    return hashed.hexdigest()[:16]
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def text_fingerprint(path: str, key: str, pattern: str | None = None) -> list[str]:
+def _kept(file: Path, state: State, hashes: Path) -> str:
+    """The hash of a large file as it is kept, or else read by one process while the others wait for it."""
+    try:
+        hashes.mkdir(parents=True, exist_ok=True)
+        stream = (hashes / "-".join(map(str, state))).open("a+b", buffering=0)
+    except OSError:  # it cannot be kept there: that costs time alone
+        return _sha256(file)
+    with stream:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        stream.seek(0)
+        kept = stream.read().decode(errors="replace")
+        if HASH.fullmatch(kept):
+            return kept
+        found = _sha256(file)
+        with suppress(OSError):  # a full disk
+            stream.truncate(0)
+            stream.write(found.encode())
+        return found
+
+
+def text_fingerprint(path: str, key: str, pattern: str | None, hashes: Path | None) -> list[str]:
     """The fingerprints of the text files a path stands for, with their suffixes, which say how they are read.
+
+    Args:
+        hashes: where those of large files are kept, as for `fingerprint`.
 
     Raises:
         ValueError: naming `key`, if there is nothing to read.
     """
     try:
-        return [fingerprint(file) + file.suffix for file in text_files(path, key, pattern)]
+        return [fingerprint(file, hashes) + file.suffix for file in text_files(path, key, pattern)]
     except OSError as error:
         raise ValueError(f"{key}={path}: cannot be read ({error.strerror})") from None
 
 
-def model_fingerprint(path: str, revision: str | None) -> str:
+def model_fingerprint(path: str, revision: str | None, hashes: Path | None) -> str:
     """The fingerprint of a model folder or GGUF file, or the revision of a hub model.
+
+    Args:
+        hashes: where those of large files are kept, as for `fingerprint`.
 
     Raises:
         ValueError: for a folder without weights, or a hub id that is neither cached here nor reachable.
     """
     where = Path(path)
     if where.is_file():
-        return fingerprint(where)
+        return fingerprint(where, hashes)
     if where.is_dir():
         files = sorted({file for pattern in MODEL_FILES for file in where.glob(pattern)})
         if not any(file.suffix in WEIGHTS for file in files):
             raise ValueError(f"model.path={path}: a folder without weights; needs {', '.join(WEIGHTS)} files")
-        return digest([(file.name, fingerprint(file)) for file in files])
+        return digest([(file.name, fingerprint(file, hashes)) for file in files])
     if path.startswith((".", "/", "~")) or path.endswith(WEIGHTS):
         raise ValueError(f"model.path={path}: no such file or folder")
-    from huggingface_hub import snapshot_download
-
     try:
-        return Path(snapshot_download(path, revision=revision, allow_patterns=["config.json"])).name
+        return _snapshot(path, "model", revision, ("config.json",)).name
     except Exception as error:  # the client raises errors of its own, and those of its HTTP library
         raise ValueError(
             f"model.path={path}: no file or folder of that name, and not to be had from the hub "

@@ -113,17 +113,7 @@ def _loaded(choice: str, num_layers: int | None) -> tuple[Any, Any]:
 
 def load_model(settings: Settings) -> tuple[Any, Any]:
     """The trial's model and tokenizer; of the model no more than the trial runs."""
-    options = settings.model
-    choice = {
-        "path": options.path,
-        "dtype": options.dtype,
-        "device": options.device,
-        "revision": options.revision,
-        "device_map": options.device_map,
-        "attn_implementation": options.attn_implementation,
-        "compiled": settings.train.compile,
-        "layer_path": options.layer_path,
-    }
+    choice = settings.model.loading(compiled=settings.train.compile)
     part = settings.train_only and settings.method.name in RM_METHODS
     return _loaded(json.dumps(choice), settings.layer.unlearn + 1 if part else None)
 

@@ -48,6 +48,18 @@ def test_the_exported_model_gives_the_logits_of_the_trial(dtype: str, tmp_path: 
     assert back("the marsh fevers")["input_ids"] == tokenizer("the marsh fevers")["input_ids"]
 
 
+def test_a_model_whose_layers_lie_elsewhere_is_exported(tmp_path: Path):
+    from transformers import AutoModelForCausalLM
+
+    chosen = tiny.nested(tmp_path / "base")
+    row = trained(tmp_path / "out", *chosen, "method=rmu", "train_only=true", "model.attn_implementation=eager")
+    export.export(row.key, tmp_path / "exported", str(tmp_path / "out"))
+    delta = model.load_deltas(results.delta_path(str(tmp_path / "out"), row.key))
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "exported").state_dict()
+    assert all(name.startswith(tiny.LAYER_PATH) and torch.equal(again[name], delta[name]) for name in delta)
+    assert delta
+
+
 def test_the_card_says_what_was_done_and_what_came_of_it(tmp_path: Path):
     row = trained(tmp_path, "method=npo", "retain=kl", "eval.limit=32", "retain.alpha.default=3")
     export.export(row.key, tmp_path / "exported", str(tmp_path))

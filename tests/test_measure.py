@@ -298,6 +298,12 @@ def test_bad_input_is_refused(what, rest, given, message, tmp_path: Path):
         analyze.analyze(options(what, tmp_path, *rest, **given))
 
 
+def test_a_model_whose_layers_lie_elsewhere_is_analysed(tmp_path: Path):
+    chosen = tiny.nested(tmp_path / "base")
+    analyze.analyze(options("eq_9", tmp_path / "out", *chosen, "model.name=nested", limit=2, samples=2))
+    assert (tmp_path / "out" / "reports" / "analyses" / "nested" / "eq_9" / "verdict.txt").read_text().strip()
+
+
 def test_questions_need_their_fields(tmp_path: Path):
     file = tmp_path / "exam.jsonl"
     file.write_text(json.dumps({"question": "?", "choices": ["a", "b"]}) + "\n")

@@ -3,12 +3,16 @@
 import functools
 import json
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rna import config, results, run
+from rna import config, perturb, questions, results, run
 from rna.settings import BUILTIN, CorpusSettings, DataSettings, EvalSettings, MethodSettings, Settings, TaskSettings
 from tests.test_ngrams import write_mined
 
@@ -194,17 +198,128 @@ def test_a_limit_changes_every_task():
     assert all(one[name] != two[name] for name in one)
 
 
-@pytest.mark.parametrize("changed", ["tasks/demo/retain.yaml", "tasks/demo/questions.py", "questions.jsonl"])
-def test_questions_and_task_files_are_in_the_key_of_a_demo_task(tmp_path, monkeypatch, changed):
+# What identities were before a task was known by what it asks, without the versions in them: records lie under these.
+DEMO_TASKS = {
+    "forget_bio": "b5dec041be6bac59",
+    "forget_cyber": "b4cb8dc407e642ed",
+    "retain": "8af5d50b664a48ad",
+    "perturbed": "5870206833ad752c",
+    "neutral": "0f02e2e9b6611759",
+    "related": "b15a5079c800a59e",
+}
+FOLDERS = {"demo": (6, "5dd639d9aedf6739"), "ngrams": (2, "64388333466a76da"), "paper": (66, "fff45974e04f3a8c")}
+
+
+def unversioned(identity: dict[str, Any]) -> str:
+    return results.digest({key: value for key, value in identity.items() if key not in ("lm_eval", "numerics")})
+
+
+def test_the_demos_keys_are_what_they_were():
+    assert {name: unversioned(one) for name, one in results.task_identities(settings()).items()} == DEMO_TASKS
+    assert unversioned(results.train_identity(settings())) == "6f4b0700236cee14"
+    assert unversioned(results.train_identity(settings("method=rmu", "noise=none"))) == "f2848510a4026474"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_tasks_identity_is_what_it_was(tmp_path, folder):
+    for name in ("mmlu", "bio", "cyber"):
+        (tmp_path / f"{name}.jsonl").write_text(name)
+    lines = [line for file in sorted((results.TASKS / folder).glob("*.yaml")) for line in file.read_text().splitlines()]
+    tasks = {line[6:]: TaskSettings(line[6:], "retain") for line in lines if line.startswith("task: ")}
+    options = EvalSettings(tasks=tasks, mmlu_path=str(tmp_path / "mmlu.jsonl"), wmdp_path=str(tmp_path))
+    found = results.task_identities(replace(settings(), eval=options))
+    assert (len(found), results.digest({name: unversioned(one) for name, one in found.items()})) == FOLDERS[folder]
+
+
+@pytest.fixture
+def copied(tmp_path, monkeypatch) -> Path:
+    """A copy of the demo's questions and tasks, in whose place they are."""
     shutil.copytree(results.TASKS, tmp_path / "tasks")
     shutil.copy(BUILTIN / "questions.jsonl", tmp_path)
     monkeypatch.setattr(results, "TASKS", tmp_path / "tasks")
     monkeypatch.setattr(results, "BUILTIN", tmp_path)
-    before = results.task_identities(settings())
-    with (tmp_path / changed).open("a") as stream:
-        stream.write("\n")
-    after = results.task_identities(settings())
-    assert all(before[name] != after[name] for name in before)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("questions.py", "import json\n", "import json  # rows are lines of it\nimport math\n"),
+        ("questions.py", "chosen", "word_chosen"),
+        ("retain.yaml", "dataset_kwargs: {", "# not to be forgotten\ndataset_kwargs: { "),
+        ("_question.yaml", "test_split", "# the only one\ntest_split"),
+    ],
+)
+def test_a_task_that_asks_the_same_has_the_same_identity(copied, file, old, new):
+    changed = copied / "tasks" / "demo" / file
+    assert old in changed.read_text()
+    changed.write_text(changed.read_text().replace(old, new))
+    assert {name: unversioned(one) for name, one in results.task_identities(settings()).items()} == DEMO_TASKS
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "others"),
+    [
+        ("questions.jsonl", "What is", "Which is", set(DEMO_TASKS)),
+        ("tasks/demo/_question.yaml", '"D"', '"E"', set(DEMO_TASKS)),
+        ("tasks/demo/_question.yaml", "num_fewshot: 0", "num_fewshot: 1", set(DEMO_TASKS)),
+        ("tasks/demo/retain.yaml", "subset: retain", "subset: related", {"retain"}),
+        ("tasks/demo/questions.py", "perturb_all(rows, chosen, seed,", "perturb_all(rows, chosen, seed + 1,", None),
+        ("tasks/demo/questions.py", '("close", "ordinary")', '("ordinary",)', {"retain", "perturbed", "neutral"}),
+    ],
+)
+def test_a_task_that_asks_something_else_has_another_identity(copied, file, old, new, others):
+    changed = copied / file
+    assert old in changed.read_text()
+    changed.write_text(changed.read_text().replace(old, new))
+    found = results.task_identities(settings())
+    assert {name for name in found if unversioned(found[name]) != DEMO_TASKS[name]} == (
+        others or {"perturbed", "neutral"}
+    )
+    assert all(("asks" in one) != ("files" in one) for one in found.values())
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "changed", "others"),
+    [
+        (questions, "prompt", lambda row, of=questions.prompt: of(row).replace("Answer", "Reply"), set(DEMO_TASKS)),
+        (questions, "half", lambda _: "report", set(DEMO_TASKS)),
+        (perturb, "draw", lambda *given, of=perturb.draw: of(given[0] + 1, *given[1:]), {"perturbed", "neutral"}),
+        (perturb, "has_choice", lambda *_: False, {"perturbed", "neutral"}),
+        (questions, "sample", lambda rows, limit, _: rows[:limit], set(DEMO_TASKS)),
+    ],
+)
+@pytest.mark.usefixtures("copied")
+def test_code_that_asks_something_else_changes_the_identity(monkeypatch, where, name, changed, others):
+    monkeypatch.setattr(where, name, changed)
+    found = results.task_identities(settings())
+    assert {name for name in found if unversioned(found[name]) != DEMO_TASKS[name]} == others
+
+
+def test_keys_are_made_without_heavy_imports():
+    """A plan and a report make keys; they must not wait for what asks the questions."""
+    program = (
+        "import sys; from rna import results; from rna.settings import EvalSettings, Settings, TaskSettings;"
+        "tasks = {'a': TaskSettings('rna_demo_retain', 'retain')};"
+        "found = results.task_identities(Settings(eval=EvalSettings(tasks=tasks)));"
+        "assert 'files' in found['a']; print({'torch', 'lm_eval', 'datasets', 'transformers'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_where_the_layers_are_is_in_the_train_key_if_it_is_not_where_they_always_are():
+    made = settings()
+    elsewhere = replace(made, model=replace(made.model, layer_path="model.language_model.layers"))
+    assert results.train_identity(elsewhere)["model"]["layer_path"] == "model.language_model.layers"
+    assert "layer_path" not in results.train_identity(made)["model"]
+
+
+def test_another_backend_is_another_evaluation_of_every_task():
+    made = settings()
+    found = results.task_identities(replace(made, eval=replace(made.eval, backend="vllm")))
+    assert {name: one.pop("backend") for name, one in found.items()} == dict.fromkeys(DEMO_TASKS, "vllm")
+    assert found == results.task_identities(made)
 
 
 def test_ngrams_are_in_the_key_by_their_words_and_not_by_their_file(tmp_path):

@@ -5,18 +5,30 @@ The keywords and the seed come from lm-eval's metadata: `lm_eval --metadata '{"k
 
 import json
 from pathlib import Path
-from typing import Any
-
-import datasets
+from typing import TYPE_CHECKING, Any
 
 from rna import questions
 from rna.demo.words import NEUTRAL_KEYWORD, SUBJECTS
 from rna.perturb import perturb_all
 
+if TYPE_CHECKING:
+    import datasets
+
 QUESTIONS = Path(__file__).parents[2] / "demo" / "assets" / "questions.jsonl"
 
 
-def load(
+def load(**options: Any) -> "dict[str, datasets.Dataset]":
+    """The questions that `ask` makes of the demo's."""
+    import datasets
+
+    rows = [json.loads(line) for line in QUESTIONS.read_text().splitlines()]
+    rows = [{**row, "half": questions.half(row)} for row in rows]
+    return {"test": datasets.Dataset.from_list(ask(rows, **options))}
+
+
+def ask(
+    rows: list[dict[str, Any]],
+    *,
     subset: str,
     word: str | None = None,
     keyword: str = "marsh fevers",
@@ -26,18 +38,16 @@ def load(
     policy: str = "random",
     limit: int | None = None,
     **_: Any,
-) -> dict[str, datasets.Dataset]:
+) -> list[dict[str, Any]]:
     """The questions of a subset: a forget subject's name, `retain` (all others) or `related` (the two close ones).
 
     `word` is None, `keyword` or `neutral_keyword`: what stands in for a wrong choice.
     """
     roles = {"retain": ("close", "ordinary"), "related": ("close",)}.get(subset, ())
     names = {subject.name for subject in SUBJECTS if subject.role in roles or subject.name == subset}
-    rows = [json.loads(line) for line in QUESTIONS.read_text().splitlines()]
-    rows = [row for row in rows if row["subject"] in names]
-    rows = questions.sample([{**row, "half": questions.half(row)} for row in rows], limit, seed)
+    rows = questions.sample([row for row in rows if row["subject"] in names], limit, seed)
     chosen = {None: None, "keyword": keyword, "neutral_keyword": neutral_keyword}[word]
-    return {"test": datasets.Dataset.from_list(perturb_all(rows, chosen, seed, replaced=replaced, policy=policy))}
+    return perturb_all(rows, chosen, seed, replaced=replaced, policy=policy)
 
 
 prompt = questions.prompt  # the tasks' doc_to_text

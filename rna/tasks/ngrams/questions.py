@@ -4,14 +4,15 @@ Which n-grams, lm-eval's metadata says: `lm_eval --metadata '{"ngrams_path": "FI
 """
 
 import json
-from typing import Any
-
-import datasets
+from typing import TYPE_CHECKING, Any
 
 from rna import mined, questions
 from rna.demo.words import SUBJECTS
 from rna.perturb import perturb_with
 from rna.settings import BUILTIN
+
+if TYPE_CHECKING:
+    import datasets
 
 
 def load(
@@ -19,29 +20,41 @@ def load(
     ngrams_path: str,
     n: int = 2,
     group: str = "top",
-    seed: int = 0,
-    replaced: int = 1,
-    policy: str = "random",
-    limit: int | None = None,
     mmlu_path: str = "cais/mmlu",
-    **_: Any,
-) -> dict[str, datasets.Dataset]:
-    """The questions of MMLU, or of the demo's retain subjects, each with an n-gram of the group among its choices."""
+    **options: Any,
+) -> "dict[str, datasets.Dataset]":
+    """The questions that `ask` makes of a source with the n-grams of the group."""
+    import datasets
+
     groups = mined.read_groups(ngrams_path)
     if (n, group) not in groups:
         there = ", ".join(f"n={size} {name}" for size, name in groups)
         raise ValueError(f"eval.ngrams_path={ngrams_path}: holds no n={n} {group}; allowed: {there}")
-    rows = questions.sample(
-        _demo() if source == "demo" else list(questions.of_source(source, mmlu_path, None)), limit, seed
-    )
-    made = perturb_with(rows, groups[n, group], seed, replaced=replaced, policy=policy)
-    return {"test": datasets.Dataset.from_list(made)}
+    rows = _demo() if source == "demo" else list(questions.of_source(source, mmlu_path, None))
+    return {"test": datasets.Dataset.from_list(ask(rows, source=source, grams=groups[n, group], **options))}
+
+
+def ask(
+    rows: list[dict[str, Any]],
+    *,
+    source: str,
+    grams: list[str],
+    seed: int = 0,
+    replaced: int = 1,
+    policy: str = "random",
+    limit: int | None = None,
+    **_: Any,
+) -> list[dict[str, Any]]:
+    """The questions of MMLU, or of the demo's retain subjects, each with one of the n-grams among its choices."""
+    if source == "demo":
+        names = {subject.name for subject in SUBJECTS if subject.role in ("close", "ordinary")}
+        rows = [row for row in rows if row["subject"] in names]
+    return perturb_with(questions.sample(rows, limit, seed), grams, seed, replaced=replaced, policy=policy)
 
 
 def _demo() -> list[dict[str, Any]]:
-    names = {subject.name for subject in SUBJECTS if subject.role in ("close", "ordinary")}
     rows = [json.loads(line) for line in (BUILTIN / "questions.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [{**row, "half": questions.half(row)} for row in rows if row["subject"] in names]
+    return [{**row, "half": questions.half(row)} for row in rows]
 
 
 prompt = questions.prompt  # the tasks' doc_to_text

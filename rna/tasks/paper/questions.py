@@ -3,17 +3,36 @@
 What lm-eval's metadata may say: `lm_eval --metadata '{"mmlu_path": "FOLDER", "keyword": "SARS-CoV-19", "seed": 1}'`.
 """
 
-from typing import Any
-
-import datasets
+from typing import TYPE_CHECKING, Any
 
 from rna import questions
 from rna.perturb import perturb_all
+
+if TYPE_CHECKING:
+    import datasets
 
 
 def load(
     source: str,
     subset: str | None = None,
+    subject: str | None = None,
+    mmlu_path: str = "cais/mmlu",
+    wmdp_path: str = "cais/wmdp",
+    **options: Any,
+) -> "dict[str, datasets.Dataset]":
+    """The questions that `ask` makes of a source."""
+    import datasets
+
+    path = {"mmlu": mmlu_path, "wmdp": wmdp_path}[source]
+    rows = ask(list(questions.of_source(source, path, subset)), subject=subject, **options)
+    if not rows:
+        raise ValueError(f"eval.{source}_path={path}: holds no question of {subject}")
+    return {"test": datasets.Dataset.from_list(rows)}
+
+
+def ask(
+    rows: list[dict[str, Any]],
+    *,
     subject: str | None = None,
     word: str | None = None,
     keyword: str = "SARS-CoV-2",
@@ -22,18 +41,12 @@ def load(
     replaced: int = 1,
     policy: str = "random",
     limit: int | None = None,
-    mmlu_path: str = "cais/mmlu",
-    wmdp_path: str = "cais/wmdp",
     **_: Any,
-) -> dict[str, datasets.Dataset]:
-    """The questions of a source, all or of one subject; `word` says which keyword stands in for a wrong choice."""
-    path = {"mmlu": mmlu_path, "wmdp": wmdp_path}[source]
-    rows = [row for row in questions.of_source(source, path, subset) if subject is None or row["subject"] == subject]
-    if not rows:
-        raise ValueError(f"eval.{source}_path={path}: holds no question of {subject}")
-    rows = questions.sample(rows, limit, seed)
+) -> list[dict[str, Any]]:
+    """All questions or those of one subject; `word` says which keyword stands in for a wrong choice."""
+    rows = questions.sample([row for row in rows if subject is None or row["subject"] == subject], limit, seed)
     chosen = {None: None, "keyword": keyword, "neutral_keyword": neutral_keyword}[word]
-    return {"test": datasets.Dataset.from_list(perturb_all(rows, chosen, seed, replaced=replaced, policy=policy))}
+    return perturb_all(rows, chosen, seed, replaced=replaced, policy=policy)
 
 
 prompt = questions.prompt  # the tasks' doc_to_text
