@@ -207,7 +207,11 @@ DEMO_TASKS = {
     "neutral": "0f02e2e9b6611759",
     "related": "b15a5079c800a59e",
 }
-FOLDERS = {"demo": (6, "5dd639d9aedf6739"), "ngrams": (2, "64388333466a76da"), "paper": (66, "fff45974e04f3a8c")}
+FOLDERS = {  # the n-grams' since an n-gram and the slot it lands in are drawn apart
+    "demo": (6, "5dd639d9aedf6739"),
+    "ngrams": (2, "ed7f52d8e0c2a85f"),
+    "paper": (66, "fff45974e04f3a8c"),
+}
 
 
 def unversioned(identity: dict[str, Any]) -> str:
@@ -216,7 +220,7 @@ def unversioned(identity: dict[str, Any]) -> str:
 
 def test_the_demos_keys_are_what_they_were():
     assert {name: unversioned(one) for name, one in results.task_identities(settings()).items()} == DEMO_TASKS
-    assert unversioned(results.train_identity(settings())) == "6f4b0700236cee14"
+    assert unversioned(results.train_identity(settings())) == "e38b9f4ce8ce3c17"  # since noise is drawn by counter
     assert unversioned(results.train_identity(settings("method=rmu", "noise=none"))) == "f2848510a4026474"
 
 
@@ -343,14 +347,6 @@ def test_leaving_questions_out_is_in_the_key_of_every_choice_task_and_keeping_th
     assert kept == results.task_identities(settings())
     assert all("of_above" not in identity for identity in kept.values())
     assert left == {name: identity | {"of_above": "leave_out"} for name, identity in kept.items()}
-
-
-def test_how_an_ngram_is_drawn_is_in_the_key_of_its_tasks_alone(tmp_path):
-    write_mined(tmp_path / "mined.parquet")
-    made = results.task_identities(settings(*NGRAMS, f"eval.ngrams_path={tmp_path / 'mined.parquet'}"))
-    assert {name for name, identity in made.items() if "drawn" in identity} == {
-        f"ngram_2_{group}" for group in ("top", "mean", "bottom")
-    }
 
 
 NGRAMS = ("eval=ngram_similarity",)
