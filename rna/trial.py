@@ -2,10 +2,13 @@
 
 import errno
 import functools
+import gc
 import json
 import resource
+import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -103,12 +106,30 @@ def to_compute(settings: Settings, rows: list[Arm]) -> list[Arm]:
     return sorted(wanted, key=lambda row: order[row.label])
 
 
-@functools.lru_cache(maxsize=1)
+_LOADED: dict[tuple[str, int | None], tuple[Any, Any]] = {}  # at most one, by how it was loaded
+
+
 def _loaded(choice: str, num_layers: int | None) -> tuple[Any, Any]:
-    """The last model loaded: trials of one process share it, as none of them writes to it."""
+    """The last model loaded: trials of one process share it, as none of them writes to it.
+
+    Another one is loaded when it is gone, so that no two are ever in memory.
+    """
     from rna import model
 
-    return model.load(**json.loads(choice), num_layers=num_layers)
+    if (choice, num_layers) not in _LOADED:
+        forget_model()
+        _LOADED[choice, num_layers] = model.load(**json.loads(choice), num_layers=num_layers)
+    return _LOADED[choice, num_layers]
+
+
+def forget_model() -> None:
+    """Free the last model loaded."""
+    import torch
+
+    _LOADED.clear()
+    gc.collect()  # its modules and their hooks know each other
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def load_model(settings: Settings) -> tuple[Any, Any]:
@@ -137,6 +158,7 @@ def work(row: Arm, progress: Progress, *, wait: bool = True) -> None:
 
         from rna import track
 
+        _reset_peak_memory()
         if settings.model.threads:
             torch.set_num_threads(settings.model.threads)
         progress("loading", 0, 1)
@@ -416,11 +438,29 @@ def _describe(row: Arm, kind: str, started: float) -> Record:
     }
 
 
-def _peak_memory() -> dict[str, int]:
-    """Peak resident memory of this process, and of the GPU's allocations where there is one."""
+def _reset_peak_memory() -> None:
+    """Let an arm's peak be its own: one process may do several."""
     import torch
 
-    peak = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    with suppress(OSError):  # Linux alone has it, and not every container may
+        Path("/proc/self/clear_refs").write_text("5")
+    for device in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _peak_memory() -> dict[str, int]:
+    """Peak resident memory of this process, and of the allocations on all GPUs where there are any."""
+    import torch
+
+    peak = {"process": _resident_peak()}
     if torch.cuda.is_available():
-        peak["gpu"] = torch.cuda.max_memory_allocated()
+        peak["gpu"] = sum(torch.cuda.max_memory_allocated(device) for device in range(torch.cuda.device_count()))
     return peak
+
+
+def _resident_peak() -> int:
+    with suppress(OSError, ValueError):
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else largest * 1024  # in bytes there, in KiB elsewhere

@@ -246,9 +246,9 @@ def gpus(count: int) -> Iterator[Devices]:
             patch.setattr(torch.cuda, name, value)
         for auto in (transformers.AutoModelForCausalLM, transformers.AutoModel):
             patch.setattr(auto, "from_pretrained", _loader(auto.from_pretrained))
-        trial._loaded.cache_clear()
+        trial.forget_model()
         try:
             with Devices() as mode:
                 yield mode
         finally:
-            trial._loaded.cache_clear()
+            trial.forget_model()

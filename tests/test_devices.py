@@ -5,8 +5,10 @@ Every value of method, retain loss, noise, variant and devices and every pair of
 
 import functools
 import itertools
+import os
 import subprocess
 import sys
+import weakref
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -132,7 +134,7 @@ def test_its_results_are_the_cpus(method: str, tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def trials(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """A plain trial and one with RNA, trained on the CPU."""
+    """A plain trial and one with RNA."""
     folder = tmp_path_factory.mktemp("trials")
     config.register_resolvers()
     rows = [
@@ -147,13 +149,17 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
 @pytest.mark.parametrize("what", [name for name in analyze.WHAT if name != "relative_noise"])
 def test_an_analysis(what: str, devices: str, trials: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch):
     """Of the base and two trials; over two GPUs the layers' own devices, not the first one's, are worked on."""
-    folder, keys = trials
-    count, placed = DEVICES[devices]
+    with pretended.gpus(DEVICES[devices][0]):
+        analysed(what, devices, *trials, monkeypatch)
+
+
+def analysed(what: str, devices: str, folder: Path, keys: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run an analysis as its command line does, on few samples, and see its verdict."""
     few = ["--limit", "2", "--samples", "20" if what == "theorem_4_2" else "2", "--output-dir", str(folder)]
-    words = [what, *keys, *few, *([f"model.device_map={placed}".replace("'", "").replace(" ", "")] if placed else [])]
+    placed = str(DEVICES[devices][1]).replace("'", "").replace(" ", "")
+    words = [what, *keys, *few, *([] if devices == "one" else [f"model.device_map={placed}"])]
     monkeypatch.setattr(sys, "argv", ["rna.analyze", *words])
-    with pretended.gpus(count):
-        analyze.main()
+    analyze.main()
     assert (folder / "reports" / "analyses" / "demo" / what / "verdict.txt").read_text()
 
 
@@ -204,3 +210,33 @@ def test_windows_is_refused_in_one_line():
     command = "import sys; sys.platform = 'win32'; import rna.run"
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (1, "error: rna runs on Linux and macOS; on Windows use WSL\n")
+
+
+def test_a_model_is_gone_before_another_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Also after it was trained and judged: nothing of an arm holds on to it."""
+    made = settings(tmp_path, ("npo", "kl", "none", "paper", "one"))
+    trial.work(trial.arm("plain", made), lambda *_: None)
+    first = weakref.ref(trial.load_model(made)[0].model)
+    assert first() is not None
+    there: list[Any] = []
+    own = model.load
+
+    def watched(*words: Any, **options: Any) -> Any:
+        there.append(first())
+        return own(*words, **options)
+
+    monkeypatch.setattr(model, "load", watched)
+    trial.load_model(replace(made, model=replace(made.model, path=made.model.retrained or "")))
+    assert there == [None]
+
+
+def test_an_arms_peak_memory_is_its_own():
+    """A gigabyte that an earlier arm took and gave back is not the next one's."""
+    taken = torch.ones(2**28)
+    before = trial._peak_memory()["process"]
+    del taken
+    trial._reset_peak_memory()
+    after = trial._peak_memory()["process"]
+    if trial._resident_peak() >= before and not os.access("/proc/self/clear_refs", os.W_OK):
+        pytest.skip("this machine cannot reset a process's peak")
+    assert after < before - 2**29

@@ -1,11 +1,17 @@
-"""What only an accelerator can show: the staged step there, in half precision, and over a device map."""
+"""What only an accelerator can show: the staged step there, in half precision, and over a device map; and all that
+`test_devices` does on pretended ones.
+"""
+
+from pathlib import Path
 
 import pytest
 import torch
 
-from rna import model
+from rna import analyze, model
+from rna.noise import Normals
 from rna.settings import BUILTIN
 from tests import test_model, test_staged, tiny
+from tests.test_devices import CASES, DEVICES, Case, analysed, covering, whole
 from tests.test_train import METHODS, unlearn
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")]
@@ -37,3 +43,25 @@ def test_a_device_map_trains():
     decoder, _ = model.load(str(BUILTIN / "base"), dtype="float32", device="auto", revision=None, device_map="balanced")
     model.self_check(decoder, tiny.batch(0).to(decoder.device))
     unlearn(test_model.settings("method=npo"), decoder)
+
+
+@pytest.mark.parametrize("case", covering(CASES), ids="-".join)
+def test_a_whole_trial(case: Case, tmp_path: Path):
+    """Trained, killed, resumed, judged on the way and at the end, by choices and by perplexity."""
+    if torch.cuda.device_count() < DEVICES[case[4]][0]:
+        pytest.skip("needs two GPUs")
+    whole(tmp_path, case)
+
+
+@pytest.mark.parametrize("devices", ["one", "two"])
+@pytest.mark.parametrize("what", [name for name in analyze.WHAT if name != "relative_noise"])
+def test_an_analysis(what: str, devices: str, trials: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch):
+    if torch.cuda.device_count() < DEVICES[devices][0]:
+        pytest.skip("needs two GPUs")
+    analysed(what, devices, *trials, monkeypatch)
+
+
+def test_noise_is_the_cpus():
+    """The same words to the bit, and numbers to a float's rounding."""
+    ours, theirs = (Normals(7)(3, 1001, torch.device(name)).cpu() for name in ("cuda", "cpu"))
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
