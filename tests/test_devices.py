@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from rna import analyze, config, export, model, results, run, scales, trial
+from rna.cache import Cache, Remembered
 from rna.settings import EvalSettings, Settings
 from tests import pretended, tiny
 from tests.test_train import METHODS
@@ -145,7 +146,7 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     return folder, [row.key for row in rows]
 
 
-@pytest.mark.parametrize("devices", ["one", "two", "back"])
+@pytest.mark.parametrize("devices", ["one", "two", pytest.param("back", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("what", [name for name in analyze.WHAT if name != "relative_noise"])
 def test_an_analysis(what: str, devices: str, trials: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch):
     """Of the base and two trials; over two GPUs the layers' own devices, not the first one's, are worked on."""
@@ -186,6 +187,14 @@ def test_a_batch_goes_as_a_whole():
     with pretended.gpus(1):
         batch = tiny.batch(0).to(torch.device("cuda:0"))
         assert {batch.ids_BT.device, batch.mask_BT.device} == {torch.device("cuda:0")}
+
+
+def test_remembered_values_wait_on_the_cpu():
+    """They are those of a whole training, and a GPU has better use for its memory."""
+    with pretended.gpus(1):
+        kept = Remembered(Cache(Path("unused"), 0), "norms", {})
+        kept.recall(0, lambda: torch.ones(3, device="cuda"))
+        assert kept.values["0"].device == torch.device("cpu")
 
 
 @pytest.mark.parametrize("assigned", ["3", ""])

@@ -205,6 +205,7 @@ def test_what_changes_no_tensor_changes_no_key():
     ("overrides", "message"),
     [
         (["model.device=gpu"], r"model.device=gpu: .*allowed: auto, cpu, cuda"),
+        (["model.device=mps"], r"model.device=mps: supported are CPUs and NVIDIA GPUs; allowed: auto, cpu, cuda"),
         (["model.device_map=everywhere"], r"model.device_map=everywhere: .*auto, balanced, sequential"),
         (["model.device_map=3"], r"model.device_map=3: allowed: auto"),
         (["model.device_map=auto", "model.device=cuda"], r"model.device=cuda: has no meaning beside"),
