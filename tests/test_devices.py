@@ -146,7 +146,7 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     return folder, [row.key for row in rows]
 
 
-@pytest.mark.parametrize("devices", ["one", "two", pytest.param("back", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("devices", DEVICES)
 @pytest.mark.parametrize("what", [name for name in analyze.WHAT if name != "relative_noise"])
 def test_an_analysis(what: str, devices: str, trials: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch):
     """Of the base and two trials; over two GPUs the layers' own devices, not the first one's, are worked on."""
@@ -158,7 +158,8 @@ def analysed(what: str, devices: str, folder: Path, keys: list[str], monkeypatch
     """Run an analysis as its command line does, on few samples, and see its verdict."""
     few = ["--limit", "2", "--samples", "20" if what == "theorem_4_2" else "2", "--output-dir", str(folder)]
     placed = str(DEVICES[devices][1]).replace("'", "").replace(" ", "")
-    words = [what, *keys, *few, *([] if devices == "one" else [f"model.device_map={placed}"])]
+    layer = ["--layer", "1"] if devices == "two" else []  # the stream on the first GPU, the rest on the second
+    words = [what, *keys, *few, *layer, *([] if devices == "one" else [f"model.device_map={placed}"])]
     monkeypatch.setattr(sys, "argv", ["rna.analyze", *words])
     analyze.main()
     assert (folder / "reports" / "analyses" / "demo" / what / "verdict.txt").read_text()
