@@ -5,7 +5,6 @@ Each refusal is a ValueError that names the key, the value and what is allowed.
 
 import difflib
 import importlib.util
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -13,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rna import mined
+from rna import architecture, mined
 from rna.settings import (
     BUILTIN,
     RM_METHODS,
@@ -473,18 +472,11 @@ def read_num_layers(path: str) -> int:
     Raises:
         ValueError: if there is no such folder or it says nothing of its layers.
     """
-    file = Path(path) / "config.json"
-    if not file.is_file():
-        raise ValueError(f"model.path={path}: no config.json there; give a Hugging Face folder, or model.num_layers")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"model.path={path}: its config.json cannot be read ({error}); give model.num_layers"
-        ) from None
-    parts = [config, config.get("text_config")] if isinstance(config, dict) else []
-    found = next((part["num_hidden_layers"] for part in parts if part and "num_hidden_layers" in part), None)
-    if not isinstance(found, int):
+    config = architecture.read_config(Path(path), f"model.path={path}")
+    found = architecture.layers_of(config)
+    if found is None:
+        if "model_type" in config:
+            architecture.check_config(config, f"model.path={path}")  # what model.num_layers would not help
         raise ValueError(f"model.path={path}: its config.json has no num_hidden_layers; give model.num_layers")
     return found
 

@@ -23,6 +23,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from rna import folder
+from rna.architecture import supported
 from rna.batch import Batch, pad
 
 Deltas = dict[str, Tensor]  # the model's name of a trained tensor -> its values
@@ -94,35 +96,19 @@ def load(
         num_layers: load the embeddings and this many layers alone, without the head: all that RM methods run.
 
     Raises:
-        ValueError: for an architecture that cannot be split, a device map that leaves layers on the CPU or disk, or
-            float16 on a CPU.
+        ValueError: for a model that does not load whole (`rna.folder`), an architecture that cannot be split, a device
+            map that leaves layers on the CPU or disk, or float16 on a CPU.
         NoDevice: for a GPU that is asked for or assigned and not there.
     """
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
-
     where = usable(device) if device_map is None else "cuda"
     if dtype == "float16" and where == "cpu" and device_map is None:
         raise ValueError(
             "model.dtype=float16: torch's products of half-precision numbers are slow on a CPU and have been seen to "
             "give NaN; allowed there: float32, bfloat16"
         )
-    options: dict[str, Any] = {"revision": revision or "main"}
-    if path.endswith(".gguf"):
-        options["gguf_file"] = Path(path).name
-        path = str(Path(path).parent)
-    tokenizer = AutoTokenizer.from_pretrained(path, **options)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token_id = tokenizer.eos_token_id
-    options |= {"dtype": getattr(torch, dtype), "device_map": device_map or where}
-    if attn_implementation is not None:
-        options["attn_implementation"] = attn_implementation
-    if num_layers is None:
-        model: Any = AutoModelForCausalLM.from_pretrained(path, **options)
-    else:
-        config: Any = AutoConfig.from_pretrained(path, **{k: v for k, v in options.items() if k != "device_map"})
-        _shorten(config.get_text_config(), num_layers)
-        with _quiet():  # of the tensors that are left out on purpose
-            model = Headless(AutoModel.from_pretrained(path, config=config, **options))
+    folder.check(path, revision, layer_path=layer_path)
+    with folder.one_line(path), _quiet():
+        model, tokenizer = _loaded(path, dtype, device_map or where, revision, attn_implementation, num_layers)
     _refuse_offloading(model, device_map)
     decoder = split(model.eval().requires_grad_(False), layer_path)
     if compiled:
@@ -131,6 +117,49 @@ def load(
     if decoder.device.type == "cpu":
         keep_freed_memory()
     return decoder, tokenizer
+
+
+def _loaded(
+    path: str,
+    dtype: str,
+    device_map: Any,
+    revision: str | None,
+    attn_implementation: str | None,
+    num_layers: int | None,
+) -> tuple[Any, Any]:
+    """Model and tokenizer as they are in the folder, every tensor in its place, or a ValueError."""
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+
+    name, options = path, {"revision": revision or "main", "trust_remote_code": False}
+    if path.endswith(".gguf"):
+        options["gguf_file"] = Path(path).name
+        name = str(Path(path).parent)
+    tokenizer: Any = AutoTokenizer.from_pretrained(name, **options)
+    if attn_implementation is not None:
+        options["attn_implementation"] = attn_implementation
+    options["dtype"] = getattr(torch, dtype)
+    config: Any = AutoConfig.from_pretrained(name, **options)
+    text = config.get_text_config()
+    folder.refuse_words(path, tokenizer, text.vocab_size)
+    if tokenizer.pad_token_id is None:  # padding is masked: any token will do
+        tokenizer.pad_token_id = 0 if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+    above = text.num_hidden_layers if getattr(text, "num_nextn_predict_layers", 0) else None
+    options |= {
+        "config": config,
+        "device_map": device_map,
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,
+    }
+    if num_layers is None:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(name, **options)
+        model, info = loaded
+    else:
+        above = num_layers
+        _shorten(text, num_layers)
+        loaded: Any = AutoModel.from_pretrained(name, **options)
+        model, info = Headless(loaded[0]), loaded[1]
+    folder.refuse_parts(path, info, above=above, headless=num_layers is not None)
+    return model, tokenizer
 
 
 class NoDevice(RuntimeError):
@@ -221,14 +250,15 @@ def split(model: nn.Module, layer_path: str = "model.layers") -> Decoder:
         "lm_head": head,
     }
     missing = [name for name, part in parts.items() if part is None and not (part is head and type(model) is Headless)]
-    if missing or base is None or not isinstance(parts[layer_path], nn.ModuleList):
-        raise ValueError(
-            f"model: {kind} cannot be split into prefix, block and suffix: it has no "
-            f"{', '.join(missing)}; model.layer_path says where the layers are"
-        )
     layers = parts[layer_path]
+    if missing or base is None or not isinstance(layers, nn.ModuleList):
+        raise ValueError(
+            f"{_said(model)}: {kind} cannot be split into prefix, block and suffix: it has no "
+            f"{', '.join(missing) or 'list of layers there'}; {supported()}; where one has its layers elsewhere, "
+            "model.layer_path says so"
+        )
     if not all(hasattr(layer, "mlp") for layer in layers):
-        raise ValueError(f"model: {kind} cannot be split: its layers have no mlp")
+        raise ValueError(f"{_said(model)}: {kind} cannot be split: its layers have no mlp; {supported()}")
     config: Any = model.config.get_text_config()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
     softcap = getattr(config, "final_logit_softcapping", None)
     names = {id(module): name for name, module in model.named_modules()}
@@ -236,17 +266,25 @@ def split(model: nn.Module, layer_path: str = "model.layers") -> Decoder:
     return Decoder(model, base, layers, parts[f"{where}.norm"], head, softcap, prefixes, config.hidden_size)  # pyright: ignore
 
 
+def _said(model: Any) -> str:
+    """A model's place, where it has one, as messages name it."""
+    place = model.config.name_or_path
+    return f"model.path={place}" if place else "model"
+
+
 def trained_names(decoder: Decoder, layers: Sequence[int], trainable: str) -> list[str]:
-    """Full names of the tensors that train: each layer's `mlp.down_proj.weight`, or all of its tensors."""
-    names = [
-        f"{decoder.names[layer]}.{name}"
-        for layer in layers
-        for name, _ in decoder.layers[layer].named_parameters()
-        if trainable == "all" or name == "mlp.down_proj.weight"
-    ]
-    if not names:
-        raise ValueError(f"layer.trainable={trainable}: {type(decoder.model).__name__} has no mlp.down_proj.weight")
-    return names
+    """Full names of the tensors that train: each layer's `mlp.down_proj.weight`, or all of its tensors.
+
+    Raises:
+        ValueError: naming the layers that have none.
+    """
+    of_layer = {
+        index: [name for name, _ in layer.named_parameters() if trainable == "all" or name == "mlp.down_proj.weight"]
+        for index, layer in enumerate(decoder.layers)
+    }
+    has = [index for index, names in of_layer.items() if names]
+    folder.refuse_untrainable(_said(decoder.model), layers, [layer for layer in layers if layer not in has], has)
+    return [f"{decoder.names[layer]}.{name}" for layer in layers for name in of_layer[layer]]
 
 
 def masters(decoder: Decoder, names: Sequence[str], *, keep_dtype: bool = False) -> Deltas:
@@ -517,7 +555,7 @@ def self_check(decoder: Decoder, batch: Batch) -> None:
         difference, size = (staged.float() - own.float()).abs().max().item(), own.float().abs().max().item()
         if not difference <= 1e-2 * max(size, 1.0):
             raise ValueError(
-                f"model: the staged forward of {type(decoder.model).__name__} differs from its own by "
+                f"{_said(decoder.model)}: the staged forward of {type(decoder.model).__name__} differs from its own by "
                 f"{difference:.3g} in the {what}"
             )
 

@@ -77,6 +77,7 @@ def run(settings: Settings) -> None:
     from rna import data, trial
 
     results.check_writable(settings.output_dir)
+    check_models(settings)
     for notice in settings.notices:
         print(notice, file=sys.stderr, flush=True)
     rows = trial.arms(settings)
@@ -91,6 +92,23 @@ def run(settings: Settings) -> None:
     for row in rows:
         row.refresh()
     report(settings, rows)
+
+
+def check_models(settings: Settings) -> None:
+    """Refuse a model, or its retrained twin, that would not load whole or cannot train as asked; neither is loaded."""
+    from rna import folder
+
+    model = settings.model
+    trains = settings.method.name != "none" and settings.layer.trainable == "down_proj"
+    folder.check(
+        model.path,
+        model.revision,
+        layer_path=model.layer_path,
+        num_layers=model.num_layers,
+        trained=settings.layer.trained if trains else (),
+    )
+    if model.retrained and not settings.train_only:
+        folder.check(model.retrained, key="model.retrained", layer_path=model.layer_path)
 
 
 def report(settings: Settings, rows: "list[Arm]") -> None:

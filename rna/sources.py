@@ -167,13 +167,17 @@ def model_fingerprint(path: str, revision: str | None, hashes: Path | None) -> s
         ValueError: for a folder without weights, or a hub id that is neither cached here nor reachable.
     """
     where = Path(path)
-    if where.is_file():
-        return fingerprint(where, hashes)
-    if where.is_dir():
-        files = sorted({file for pattern in MODEL_FILES for file in where.glob(pattern)})
-        if not any(file.suffix in WEIGHTS for file in files):
-            raise ValueError(f"model.path={path}: a folder without weights; needs {', '.join(WEIGHTS)} files")
-        return digest([(file.name, fingerprint(file, hashes)) for file in files])
+    try:
+        if where.is_file():
+            return fingerprint(where, hashes)
+        if where.is_dir():
+            found = {file for pattern in MODEL_FILES for file in where.glob(pattern) if not file.is_dir()}
+            if not any(file.suffix in WEIGHTS for file in found):
+                raise ValueError(f"model.path={path}: a folder without weights; needs {', '.join(WEIGHTS)} files")
+            return digest([(file.name, fingerprint(file, hashes)) for file in sorted(found)])
+    except OSError as error:
+        name = Path(str(error.filename)).name
+        raise ValueError(f"model.path={path}: {name} cannot be read ({error.strerror})") from None
     if path.startswith((".", "/", "~")) or path.endswith(WEIGHTS):
         raise ValueError(f"model.path={path}: no such file or folder")
     try:

@@ -133,10 +133,20 @@ def forget_model() -> None:
 
 
 def load_model(settings: Settings) -> tuple[Any, Any]:
-    """The trial's model and tokenizer; of the model no more than the trial runs."""
+    """The trial's model and tokenizer; of the model no more than the trial runs.
+
+    Raises:
+        ValueError: for a tokenizer without the token that variant=official pads with.
+    """
     choice = settings.model.loading(compiled=settings.train.compile)
     part = settings.train_only and settings.method.name in RM_METHODS
-    return _loaded(json.dumps(choice), settings.layer.unlearn + 1 if part else None)
+    decoder, tokenizer = _loaded(json.dumps(choice), settings.layer.unlearn + 1 if part else None)
+    if settings.variant == "official" and tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"model.path={settings.model.path}: its tokenizer has no eos_token, with which variant=official pads; name "
+            "one in its tokenizer_config.json, or give variant=paper"
+        )
+    return decoder, tokenizer
 
 
 def work(row: Arm, progress: Progress, *, wait: bool = True) -> None:

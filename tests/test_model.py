@@ -21,7 +21,7 @@ def settings(*overrides: str) -> Settings:
 
 def saved(folder: Path, architecture: str, **options: Any) -> Path:
     """A random model of eight layers on disk, with the demo's tokenizer."""
-    made: Any = tiny.decoder(architecture, layers=8, **options).model
+    made: Any = tiny.decoder(architecture, layers=8, vocab_size=536, **options).model
     made.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).write_bytes((BUILTIN / "base" / name).read_bytes())
