@@ -33,7 +33,7 @@ def load(
     """
     roles = {"retain": ("close", "ordinary"), "related": ("close",)}.get(subset, ())
     names = {subject.name for subject in SUBJECTS if subject.role in roles or subject.name == subset}
-    rows = [json.loads(line) for line in QUESTIONS.read_text().splitlines()]
+    rows = [json.loads(line) for line in QUESTIONS.read_text(encoding="utf-8").splitlines()]
     rows = [row for row in rows if row["subject"] in names]
     rows = questions.sample([{**row, "half": questions.half(row)} for row in rows], limit, seed)
     chosen = {None: None, "keyword": keyword, "neutral_keyword": neutral_keyword}[word]
