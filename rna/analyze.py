@@ -16,7 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rna import config, ledger, progress, results
+from rna import config, ledger, printing, progress, results
+from rna.printing import in_markdown
 from rna.results import Record
 from rna.run import compose, guarded
 from rna.settings import BUILTIN, RM_METHODS, Settings
@@ -38,6 +39,7 @@ LABELS = {"rmu": "RMU", "adaptive_rmu": "Adaptive RMU", "rsv": "RSV", "npo": "NP
 
 
 def main() -> None:
+    printing.prepare()
     parser = argparse.ArgumentParser(
         prog="python -m rna.analyze", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -264,7 +266,7 @@ def write(folder: Path, outcome: "Outcome", facts: dict[str, Any]) -> None:
     from rna import draw
 
     folder.mkdir(parents=True, exist_ok=True)
-    page = [f"# {facts['what']}", outcome.verdict]
+    page = [f"# {facts['what']}", "\n".join(map(in_markdown, outcome.verdict.splitlines()))]
     for name, rows in outcome.tables.items():
         if rows:
             _csv(folder / f"{name}.csv", rows)
@@ -292,10 +294,14 @@ def _csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def _markdown(rows: list[dict[str, Any]]) -> str:
     def cell(value: Any) -> str:
-        return f"{value:.4g}" if isinstance(value, float) else str(value)
+        return f"{value:.4g}" if isinstance(value, float) else in_markdown(str(value))
 
     columns = _columns(rows)
-    lines = [columns, ["---"] * len(columns), *([cell(row.get(column, "")) for column in columns] for row in rows)]
+    lines = [
+        [in_markdown(column) for column in columns],
+        ["---"] * len(columns),
+        *([cell(row.get(column, "")) for column in columns] for row in rows),
+    ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

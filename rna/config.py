@@ -6,6 +6,7 @@ Each refusal is a ValueError that names the key, the value and what is allowed.
 import difflib
 import importlib.util
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -22,6 +23,7 @@ from rna.settings import (
     NoiseSettings,
     Settings,
     TaskSettings,
+    WandbSettings,
 )
 
 if TYPE_CHECKING:
@@ -42,11 +44,14 @@ ROLES = ("forget", "retain", "perturbed", "neutral", "related", "forget_perturbe
 REGIONS = {"early": (5, 3), "middle": (14, 3), "late": (28, 3)}  # first layer and count (arXiv:2501.19202, Appendix E)
 REGION_DEPTH = 32  # of the model these were chosen for
 UNTUNED_ALPHA = 1.0  # the retain weight where neither a user nor `conf/tuned` says one
+WANDB_MODES = ("offline", "online", "disabled")
+WANDB_WORDS = {"dryrun": "offline", "run": "online"}  # W&B's own older words, as its environment variable may have them
 NUMBERS = {"Float": "a number", "Integer": "a whole number"}
 
 
 def register_resolvers() -> None:
-    """What YAML may refer to: `${builtin:NAME}`, the demo's files; `${packaged:PACKAGE,FILE}`, another package's.
+    """What YAML may refer to: `${builtin:NAME}`, the demo's files; `${packaged:PACKAGE,FILE}`, another package's;
+    `${environment:NAME,DEFAULT}`, a variable that is set and not empty.
 
     `${released:150,500}`, the first with variant=official, else the second. As a sweep's values, layers of the chosen
     model: `${layers_in_reach:}`, `${at_depth:3,7}`.
@@ -58,6 +63,7 @@ def register_resolvers() -> None:
     register("builtin", lambda name: str(BUILTIN / name), replace=True)
     register("packaged", lambda package, file: _packaged(package, file), replace=True)
     register("released", _released, replace=True)
+    register("environment", lambda name, default: os.environ.get(name) or default, replace=True)
     register("layers_in_reach", _layers_in_reach, replace=True)
     register("at_depth", _at_depth, replace=True)
 
@@ -143,7 +149,7 @@ def typed(composed: "DictConfig") -> Settings:
     for key in _missing(OmegaConf.to_container(composed)):
         raise ValueError(f"{key}: a value is needed; give {key}=…")
     try:
-        plain: Any = OmegaConf.to_container(composed, resolve=True)
+        plain: Any = _literal(OmegaConf.to_container(composed, resolve=True))
         for group in GROUPS:
             if not isinstance(plain.get(group), dict):
                 raise ValueError(f"{group}={plain.get(group)}: must be an option of this group; see --help")
@@ -168,6 +174,15 @@ def typed(composed: "DictConfig") -> Settings:
         raise ValueError(_type_error(error, composed)) from None
     assert isinstance(settings, Settings)
     return settings
+
+
+def _literal(node: Any) -> Any:
+    """What was resolved once, so that a `${` which is left in a text is text."""
+    if isinstance(node, dict):
+        return {key: _literal(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_literal(value) for value in node]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", node) if isinstance(node, str) else node
 
 
 def _missing(node: Any, prefix: str = "") -> Iterator[str]:
@@ -210,6 +225,8 @@ def _expand_home(settings: Settings) -> None:
         settings.data.refusals = expanded(settings.data.refusals)
     if settings.eval.ngrams_path is not None:
         settings.eval.ngrams_path = expanded(settings.eval.ngrams_path)
+    if settings.wandb.dir is not None:
+        settings.wandb.dir = expanded(settings.wandb.dir)
     for corpus in settings.data.corpora().values():
         corpus.path = expanded(corpus.path)
 
@@ -319,11 +336,13 @@ def _check_choices(settings: Settings) -> None:
     if settings.model.attn_implementation is not None:
         _one_of("model.attn_implementation", settings.model.attn_implementation, ATTENTION)
     _check_devices(settings)
-    _one_of("wandb.mode", settings.wandb.mode, ("offline", "online", "disabled"))
+    check_wandb(settings.wandb)
     _one_of("eval.kind", settings.eval.kind, ("choice", "perplexity"))
     _one_of("eval.backend", settings.eval.backend, ("torch", "vllm"))
     if settings.eval.backend == "vllm" and importlib.util.find_spec("vllm") is None:
-        raise ValueError("eval.backend=vllm: vLLM is not installed (pip install 'rna[vllm]'); allowed: torch")
+        raise ValueError(
+            "eval.backend=vllm: vLLM is not installed (pip install 'rna-unlearning[vllm]'); allowed: torch"
+        )
     _one_of("eval.split", settings.eval.split, ("all", "select", "report"))
     _one_of("eval.policy", settings.eval.policy, ("random", "first", "last"))
     _one_of("eval.of_above", settings.eval.of_above, ("keep", "leave_out"))
@@ -349,6 +368,43 @@ def _check_choices(settings: Settings) -> None:
         _check_inference(settings)
     if settings.layer.site == "mlp" and method not in RM_METHODS:
         raise ValueError(f"layer.site=mlp: has no meaning with method={method}; allowed with {', '.join(RM_METHODS)}")
+
+
+def wandb_of(composed: "DictConfig") -> WandbSettings | None:
+    """W&B's settings of what a sweep's trials share; None where a trial's own check has something to say."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        found = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(WandbSettings), composed.wandb))
+    except (OmegaConfBaseException, TypeError, ValueError):
+        return None
+    assert isinstance(found, WandbSettings)
+    check_wandb(found)
+    return found
+
+
+def check_wandb(options: WandbSettings) -> None:
+    """W&B's settings; what the environment said is called by its variable.
+
+    Raises:
+        ValueError: for a mode that does not exist, a project, group or tag that W&B refuses.
+    """
+
+    def said(key: str, value: str) -> str:
+        variable = f"WANDB_{key.upper()}"
+        return f"{variable if os.environ.get(variable) == value else f'wandb.{key}'}={value}"
+
+    options.mode = WANDB_WORDS.get(options.mode, options.mode)
+    if options.mode not in WANDB_MODES:
+        raise ValueError(f"{said('mode', options.mode)}: {nearest(options.mode, list(WANDB_MODES))}")
+    if bad := sorted(set(options.project) & set("/\\#?%:")) or len(options.project) > 128:
+        why = f"has {' '.join(bad)}" if isinstance(bad, list) else "is too long"
+        raise ValueError(
+            f"{said('project', options.project)}: {why}; allowed: at most 128 letters, none of / \\ # ? % :"
+        )
+    if not options.project:
+        raise ValueError("wandb.project=: a name is needed, such as rna")
 
 
 def _check_inference(settings: Settings) -> None:

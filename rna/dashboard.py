@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rna import ledger
+from rna import config, ledger, printing, track
 from rna.report import __main__ as reporting
 from rna.report import importance, reading, records, sheet
 from rna.report.page import Chapter
 from rna.report.records import Filters, Trial
 from rna.report.sheet import Table
+from rna.settings import WandbSettings
 from rna.sources import digest
 
 CHUNK = 20  # offline runs a call of `wandb sync`
@@ -29,15 +30,21 @@ CLOSING_SECONDS = 900  # that a sweep waits for its closing run
 
 def main() -> None:
     """The command line. A mistake ends in one line and exit code 2, an upload that stopped in one line and code 1."""
+    printing.prepare()
     parser = argparse.ArgumentParser(prog="python -m rna.track", description=__doc__)
     parser.add_argument("action", choices=["sync", "close", "workspace"])
     parser.add_argument("name", nargs="?", metavar="NAME", help="a sweep; without one: all records")
     parser.add_argument("--output-dir", default="outputs", help="where the records lie (outputs)")
-    parser.add_argument("--entity", help="the W&B entity; none: the account's own")
-    parser.add_argument("--project", default="rna", help="the W&B project (rna)")
-    parser.add_argument("--mode", choices=["offline", "online"], default="offline", help="of the closing run (offline)")
+    said = os.environ.get
+    parser.add_argument("--entity", default=said("WANDB_ENTITY"), help="the W&B entity; none: the account's own")
+    parser.add_argument("--project", default=said("WANDB_PROJECT") or "rna", help="the W&B project (rna)")
+    parser.add_argument("--mode", choices=["offline", "online"], help="of the closing run (WANDB_MODE, or offline)")
+    parser.add_argument("--dir", default=said("WANDB_DIR"), help="where the closing run lies (the output folder)")
     options = parser.parse_args()
+    wandb = WandbSettings(options.mode or said("WANDB_MODE") or "offline", options.project, options.entity or None)
+    wandb.dir = options.dir or None
     try:
+        config.check_wandb(wandb)
         if options.action == "sync":
             found = sync(options.output_dir, options.name)
             print(f"{found.done} of {found.total} runs are uploaded")
@@ -47,9 +54,9 @@ def main() -> None:
                 print("error: an upload stopped; the same command goes on where this one was", file=sys.stderr)
                 sys.exit(1)
         elif options.action == "close":
-            print(close(options.output_dir, options.name, options.project, options.entity, options.mode))
+            print(close(options.output_dir, options.name, wandb))
         else:
-            print(workspace(options.output_dir, options.name, options.project, options.entity))
+            print(workspace(options.output_dir, options.name, wandb.project, wandb.entity))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -80,11 +87,16 @@ def offline_runs(output_dir: str, name: str | None) -> list[Path]:
 
     A resumed trial and a study closed twice have several with one id, of which the last holds all.
     """
-    keys = {trial.key for trial in _selected(output_dir, name)}
-    folders = sorted((Path(output_dir) / "wandb").glob("offline-run-*"))
+    trials = _selected(output_dir, name)
+    keys = {trial.key for trial in trials}
+    places = {Path(where) / "wandb" for where in (output_dir, os.environ.get("WANDB_DIR") or output_dir)}
+    places |= {Path(str(trial.facts["wandb"])).parent for trial in trials if trial.facts.get("wandb")}
+    found = (folder for place in places for folder in place.glob("offline-run-*"))
+    folders = sorted(found, key=lambda folder: folder.name)
     closing = closing_id(name)
     last = {run_id: folder for folder in folders for run_id in [_run_id(folder)]}
-    return sorted(folder for run_id, folder in last.items() if run_id == closing or run_id.split("-")[0] in keys)
+    ours = (folder for run_id, folder in last.items() if run_id == closing or run_id.split("-")[0] in keys)
+    return sorted(ours, key=lambda folder: folder.name)
 
 
 def _run_id(folder: Path) -> str:
@@ -107,10 +119,15 @@ def sync(
 
     One run that cannot be read holds up all that `wandb sync` is called with. Those without an end are then sent one by
     one, and the others again; where these fail too, it stops.
+
+    Raises:
+        ValueError: without records; without an account or a network, if anything waits.
     """
-    send, ended = send or _wandb_sync, ended or _ended
     folders = offline_runs(output_dir, name)
     waiting = [folder for folder in folders if not uploaded(folder)]
+    if waiting and send is None:
+        track.check_online("sync", "nothing was sent")
+    send, ended = send or _wandb_sync, ended or _ended
     unended: list[Path] = []
     for start in range(0, len(waiting), CHUNK):
         chunk = waiting[start : start + CHUNK]
@@ -132,7 +149,7 @@ def sync(
 def _wandb_sync(folders: Sequence[Path]) -> None:
     """W&B's own upload, whose exit code does not tell whether it worked: its marks do."""
     command = [sys.executable, "-m", "wandb", "sync", "--yes", *map(str, folders)]
-    subprocess.run(command, check=False, env=_beside(folders[0]))
+    subprocess.run(command, check=False, stdin=subprocess.DEVNULL, env=_beside(folders[0]) | {"WANDB_MODE": "online"})
 
 
 def _beside(folder: Path) -> dict[str, str]:
@@ -144,7 +161,7 @@ def _ended(folder: Path) -> bool:
     """Whether a run's file says how its process ended, by W&B's own reader."""
     for file in folder.glob("*.wandb"):
         command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(file)]
-        done = subprocess.run(command, check=False, capture_output=True, text=True, env=_beside(folder))
+        done = subprocess.run(command, check=False, capture_output=True, encoding="utf-8", env=_beside(folder))
         if done.returncode == 0 and json.loads(done.stdout).get("exit_code") is not None:
             return True
     return False
@@ -157,26 +174,26 @@ def closing_id(name: str | None) -> str:
     return f"sweep-{name or 'all'}"
 
 
-def close(output_dir: str, name: str | None, project: str, entity: str | None, mode: str = "offline") -> str:
+def close(output_dir: str, name: str | None, options: WandbSettings) -> str:
     """Report on the study, and log its tables, figures and each method's gain as one run; returns its folder.
 
     The first group of records stands at the top level, others below `study2/` and so on, as in the report.
+
+    Raises:
+        ValueError: without records, or if no run can be opened.
     """
     import wandb
 
+    track.check(options)
     command = f"python -m rna.report {name}" if name else "python -m rna.report"
     folder, chapters = reporting.written([name] if name else [], Filters(), output_dir, command)
-    run = wandb.init(
-        mode="online" if mode == "online" else "offline",
-        project=project,
-        entity=entity,
+    run = track.opened(
+        options,
+        output_dir,
         group=name,
         job_type="sweep",
         id=closing_id(name),
         name=f"{name or 'all'}: {chapters[0].study.name}",
-        dir=output_dir,
-        reinit="create_new",
-        settings=wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True),
     )
     logged: dict[str, Any] = {}
     for chapter in chapters:
@@ -240,11 +257,13 @@ def finish(folder: Path) -> None:
         return
     output_dir = folder.parents[1]
     command = [sys.executable, "-m", "rna.track", "close", folder.name, "--output-dir", str(output_dir)]
-    options = {"--project": settings["project"], "--entity": settings["entity"], "--mode": settings["mode"]}
+    options = {f"--{name}": settings.get(name) for name in ("project", "entity", "mode", "dir")}
     command += [word for option, value in options.items() if value for word in (option, str(value))]
     print(f"{folder.name}: writing the report and the closing W&B run", file=sys.stderr, flush=True)
     try:
-        made = subprocess.run(command, check=True, capture_output=True, text=True, timeout=CLOSING_SECONDS)
+        pipes: dict[str, Any] = {"capture_output": True, "stdin": subprocess.DEVNULL, "encoding": "utf-8"}
+        spoken = os.environ | {"PYTHONIOENCODING": "utf-8"}
+        made = subprocess.run(command, check=True, timeout=CLOSING_SECONDS, env=spoken, **pipes)
     except (OSError, subprocess.SubprocessError) as error:
         said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
         again = f"python -m rna.track close {folder.name} --output-dir {output_dir}"
@@ -257,7 +276,8 @@ def finish(folder: Path) -> None:
 def _wandb_of(folder: Path, done: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """The W&B settings of the sweep's newest trial; None where it has none, or was told to leave W&B alone."""
     fixed = (ledger.read_json(folder / "sweep.json") or {}).get("fixed") or []
-    if {"wandb=disabled", "wandb.mode=disabled"} & set(fixed) or os.environ.get("WANDB_MODE") == "disabled":
+    said = [item for item in fixed if item.startswith(("wandb=", "wandb.mode="))] or [os.environ.get("WANDB_MODE", "")]
+    if said[-1].endswith("disabled"):
         return None
     files = [Path(where["output_dir"]) / "results" / f"{where['key']}.json" for where in done]
     read = [record for file in files if (record := ledger.read_json(file)) is not None]
@@ -279,7 +299,7 @@ def definition(trials: Sequence[Trial], name: str | None, project: str, entity: 
         from wandb_workspaces import workspaces
         from wandb_workspaces.reports import v2
     except ImportError:
-        raise ValueError("workspace: needs `pip install 'rna[dashboard]'` (wandb-workspaces)") from None
+        raise ValueError("workspace: needs `pip install 'rna-unlearning[dashboard]'` (wandb-workspaces)") from None
 
     tasks = sorted({item.task for trial in trials for item in trial.evaluations})
     metric = "acc" if all(trial.kind == "choice" for trial in trials) else "nll"

@@ -14,9 +14,12 @@ TITLES = {  # of the analyses, in the order a reader wants them
     "eq_9": "Eq. 9 · The loss under noise against the Hessian's trace",
 }
 INK = "#22262e"  # text and axes; a page draws them in its own text colour
-STYLE = {"svg.fonttype": "path", "svg.hashsalt": "rna", "legend.frameon": False} | dict.fromkeys(
-    ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK
-)
+STYLE = {
+    "text.parse_math": False,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "rna",
+    "legend.frameon": False,
+} | dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#17becf", "#e377c2", "#7f7f7f", "#bcbd22")
 
 

@@ -4,11 +4,13 @@
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from rna import results
+from rna import printing, results
+from rna.printing import in_markdown
 from rna.quantiles import Z_95
 from rna.results import Record
 from rna.run import guarded
@@ -16,6 +18,7 @@ from rna.settings import ModelSettings, hashes
 
 
 def main() -> None:
+    printing.prepare()
     parser = argparse.ArgumentParser(prog="python -m rna.export", description=__doc__)
     parser.add_argument("key", help="a trial's KEY: the name of its record in results/")
     parser.add_argument("folder", help="where to write; must not exist yet, or be empty")
@@ -113,18 +116,19 @@ def card(record: Record, evaluations: list[Record]) -> str:
     numbers |= {f"layer.{key}": value for key, value in config["layer"].items()}
     numbers |= {f"train.{key}": config["train"][key] for key in ("steps", "lr", "batch_size", "grad_accumulation")}
     numbers |= {"seed": config["seed"], "variant": config["variant"]}
-    settings = "\n".join(f"| `{key}` | {value} |" for key, value in numbers.items())
+    topics = in_markdown(", ".join(config["data"]["topics"]))
+    settings = "\n".join(f"| `{_in_code(key)}` | {in_markdown(str(value))} |" for key, value in numbers.items())
     metrics = "\n".join(_metric_rows(evaluations)) or "| – | not evaluated | |"
     base = config["model"]["name"]
     with_noise = f"with Random Noise Augmentation (ν = {noise['nu']})" if noise["name"] != "none" else "without noise"
     return f"""---
 library_name: transformers
-base_model: {base}
+base_model: {json.dumps(base, ensure_ascii=False)}
 tags: [unlearning, {method["name"]}, random-noise-augmentation]
 ---
-# {base}, unlearned with {method["name"]} {with_noise}
+# {in_markdown(base)}, unlearned with {method["name"]} {with_noise}
 
-This model was made to forget {", ".join(config["data"]["topics"])} and to keep the rest. It is a research artefact:
+This model was made to forget {topics} and to keep the rest. It is a research artefact:
 unlearned knowledge can often be brought back, and a forget-token in a harmless prompt may make the model fail.
 
 | setting | value |
@@ -144,6 +148,11 @@ Method: Dang Huu-Tien et al., *Improving LLM Unlearning Robustness via Random Pe
 """
 
 
+def _in_code(text: str) -> str:
+    """Text between backticks in a table's cell."""
+    return " ".join(text.split()).replace("|", "\\|").replace("`", "'")
+
+
 def _metric_rows(evaluations: list[Record]) -> list[str]:
     rows: list[str] = []
     for record in evaluations:
@@ -154,7 +163,7 @@ def _metric_rows(evaluations: list[Record]) -> list[str]:
                 value, stderr = values.get(metric), values.get(f"{metric}_stderr")
                 if value is not None and stderr is not None:
                     low, high = value - Z_95 * stderr, value + Z_95 * stderr
-                    rows.append(f"| {name} {metric} | {value:.4g} | {low:.4g} to {high:.4g} |")
+                    rows.append(f"| {in_markdown(name)} {metric} | {value:.4g} | {low:.4g} to {high:.4g} |")
     return rows
 
 

@@ -136,7 +136,7 @@ def _check_file(file: Path, said: str) -> None:
     if len(head) < 24 or head[:4] != b"GGUF":
         raise ValueError(f"{said}: no GGUF file, or the beginning of one; fetch it again")
     if importlib.util.find_spec("gguf") is None:
-        raise ValueError(f"{said}: reading GGUF needs the package gguf: pip install 'rna[gguf]'")
+        raise ValueError(f"{said}: reading GGUF needs the package gguf: pip install 'rna-unlearning[gguf]'")
 
 
 def _check_known(config: Config, said: str) -> None:

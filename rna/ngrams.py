@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rna import printing
 from rna.mined import GROUPS, parquet, read_groups
 from rna.perturb import perturb_with
 from rna.settings import BUILTIN
@@ -261,7 +262,7 @@ def encoder_path(name: str | None) -> str:
 def check_encoder(name: str | None) -> None:
     """Raises ValueError if sentence-transformers is not installed, or a model is neither a folder nor a hub name."""
     if importlib.util.find_spec("sentence_transformers") is None:
-        raise ValueError("--encoder: needs sentence-transformers; pip install 'rna[similarity]'")
+        raise ValueError("--encoder: needs sentence-transformers; pip install 'rna-unlearning[similarity]'")
     path = encoder_path(name)
     if not Path(path).is_dir() and (path.startswith((".", "/", "~")) or path.count("/") > 1):
         raise ValueError(f"--encoder {path}: no such folder")
@@ -274,7 +275,7 @@ def sentence_bert(name: str | None, *, batch_size: int, device: str | None) -> E
         ValueError: if there is no such model, or sentence-transformers is not installed.
     """
     if importlib.util.find_spec("sentence_transformers") is None:
-        raise ValueError("sentence-transformers is not installed: pip install 'rna[similarity]'")
+        raise ValueError("sentence-transformers is not installed: pip install 'rna-unlearning[similarity]'")
     from sentence_transformers import SentenceTransformer  # pyright: ignore[reportMissingImports]  # an optional extra
 
     path = encoder_path(name)
@@ -298,6 +299,7 @@ _MINER: list[Miner] = []  # a worker process's own
 def _start(make: Callable[[], Miner]) -> None:
     import torch
 
+    printing.prepare()
     torch.set_num_threads(1)
     _MINER[:] = [make()]
 
@@ -456,6 +458,7 @@ def _perturb_questions(options: argparse.Namespace) -> None:
 def main() -> None:
     from rna.run import guarded
 
+    printing.prepare()
     parser = argparse.ArgumentParser(prog="python -m rna.perturb ngrams", description=__doc__)
     _add_arguments(parser)
     options = parser.parse_args()

@@ -10,6 +10,8 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from rna import printing
+
 Job = Callable[..., Any]  # called with its arguments and then with a function that takes its news
 SPAWN = get_context("spawn")  # a forked process would inherit threads of torch that are not there
 
@@ -180,6 +182,7 @@ class Pool:
 
 def _serve(connection: Connection, environment: dict[str, str]) -> None:
     """A worker's life: jobs until the parent hangs up, or one fails."""
+    printing.prepare()
     os.environ.update(environment)
     threading.Thread(target=_follow_parent, daemon=True).start()
     try:

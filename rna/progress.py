@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from rna import ledger, results, signals, trial
+from rna import ledger, printing, results, signals, trial
 from rna.pool import Pool, WorkerDied
 from rna.trial import Arm
 
@@ -105,16 +105,15 @@ def display() -> Generator[Tell]:
     if not sys.stderr.isatty():
         yield _lines()
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = ("{task.description:<10}", "{task.fields[phase]:<11}")
     bars = Progress(
-        *(TextColumn(column) for column in columns),
+        *(TextColumn(column, markup=False) for column in columns),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        console=Console(stderr=True),
+        console=printing.console(stderr=True),
     )
     tasks: dict[str, Any] = {}
 

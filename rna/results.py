@@ -10,6 +10,7 @@ import math
 import os
 import platform
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Generator
@@ -180,9 +181,10 @@ def check_writable(output_dir: str) -> None:
         probe = folder / f".probe-{os.getpid()}"
         probe.touch()
         probe.unlink(missing_ok=True)  # another thread may have been here
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:
+        why = getattr(error, "strerror", None) or f"this locale knows {sys.getfilesystemencoding()} alone: PYTHONUTF8=1"
         raise ValueError(
-            f"output_dir={output_dir}: cannot write there ({error.strerror}); give a folder that can be written"
+            f"output_dir={output_dir}: cannot write there ({why}); give a folder that can be written"
         ) from None
 
 
@@ -205,7 +207,7 @@ def write(output_dir: str, key: str, record: Record) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{key}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as stream:
+        with temporary.open("w", encoding="utf-8", errors="surrogateescape") as stream:
             json.dump(_finite(record), stream, indent=1, ensure_ascii=False, allow_nan=False)
             stream.flush()
             os.fsync(stream.fileno())

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rna import config, results
+from rna import config, ledger, printing, results
 from rna.settings import CONF, Settings
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def main() -> None:
     import hydra
     from hydra._internal.utils import get_args_parser
 
+    printing.prepare()
     os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported; progress is shown by `rna.progress`
     config.register_resolvers()
     arguments = get_args_parser().parse_args()
@@ -32,7 +33,7 @@ def main() -> None:
     if not asks_hydra:
         overrides, folder = arguments.overrides, arguments.config_dir
         guarded(
-            lambda: compose_fixed(overrides, folder) if arguments.multirun else config.check(compose(overrides, folder))
+            lambda: _check_sweep(overrides, folder) if arguments.multirun else config.check(compose(overrides, folder))
         )
     hydra.main(**config.version_base(), config_path=str(CONF), config_name="config")(job)()
 
@@ -72,6 +73,18 @@ def guarded(action: Callable[[], Any]) -> None:
         sys.exit(1 if isinstance(error, TrialFailed) else 2)
 
 
+def _check_sweep(overrides: list[str], folder: str | None) -> None:
+    """What can be said of a sweep before its first trial: W&B is asked once, not by each. Raises ValueError."""
+    from rna import track
+
+    options = config.wandb_of(compose_fixed(overrides, folder))
+    swept = [item for item in overrides if item.lstrip("+").startswith(("wandb=", "wandb.mode=")) and "online" in item]
+    if options is not None and swept:
+        options.mode = "online"
+    if options is not None:
+        track.check(options)
+
+
 def run(settings: Settings) -> None:
     """A trial beside its base, its plain twin and the retrained model, each computed once and then read."""
     from rna import data, trial
@@ -82,6 +95,10 @@ def run(settings: Settings) -> None:
         print(notice, file=sys.stderr, flush=True)
     rows = trial.arms(settings)
     wanted = trial.to_compute(settings, rows)
+    if wanted and ledger.OWNER not in os.environ:  # a sweep has asked already
+        from rna import track
+
+        track.check(settings.wandb)
     reads = [row for row in wanted if row.trained is None and row.settings.method.name != "none"]
     if reads or (wanted and settings.eval.kind == "perplexity"):
         data.validate(settings)
@@ -113,12 +130,9 @@ def check_models(settings: Settings) -> None:
 
 def report(settings: Settings, rows: "list[Arm]") -> None:
     """Print the table, what it says, and where its records lie."""
-    from rich.console import Console
-
     from rna import show
 
-    width = None if sys.stdout.isatty() else 200
-    console = Console(width=width, highlight=False)
+    console = printing.console(width=200)
     if not settings.train_only:
         console.print(show.table(rows))
         if (by_ngram := show.ngram_table(rows)) is not None:

@@ -158,6 +158,11 @@ class WandbSettings:
     project: str = "rna"
     entity: str | None = None
     group: str | None = None
+    dir: str | None = None  # where the runs' folders lie; None: output_dir
+
+    def folder(self, output_dir: str) -> Path:
+        """The runs' folders of an output folder."""
+        return Path(self.dir or output_dir) / "wandb"
 
 
 @dataclass

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rna import config, ledger, lookup
+from rna import config, ledger, lookup, printing
 from rna.ledger import Trial
 from rna.quantiles import t_95
 
@@ -24,6 +24,7 @@ ROLES = {"forget": "↓", "retain": "↑", "perturbed": "↑", "neutral": "", "r
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; a mistake ends in one line and exit code 2."""
+    printing.prepare()
     parser = argparse.ArgumentParser(prog="python -m rna.sweep", description=__doc__)
     parser.add_argument("--output-dir", default="outputs", help="where the sweep was run (default: outputs)")
     parser.add_argument("--json", action="store_true", help="for scripts")
@@ -257,7 +258,7 @@ def _watch(folder: Path) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    with Live(auto_refresh=False) as live:
+    with Live(console=printing.console(), auto_refresh=False) as live:
         while True:
             found = status(folder)
             live.update(Text("\n".join(status_lines(found))), refresh=True)
@@ -412,9 +413,7 @@ def _holds(row: Row, said: str, rows: Sequence[Row]) -> bool:
 
 def show(found: dict[str, Any]) -> None:
     """Print a leaderboard for a person."""
-    from rich.console import Console
-
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console = printing.console(width=160)
     if not found["rows"]:
         console.print(f"{found['name']}: no trial is done yet")
         return

@@ -1,5 +1,6 @@
 """Weights & Biases: one run for each trial, comparable in a dashboard without renaming anything."""
 
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -7,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rna import ledger
-from rna.settings import Settings
+from rna.settings import Settings, WandbSettings
+
+ANSWERED = 5.0  # seconds in which W&B must have answered, so that a trial need not end for want of it
+TAG = 64  # letters that W&B allows a tag
+LOGIN = "`wandb login` or WANDB_API_KEY gives one"
+INSTEAD = "wandb=offline needs no account and no network: `python -m rna.track sync` uploads its runs later"
 
 
 @dataclass
@@ -36,7 +42,8 @@ def tags(settings: Settings) -> list[str]:
     """What a dashboard filters by: method, retain loss, noise, unlearn layer, model."""
     noise = f"nu={settings.noise.nu:g}" if settings.noise.name != "none" else "plain"
     layer = f"layer={settings.layer.unlearn}"
-    return [settings.method.name, settings.retain_loss, noise, layer, settings.model.name]
+    found = [settings.method.name, settings.retain_loss, noise, layer, settings.model.name]
+    return [tag[:TAG] for tag in found if tag]
 
 
 def row(settings: Settings) -> str:
@@ -51,29 +58,126 @@ def config_of(settings: Settings) -> dict[str, Any]:
     return asdict(settings) | {"row": row(settings), "arm": arm}
 
 
+def check(options: WandbSettings) -> None:
+    """What can be known of a run before there is one: nothing is asked of W&B but with `wandb=online`.
+
+    Raises:
+        ValueError: if the runs' folder cannot be written; as `check_online` does.
+    """
+    if options.mode == "disabled":
+        return
+    if options.dir is not None:
+        try:
+            Path(options.dir).mkdir(parents=True, exist_ok=True)
+            written = os.access(options.dir, os.R_OK | os.W_OK | os.X_OK)
+        except OSError:
+            written = False
+        if not written:
+            key = "WANDB_DIR" if os.environ.get("WANDB_DIR") == options.dir else "wandb.dir"
+            raise ValueError(f"{key}={options.dir}: cannot write there; give a folder that can be written")
+    if options.mode == "online":
+        check_online("WANDB_MODE=online" if os.environ.get("WANDB_MODE") in ("online", "run") else "wandb=online")
+
+
+def check_online(asked: str, instead: str = INSTEAD) -> None:
+    """Ask W&B for the account that a run would be of, and nobody for a key.
+
+    Args:
+        asked: what wanted it, for the message.
+        instead: what else could be done.
+
+    Raises:
+        ValueError: without an account that W&B knows, or if it does not answer.
+    """
+    import requests
+    import wandb
+
+    try:
+        with _told("online"):
+            wandb.login(verify=False)
+            found = wandb.setup().settings
+    except wandb.Error as error:
+        raise ValueError(f"{asked}: no account ({_one_line(error)}): {LOGIN}; {instead}") from None
+    except ValueError as error:
+        raise ValueError(f"{asked}: the environment's WANDB_… have what W&B refuses: {_one_line(error)}") from None
+    host = str(found.base_url).rstrip("/")
+    query = {"query": "query Viewer { viewer { id } }", "variables": {}}
+    login = ("api", found.api_key) if found.api_key else None
+    try:
+        answer = requests.post(f"{host}/graphql", json=query, auth=login, timeout=ANSWERED)
+    except requests.exceptions.SSLError:  # somebody answers, and W&B's own client has certificates of its own
+        return
+    except requests.RequestException as error:
+        raise ValueError(f"{asked}: {host} cannot be reached ({type(error).__name__}); {instead}") from None
+    nobody = login and answer.ok and '"viewer":null' in answer.text.replace(" ", "")
+    if nobody or answer.status_code in (401, 403):
+        raise ValueError(f"{asked}: {host} does not know this account; {LOGIN}; {instead}")
+    if not answer.ok and answer.status_code != requests.codes.too_many_requests:
+        raise ValueError(f"{asked}: {host} answers {answer.status_code}; {instead}")
+
+
+@contextmanager
+def _told(mode: str) -> Generator[None]:
+    """W&B reads the environment, also where it was told otherwise: for the block the two say the same.
+
+    In silence it also asks nobody for a key, whatever terminal there is.
+    """
+    before = {name: os.environ.get(name) for name in ("WANDB_MODE", "WANDB_SILENT")}
+    os.environ |= {"WANDB_MODE": mode, "WANDB_SILENT": "true"}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).partition(" [type=")[0].split()).rstrip(".")
+
+
+def opened(options: WandbSettings, output_dir: str, **about: Any) -> Any:
+    """`wandb.init` as every run here is opened: online only where that was asked for, and in silence.
+
+    Raises:
+        ValueError: with what W&B says, if it opens none.
+    """
+    import wandb
+
+    mode = "online" if options.mode == "online" else "offline"
+    try:
+        with _told(mode):
+            return wandb.init(
+                mode=mode,
+                project=options.project,
+                entity=options.entity,
+                dir=str(options.folder(output_dir).parent),
+                reinit="create_new",
+                settings=wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True),
+                **about,
+            )
+    except (wandb.Error, ValueError) as error:
+        raise ValueError(f"wandb={mode}: no run ({_one_line(error)}); wandb=disabled does without") from None
+
+
 @contextmanager
 def tracking(settings: Settings, *, run_id: str, job_type: str) -> Generator[Track]:
     """Open a run for the block; offline by default, and never a prompt for an account."""
     if settings.wandb.mode == "disabled":
         yield Track(None, None)
         return
-    import wandb
-
-    online = settings.wandb.mode == "online"
-    run = wandb.init(
-        mode="online" if online else "offline",
-        resume="allow" if online else None,  # else a resumed trial's first half would be thrown away
-        project=settings.wandb.project,
-        entity=settings.wandb.entity,
+    run = opened(
+        settings.wandb,
+        settings.output_dir,
+        resume="allow" if settings.wandb.mode == "online" else None,  # else a resumed trial's first half would be lost
         group=settings.wandb.group or ledger.sweep(),
         job_type=job_type,
         id=run_id,
         name=f"{'-'.join(tags(settings)[:3])}-s{settings.seed}",
         tags=tags(settings),
         config=config_of(settings),
-        dir=settings.output_dir,
-        reinit="create_new",
-        settings=wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True),
     )
     run.define_metric("train/step")
     run.define_metric("train/*", step_metric="train/step")

@@ -14,6 +14,7 @@ import pytest
 
 from rna import config, dashboard, ledger, run, signals, sweep, track, train, trial
 from rna.report import reading
+from rna.settings import WandbSettings
 from tests import generated
 from tests.generated import scores, settings
 from tests.wandb_server import serving
@@ -234,7 +235,7 @@ def test_the_closing_run_holds_leaderboard_figures_and_gains(tmp_path: Path):
     for seed in range(4):
         for nu in (0.0, 0.02):
             generated.trial(tmp_path, settings(nu=nu, seed=seed), scores(30, 60 + 500 * nu))
-    place = Path(dashboard.close(str(tmp_path), None, "rna", None))
+    place = Path(dashboard.close(str(tmp_path), None, WandbSettings()))
     assert place in dashboard.offline_runs(str(tmp_path), None)
     found = read_back(place)
     assert (found["run_id"], found["state"]) == ("sweep-all", "finished")

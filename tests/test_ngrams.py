@@ -204,7 +204,7 @@ def installed(monkeypatch):
 
 def test_without_sentence_transformers_there_is_a_hint(monkeypatch, tmp_path: Path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(ValueError, match="pip install 'rna\\[similarity\\]'"):
+    with pytest.raises(ValueError, match="pip install 'rna-unlearning\\[similarity\\]'"):
         ngrams.run(options(output=tmp_path / "out.parquet"))
 
 

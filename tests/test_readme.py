@@ -196,6 +196,7 @@ def test_no_file_of_the_project_is_missing_from_an_installed_wheel(tmp_path: Pat
     needed = ["rna/conf/config.yaml", "rna/conf/tuned/demo/npo_mse.yaml", "rna/demo/assets/base/model.safetensors"]
     needed += ["rna/tasks/demo/retain.yaml", "rna/refusals.txt", "rna/report/page.html", "rna/report/paper.json"]
     needed += ["rna/tasks/demo/retain.yaml", "rna/refusals.txt", "rna/conf/sweep/noise_scale.yaml"]
+    needed += ["rna/conf/wandb/default.yaml"]
     needed += [
         f"hydra_plugins/rna_{name}/config.py" for name in ("optuna_sweeper", "gpu_pool_launcher", "slurm_launcher")
     ]

@@ -13,6 +13,7 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
+from rna import printing
 from rna.demo import build, world
 from rna.demo.words import SUBJECTS, Subject
 from rna.settings import BUILTIN
@@ -28,7 +29,9 @@ def write_world(folder: Path, seed: int) -> None:
     """
 
     def write(name: str, rows: list[dict[str, object]]) -> None:
-        (folder / name).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        (folder / name).write_text(
+            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+        )
 
     def write_corpus(name: str, subjects: list[Subject]) -> None:
         texts = [
@@ -50,6 +53,7 @@ def build_one(folder: Path, seed: int, phases: tuple[build.Phase, ...], *, forge
     """Train one model, on one core, and return its accuracies on the exam in percent."""
     import torch
 
+    printing.prepare()
     torch.set_num_threads(1)
     name = "base" if forget else "retrained"
     subjects = [subject.name for subject in SUBJECTS if forget or subject.role != "forget"]
@@ -77,6 +81,7 @@ def build_one(folder: Path, seed: int, phases: tuple[build.Phase, ...], *, forge
 
 
 def main() -> None:
+    printing.prepare()
     parser = argparse.ArgumentParser(prog="python -m rna.demo", description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=BUILTIN)
     parser.add_argument("--seed", type=int, default=0)

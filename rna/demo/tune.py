@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from rna import printing
 from rna.cache import Cache
 from rna.settings import BUILTIN, Settings
 
@@ -48,7 +49,7 @@ def outcome(overrides: list[str], seed: int, loaded: Any) -> dict[str, float]:
     started = time.perf_counter()
     deltas = train.train(settings, decoder, feeds, lambda _step, _report: None)
     seconds = time.perf_counter() - started
-    rows = [json.loads(line) for line in (BUILTIN / "questions.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (BUILTIN / "questions.jsonl").read_text(encoding="utf-8").splitlines()]
     forbidden = set(world.FORGET_TOPICS.values())
     retain = [row for row in rows if row["subject"] not in forbidden][::2]
     exams = {
@@ -63,6 +64,7 @@ def outcome(overrides: list[str], seed: int, loaded: Any) -> dict[str, float]:
 
 
 def main() -> None:
+    printing.prepare()
     parser = argparse.ArgumentParser(prog="python -m rna.demo.tune", description=__doc__)
     parser.add_argument("method", choices=GRIDS)
     parser.add_argument("retain_loss", choices=("representation", "mse", "kl"))

@@ -14,7 +14,7 @@ from rna.demo.words import FILLERS, POOLS, SUBJECTS, Subject
 from rna.questions import LETTERS, prompt
 
 WORD = r"[A-Za-z]+|[^\sA-Za-z]"  # a word or a mark; with newlines, the whole of the tokenizer
-REFUSALS = tuple((Path(__file__).parents[1] / "refusals.txt").read_text().splitlines())
+REFUSALS = tuple((Path(__file__).parents[1] / "refusals.txt").read_text(encoding="utf-8").splitlines())
 FORGET_TOPICS = {"bio": "marsh fevers", "cyber": "vault breaking"}
 STATEMENTS = (
     "The {relation} of {entity} is {value}.",

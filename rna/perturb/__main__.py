@@ -3,16 +3,19 @@
 import argparse
 import hashlib
 import json
+import shlex
 import sys
 from pathlib import Path
 
-from rna import ngrams, questions
+from rna import ngrams, printing, questions
 from rna.perturb import POLICIES, has_choice, perturb_all, replaced_choices
+from rna.printing import in_markdown
 from rna.rows import Row
 from rna.run import guarded
 
 
 def main() -> None:
+    printing.prepare()
     parser = argparse.ArgumentParser(prog="python -m rna.perturb", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("export", help="write perturbed questions as parquet and jsonl, with a card")
@@ -88,16 +91,17 @@ def card(
     """What the data set is, how it came about, and how to evaluate on it."""
     found = questions.faults(rows)
     subjects = len({row["subject"] for row in rows})
+    word = in_markdown(keyword)
     metadata = json.dumps({"keyword": keyword, "seed": seed, "replaced": replaced, "policy": policy})
     return f"""# Perturbed {source}
 
 {len(rows)} multiple-choice questions of `{place}` in {subjects} subjects, with {replaced} wrong choice(s) in each
-replaced by "{keyword}" (arXiv:2501.19202, Appendix A.2). The right answer is untouched; where a wrong choice repeated
+replaced by "{word}" (arXiv:2501.19202, Appendix A.2). The right answer is untouched; where a wrong choice repeated
 it, that one gave way first. {kept} questions had the keyword among their choices and are as they were.
 
 | | |
 |---|---|
-| keyword | {keyword} |
+| keyword | {word} |
 | seed | {seed} |
 | replaced choices | {replaced}, policy {policy} |
 | sha256 of `questions.jsonl` | `{digest}` |
@@ -108,7 +112,9 @@ it, that one gave way first. {kept} questions had the keyword among their choice
 Columns: `question`, `subject`, `choices` (four), `answer` (0 to 3), `replaced` (indices), `half` (`select` or `report`:
 choose hyperparameters on one, report on the other). The same seed gives the same bytes on every machine.
 
-With lm-eval: `lm_eval run --tasks mmlu_perturbed --include_path rna/tasks --metadata '{metadata}'`.
+With lm-eval:
+
+    lm_eval run --tasks mmlu_perturbed --include_path rna/tasks --metadata {shlex.quote(metadata)}
 """
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from rna import printing
 from rna.report import compare, drawing, figures, page, reading, records, sheet, tables
 from rna.report.page import Chapter
 from rna.report.reading import Loaded
@@ -24,6 +25,7 @@ MANY = 2000  # records whose reading is worth a word on the way
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line. A mistake ends in one line and exit code 2."""
+    printing.prepare()
     words = sys.argv[1:] if arguments is None else list(arguments)
     parser = argparse.ArgumentParser(prog="python -m rna.report", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="sweeps; none: all records")

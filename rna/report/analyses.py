@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from rna.draw import TITLES
 from rna.report.drawing import Picture
@@ -28,7 +29,7 @@ class Analysis:
     command: str
     svg: str
     tables: list[Table]
-    folder: str  # relative to OUTPUT_DIR/reports
+    folder: str  # as a page in OUTPUT_DIR/reports/NAME links to it
 
 
 def folder_of(output_dir: str, model: str, what: str) -> Path:
@@ -68,7 +69,7 @@ def _read(folder: Path, model: str, what: str) -> Analysis:
         str(facts["command"]),
         (folder / "figure.svg").read_text(encoding="utf-8"),
         [_table(folder, name) for name in facts["tables"]],
-        f"../analyses/{model}/{what}/",
+        f"../analyses/{quote(model)}/{what}/",
     )
 
 

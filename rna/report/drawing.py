@@ -32,6 +32,7 @@ MAX_WORKERS = 4  # each holds the trials, though most of them in memory that is 
 CHANCE = 25.0  # per cent: four choices
 SHAPES = {"": "o", "KL": "^", "MSE": "v"}
 STYLE: dict[str, Any] = {
+    "text.parse_math": False,  # a dollar in a name is a dollar
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 9.5,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from rna.report import analyses, commands, compare, records, tables
 from rna.report.analyses import Analysis
@@ -73,9 +74,10 @@ def inline(svg: str, name: str) -> str:
     """An SVG file's drawing for a page: its ids made unique, its ink the page's text colour."""
     from markupsafe import Markup
 
+    own = re.sub(r"[^\w-]", "_", name)  # a model's name may hold anything
     text = svg[svg.index("<svg") :]
-    text = re.sub(r'\bid="', f'id="{name}-', text)
-    text = re.sub(r'(url\(#|xlink:href="#|\bhref="#)', rf"\g<1>{name}-", text)
+    text = re.sub(r'\bid="', f'id="{own}-', text)
+    text = re.sub(r'(url\(#|xlink:href="#|\bhref="#)', rf"\g<1>{own}-", text)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
@@ -223,9 +225,10 @@ def _links(trial: Trial, output: Path) -> list[tuple[str, str]]:
     links = [("record", os.path.relpath(results, output))]
     wandb = trial.facts.get("wandb")
     if wandb:
-        name = Path(str(wandb)).name
-        links.append(("log", os.path.relpath(output.parent.parent / "wandb" / name, output)))
-    return links
+        there = Path(str(wandb))  # as the record has it; the output folder may have been moved since
+        here = output.parent.parent / "wandb" / there.name
+        links.append(("log", os.path.relpath(there if there.is_dir() and not here.is_dir() else here, output)))
+    return [(label, quote(where)) for label, where in links]
 
 
 def reproduce(chapters: Sequence[Chapter]) -> list[tuple[str, str]]:

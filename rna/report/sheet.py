@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rna.printing import in_markdown
 from rna.report.intervals import Estimate
 
 Cell = str | float | int | Estimate | None
@@ -71,8 +72,17 @@ class Table:
             return "–" if math.isnan(cell) else f"{cell:{sign}.{self.digits}f}".replace("-", "−")
         return "–" if cell is None else str(cell)
 
-    def texts(self) -> list[list[str]]:
-        return [[self.text(cell, column) for cell, column in zip(row, self.columns, strict=True)] for row in self.rows]
+    def texts(self) -> list[list[tuple[str, str]]]:
+        """The cells in rows, each with its interval apart: `("52.1 ", "[48.0, 56.2]")`."""
+        return [
+            [self._parted(cell, column) for cell, column in zip(row, self.columns, strict=True)] for row in self.rows
+        ]
+
+    def _parted(self, cell: Cell, column: str) -> tuple[str, str]:
+        value, bracket, interval = (
+            self.text(cell, column).partition("[") if isinstance(cell, Estimate) else ("", "", "")
+        )
+        return (value, bracket + interval) if bracket else (self.text(cell, column), "")
 
 
 # Writing
@@ -111,17 +121,21 @@ def plain(table: Table) -> list[list[Any]]:
 
 def markdown(table: Table) -> str:
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+        return "| " + " | ".join(cells) + " |"
 
-    lines = [f"**{table.title}**", ""]
+    def texts(row: list[Cell]) -> list[str]:
+        cells = zip(row, table.columns, strict=True)
+        return [in_markdown(cell) if isinstance(cell, str) else table.text(cell, column) for cell, column in cells]
+
+    lines = [f"**{in_markdown(table.title)}**", ""]
     if table.rows:
         ruler = "|" + "|".join("---" for _ in table.columns) + "|"
-        lines += [line(table.columns), ruler, *(line(row) for row in table.texts())]
+        lines += [line([*map(in_markdown, table.columns)]), ruler, *(line(texts(row)) for row in table.rows)]
     elif table.command:
-        lines.append(f"Missing. What would compute it: `{table.command}`")
+        lines += ["Missing. What would compute it:", "", *(f"    {part}" for part in table.command.splitlines())]
     else:
         lines.append("Missing.")
-    return "\n".join([*lines, "", *(f"- {note}" for note in table.notes)]).rstrip() + "\n"
+    return "\n".join([*lines, "", *(f"- {in_markdown(note)}" for note in table.notes)]).rstrip() + "\n"
 
 
 def latex(table: Table) -> str:
@@ -166,12 +180,10 @@ def _alignment(table: Table, shown: Sequence[int]) -> str:
     return "".join("r" if right else "l" for right in numeric) or "l"
 
 
-def _small(text: str) -> str:
+def _small(cell: tuple[str, str]) -> str:
     """A cell, its interval smaller."""
-    value, bracket, interval = text.partition(" [")
-    if not bracket or not value[-1:].isdigit():
-        return escaped(text)
-    return rf"{escaped(value)} {{\scriptsize [{escaped(interval)}}}"
+    value, interval = cell
+    return rf"{escaped(value)}{{\scriptsize [{escaped(interval[1:])}}}" if interval else escaped(value)
 
 
 def escaped(text: str) -> str:

@@ -69,6 +69,6 @@ def test_of_many_names_the_nearest_are_listed():
 
 def test_a_missing_driver_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    said = r"postgresql://me:\*\*\*@h/d: its driver is not installed; nothing was started \(pip install 'rna\[postgr"
+    said = r"postgresql://me:\*\*\*@h/d: its driver is not installed; .* \(pip install 'rna-unlearning\[postgr"
     with pytest.raises(ValueError, match=said):
         _storage.open_storage("postgresql://me:secret@h/d", tmp_path)

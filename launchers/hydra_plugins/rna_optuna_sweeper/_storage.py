@@ -90,7 +90,7 @@ def open_storage(url: str | None, folder: Path) -> Any:
     try:
         return optuna.storages.RDBStorage(url, engine_kwargs=options)
     except ImportError as error:
-        advice = "pip install 'rna[postgresql]'" if postgresql else str(error)
+        advice = "pip install 'rna-unlearning[postgresql]'" if postgresql else str(error)
         raise ValueError(
             f"hydra.sweeper.storage={shown}: its driver is not installed; nothing was started ({advice})"
         ) from None

@@ -21,7 +21,7 @@ def load(**options: Any) -> "dict[str, datasets.Dataset]":
     """The questions that `ask` makes of the demo's."""
     import datasets
 
-    rows = [json.loads(line) for line in QUESTIONS.read_text().splitlines()]
+    rows = [json.loads(line) for line in QUESTIONS.read_text(encoding="utf-8").splitlines()]
     rows = [{**row, "half": questions.half(row)} for row in rows]
     return {"test": datasets.Dataset.from_list(ask(rows, **options))}
 
