@@ -2,8 +2,8 @@
 
 Every function looks at the model as it stands, base or with a trial's tensors installed, and returns plain rows.
 "Layer l" is the residual stream that leaves decoder layer l, where RNA adds its noise. A function of a stack of streams
-gives its values where the stack lies, whatever devices the layers are on. Derivatives are taken with attention in plain
-mathematics, as the fused kernels have no second and no forward-mode derivatives.
+gives representations where the stack lies, whatever devices the layers are on, and losses where the head is. Derivatives
+are taken with attention in plain mathematics, as the fused kernels have no second and no forward-mode derivatives.
 
 Shapes: S samples, T tokens, D hidden width, K projections, Q questions, P positions, L layers, V vocabulary.
 """
@@ -77,7 +77,7 @@ def answer_loss(decoder: Decoder, stream: Stream, answer: int) -> Callable[[Tens
     rest = rest_of(decoder, stream)
 
     def forward(hidden_STD: Tensor) -> Tensor:
-        return -model.logits(decoder, rest(hidden_STD)).log_softmax(-1)[:, answer].to(hidden_STD.device)
+        return -model.logits(decoder, rest(hidden_STD)).log_softmax(-1)[:, answer]
 
     return forward
 
@@ -91,7 +91,7 @@ def text_loss(decoder: Decoder, stream: Stream, ids: list[int]) -> Callable[[Ten
         end_STD = decoder.norm(model.advance(decoder, begin, len(decoder.layers)).hidden_BTD[:, :-1])
         log_probs_STV = model.logits(decoder, end_STD.flatten(0, 1)).log_softmax(-1).unflatten(0, end_STD.shape[:2])
         target_ST = target_T.to(log_probs_STV.device).expand(len(end_STD), -1)
-        return -log_probs_STV.gather(-1, target_ST[..., None]).squeeze(-1).mean(-1).to(hidden_STD.device)
+        return -log_probs_STV.gather(-1, target_ST[..., None]).squeeze(-1).mean(-1)
 
     return forward
 
