@@ -217,7 +217,10 @@ def lay_out(model: Any, device_map: Any) -> Any:
 
 def _loader(own: Any) -> Any:
     def loaded(*args: Any, device_map: Any = None, **options: Any) -> Any:
-        return lay_out(own(*args, **options), device_map)
+        found = own(*args, **options)
+        if options.get("output_loading_info"):
+            return lay_out(found[0], device_map), found[1]
+        return lay_out(found, device_map)
 
     return loaded
 

@@ -40,6 +40,10 @@ def grown(file: Path) -> None:
     file.write_text(json.dumps(found | {"added_tokens": [*found["added_tokens"], entry]}))
 
 
+def named_alone(place: Path) -> None:
+    folders.told(place, "tokenizer_config.json", pad_token="[PAD]")
+
+
 def adapter(place: Path) -> None:
     (place / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "base"}')
 
@@ -227,6 +231,7 @@ LATE: list[tuple[str, Fault, str]] = [
         lambda p: folders.without(p, "q_proj.weight"),
         r"lacks (model\.)?layers\.0\.self_attn\.q_proj\.weight",
     ),
+    ("a pad token that is only named", named_alone, r"its tokenizer has \[PAD\] = 536, and its embedding 536 rows"),
     (
         "another number of heads",
         lambda p: folders.told(p, num_attention_heads=8),
