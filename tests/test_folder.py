@@ -396,6 +396,7 @@ def test_an_architecture_that_nothing_is_known_of_is_tried(tmp_path: Path):
 
 def test_a_tokenizer_without_pad_and_eos_pads_with_what_is_masked(place: Path, tmp_path: Path):
     folders.told(place, "tokenizer_config.json", pad_token=None, eos_token=None, bos_token=None)
+    folders.told(place, "tokenizer.json", padding=None)
     _, tokenizer = loaded(place)
     assert (tokenizer.pad_token_id, tokenizer.eos_token_id) == (0, None)
     made = composed(place, tmp_path / "out", "method=npo", "retain=kl")
