@@ -49,7 +49,7 @@ TOKENIZERS = (
     "*.bpe.model",
     "tekken.json",
 )
-SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.json", "vocab.json")
+SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 WRAPPERS = {  # parts of tensors' names -> what put them there
     "module": "DistributedDataParallel or FSDP",
     "_fsdp_wrapped_module": "FSDP",
@@ -95,11 +95,12 @@ def check(
     with readable(said):
         if where.is_file():
             return _check_file(where, said)
-        folder = where if where.is_dir() else _cached(path, revision)
+        folder = _folder_of(path, revision)
         if folder is None:
             return None  # `model_fingerprint` says what is not there
-        whole = folder is where
+        whole = where.is_dir()
         refuse_partial(folder, said)
+        chosen = _chosen(folder, said, whole)
         config = read_config(folder, said)
         check_config(config, said, layer_path)
         _check_known(config, said)
@@ -107,10 +108,16 @@ def check(
         if num_layers is not None and depth is not None and num_layers != depth:
             raise ValueError(f"{said}: has {depth} layers by its config.json, not model.num_layers={num_layers}")
         _check_tokenizer(folder, config, said, whole)
-        heads = _heads(folder, said, whole)
+        heads = _heads(folder, chosen, said, whole) if chosen else {}
         if heads:
             _check_names(heads, config, said)
             _check_trained(heads, trained, said)
+
+
+def _folder_of(path: str, revision: str | None) -> Path | None:
+    """Where a model's files lie, if they do."""
+    where = Path(path)
+    return where.parent if where.is_file() else where if where.is_dir() else _cached(path, revision)
 
 
 def _cached(path: str, revision: str | None) -> Path | None:
@@ -162,16 +169,9 @@ def _check_known(config: Config, said: str) -> None:
 
 def _check_tokenizer(folder: Path, config: Config, said: str, whole: bool) -> None:
     present = [file for pattern in TOKENIZERS for file in sorted(folder.glob(pattern))]
-    settings: dict[str, Any] = {}
-    ids: dict[str, int] = {}
-    for name in SETTINGS:
-        file = folder / name
-        if not file.is_file() and not file.is_symlink():
-            continue
-        if name == "tokenizer.json":  # may be tens of megabytes
-            ids |= _added(file, said)
-        else:
-            settings[name] = read_json(file, said)
+    settings = _settings(folder, said)
+    file = folder / "tokenizer.json"
+    ids = _added(file, said) if file.is_file() or file.is_symlink() else {}
     for file in present:
         refuse_pointer(file, said)
     mapped = settings.get("tokenizer_config.json", {}).get("auto_map")
@@ -180,7 +180,7 @@ def _check_tokenizer(folder: Path, config: Config, said: str, whole: bool) -> No
             f"{said}: its tokenizer needs code of its own (auto_map in its tokenizer_config.json, trust_remote_code), "
             "which is never run; give a folder with a tokenizer.json"
         )
-    ids |= {word: index for word, index in settings.get("added_tokens.json", {}).items() if isinstance(index, int)}
+    ids |= {word: index for word, index in _named(settings).items() if index is not None}
     rows = (config.get("text_config") or config).get("vocab_size")
     if isinstance(rows, int):
         _refuse_ids(said, ids, rows)
@@ -190,6 +190,32 @@ def _check_tokenizer(folder: Path, config: Config, said: str, whole: bool) -> No
             f"{said}: has no tokenizer (tokenizer.json, tokenizer.model, vocab.json, …); copy the tokenizer's files of "
             "the model it was made from there"
         )
+
+
+def _settings(folder: Path, said: str) -> dict[str, dict[str, Any]]:
+    """What a tokenizer's small files say, by their names."""
+    files = [folder / name for name in SETTINGS]
+    return {file.name: read_json(file, said) for file in files if file.is_file() or file.is_symlink()}
+
+
+def _named(settings: dict[str, dict[str, Any]]) -> dict[str, int | None]:
+    """The words that a tokenizer's settings speak of, with their ids where they tell them."""
+
+    def word(value: Any) -> str:
+        return str(value.get("content") if isinstance(value, dict) else value)
+
+    found: dict[str, int | None] = {}
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        for key, value in settings.get(name, {}).items():
+            several = list(value.values()) if isinstance(value, dict) and "content" not in value else value
+            if key.endswith("_token") and value is not None:
+                found[word(value)] = None
+            elif key in ("additional_special_tokens", "extra_special_tokens") and isinstance(several, list):
+                found |= {word(one): None for one in several}
+    decoder = settings.get("tokenizer_config.json", {}).get("added_tokens_decoder") or {}
+    found |= {word(value): int(index) for index, value in decoder.items() if str(index).isdigit()}
+    added = settings.get("added_tokens.json", {})
+    return found | {word: index for word, index in added.items() if isinstance(index, int)}
 
 
 def _added(file: Path, said: str) -> dict[str, int]:
@@ -209,19 +235,24 @@ def _added(file: Path, said: str) -> dict[str, int]:
         return {}  # more than the head holds, or not as it should be, which its reader will say
 
 
-def _heads(folder: Path, said: str, whole: bool) -> Heads:
+def _chosen(folder: Path, said: str, whole: bool) -> str | None:
+    """The file that transformers reads the weights from, or the index of those."""
+    chosen = next((name for name in WHOLE if (folder / name).is_file() or (folder / name).is_symlink()), None)
+    if chosen is None:
+        if not whole:
+            return None
+        other = sorted(file.name for file in folder.iterdir() if file.suffix in (".safetensors", ".bin", ".pt", ".pth"))
+        there = f"it has {some(other)}; " if other else ""
+        raise ValueError(f"{said}: a folder without weights of a name that is read; {there}needs {', '.join(WHOLE)}")
+    return chosen
+
+
+def _heads(folder: Path, chosen: str, said: str, whole: bool) -> Heads:
     """Names, dtypes and shapes of the tensors in safetensors files; of .bin files only their form is judged.
 
     Raises:
         ValueError: for weights that are missing, truncated, corrupt, or not fetched.
     """
-    chosen = next((name for name in WHOLE if (folder / name).is_file() or (folder / name).is_symlink()), None)
-    if chosen is None:
-        if not whole:
-            return {}
-        other = sorted(file.name for file in folder.iterdir() if file.suffix in (".safetensors", ".bin", ".pt", ".pth"))
-        there = f"it has {some(other)}; " if other else ""
-        raise ValueError(f"{said}: a folder without weights of a name that is read; {there}needs {', '.join(WHOLE)}")
     if not chosen.endswith(".json"):
         file = folder / chosen
         return _head(file, said) if file.suffix == ".safetensors" else _check_pickle(file, said)
@@ -411,12 +442,14 @@ def refuse_parts(path: str, info: dict[str, Any], *, above: int | None, headless
         raise ValueError(f"model.path={path}: its weights are not those of its config.json: {said}{_MEND}")
 
 
-def refuse_words(path: str, tokenizer: Any, rows: int) -> None:
+def refuse_words(path: str, revision: str | None, tokenizer: Any, rows: int) -> None:
     """Refuse a tokenizer that makes ids for which the embedding has no row, or none at all."""
-    ids = tokenizer.get_vocab()
-    if path.endswith(".gguf"):  # to these transformers adds words of its own, such as GPT-2's <|endoftext|>
-        ids = {word: index for word, index in ids.items() if index < tokenizer.vocab_size}
-    _refuse_ids(f"model.path={path}", ids, rows)
+    place = _folder_of(path, revision)
+    named = _named(_settings(place, f"model.path={path}")) if place else {}
+    # To these transformers adds words of its own, such as GPT-2's <|endoftext|>, which the model need not know.
+    added = tokenizer.added_tokens_decoder
+    own = {word: index for word, index in tokenizer.get_vocab().items() if index not in added or word in named}
+    _refuse_ids(f"model.path={path}", own, rows)
     if not tokenizer("model", add_special_tokens=False)["input_ids"]:
         raise ValueError(
             f"model.path={path}: its tokenizer makes no token of a word; give that of the model it was "

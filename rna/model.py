@@ -140,8 +140,8 @@ def _loaded(
     options["dtype"] = getattr(torch, dtype)
     config: Any = AutoConfig.from_pretrained(name, **options)
     text = config.get_text_config()
-    folder.refuse_words(path, tokenizer, text.vocab_size)
-    if tokenizer.pad_token_id is None:  # padding is masked: any token will do
+    folder.refuse_words(path, revision, tokenizer, text.vocab_size)
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= text.vocab_size:  # masked: any token will do
         tokenizer.pad_token_id = 0 if tokenizer.eos_token_id is None else tokenizer.eos_token_id
     above = text.num_hidden_layers if getattr(text, "num_nextn_predict_layers", 0) else None
     options |= {

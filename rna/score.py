@@ -250,15 +250,14 @@ def harness(
             ]
 
     encoded: dict[Any, list[int]] = {}
+    # lm-eval begins what has no beginning, which no task here has, with bos or eos, and fails where there is neither.
     nameless = tokenizer.bos_token_id is None and tokenizer.eos_token_id is None
     made = Harness(
         pretrained=decoder.model,
         tokenizer=tokenizer,
         batch_size=batch_size or 8,
         add_bos_token=add_bos_token,
-        prefix_token_id=tokenizer.pad_token_id
-        if nameless
-        else None,  # of what has no beginning, which no task here has
+        prefix_token_id=tokenizer.pad_token_id if nameless else None,
     )
     made.truncated = set()
     return made

@@ -40,6 +40,10 @@ def grown(file: Path) -> None:
     file.write_text(json.dumps(found | {"added_tokens": [*found["added_tokens"], entry]}))
 
 
+def named_alone(place: Path) -> None:
+    folders.told(place, "tokenizer_config.json", pad_token="[PAD]")
+
+
 def adapter(place: Path) -> None:
     (place / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "base"}')
 
@@ -227,6 +231,7 @@ LATE: list[tuple[str, Fault, str]] = [
         lambda p: folders.without(p, "q_proj.weight"),
         r"lacks (model\.)?layers\.0\.self_attn\.q_proj\.weight",
     ),
+    ("a pad token that is only named", named_alone, r"its tokenizer has \[PAD\] = 536, and its embedding 536 rows"),
     (
         "another number of heads",
         lambda p: folders.told(p, num_attention_heads=8),
@@ -391,6 +396,7 @@ def test_an_architecture_that_nothing_is_known_of_is_tried(tmp_path: Path):
 
 def test_a_tokenizer_without_pad_and_eos_pads_with_what_is_masked(place: Path, tmp_path: Path):
     folders.told(place, "tokenizer_config.json", pad_token=None, eos_token=None, bos_token=None)
+    folders.told(place, "tokenizer.json", padding=None)
     _, tokenizer = loaded(place)
     assert (tokenizer.pad_token_id, tokenizer.eos_token_id) == (0, None)
     made = composed(place, tmp_path / "out", "method=npo", "retain=kl")
