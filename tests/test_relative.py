@@ -43,7 +43,7 @@ def test_relative_noise_has_the_layers_own_scale(demo, rescaled):
     decoder, tokenizer = demo
     chosen = settings("noise=relative", "noise.nu=0.5", "noise.layers=[1,2]")
     corpora = data.load(chosen, tokenizer, Cache(None, 0))
-    retain = train.feeds(chosen, corpora, tokenizer.pad_token_id).retain
+    retain = next(iter(train.feeds(chosen, corpora, tokenizer.pad_token_id).retain.values()))
     std, std_rescaled = (train.prepare(chosen, one, retain).noise.std for one in (decoder, rescaled))  # pyright: ignore
     own = model.root_mean_squares(decoder, corpora.retain.documents[:256], [2], tokenizer.pad_token_id)[2]
     assert std[2] == pytest.approx(0.5 * own)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from rna import config, evaluate, run, score
-from rna.noise import Smoothing
-from rna.seeding import generator
+from rna.noise import Normals, Smoothing
+from rna.seeding import seed_of
 from tests import tiny
 
 
@@ -77,10 +77,10 @@ def test_one_context_may_be_the_beginning_of_another():
 
 def smoothed_plainly(decoder: Any, context: tuple[int, ...], smoothing: Smoothing) -> torch.Tensor:
     """Each draw through the whole model, the noise put in by a hook: the mean of the probabilities, in logs."""
-    source = generator(smoothing.seed, "inference", str(context))
+    source = Normals(seed_of(smoothing.seed, "inference", str(context)))
 
     def add(_module: Any, _inputs: Any, hidden: torch.Tensor) -> torch.Tensor:
-        return hidden + smoothing.std * torch.randn(hidden.shape[1:], generator=source)
+        return hidden + smoothing.std * source(1, hidden[0].numel(), hidden.device).view(hidden.shape)
 
     hooks = [decoder.layers[layer].register_forward_hook(add) for layer in smoothing.layers]
     try:
