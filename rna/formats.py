@@ -144,12 +144,10 @@ def _parsed(line: str) -> Any:
     """A line of JSON, with numbers and nesting beyond what Python reads: another field may well hold them."""
     try:
         return json.loads(line)
-    except RecursionError:
-        return json.loads(_shallow(line), parse_int=_integer)
     except json.JSONDecodeError:
         raise
-    except ValueError:  # too many digits
-        return json.loads(line, parse_int=_integer)
+    except (ValueError, RecursionError):  # too many digits, too many levels
+        return json.loads(_shallow(line), parse_int=_integer)
 
 
 def _integer(digits: str) -> int | float:

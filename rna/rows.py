@@ -1,7 +1,6 @@
 """Rows of text files, one after the other, with what to say of a row that will not do."""
 
 import lzma
-import re
 import zlib
 from collections.abc import Iterator, Sequence
 
@@ -9,7 +8,6 @@ from rna.formats import NoField, Row, check_content, picked, read_raw, reader, u
 from rna.sources import text_files
 
 Placed = tuple[str, Row]  # (where the row stands: file and line, the row)
-HALF = re.compile("[\ud800-\udfff]")  # of a pair of UTF-16: no character by itself
 
 
 def read_rows(
@@ -55,4 +53,8 @@ def read_rows(
 
 def whole(text: str) -> str:
     """A text with U+FFFD in the place of each half of a character, as JSON's `\\ud83d` alone is; two are joined."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if HALF.search(text) else text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

@@ -176,7 +176,14 @@ def test_half_a_character_is_replaced_and_two_halves_are_one(tmp_path: Path, nam
 
 
 @pytest.mark.parametrize(
-    "other", ["9" * 5000, "[" * 5000 + '"]}"' + "]" * 5000, '{"a":' * 3000 + "1" + "}" * 3000, "1e999"]
+    "other",
+    [
+        "9" * 5000,
+        "[" * 5000 + '"]}"' + "]" * 5000,
+        "[" + "9" * 5000 + "," + "[" * 5000 + "]" * 5001,
+        '{"a":' * 3000 + "1" + "}" * 3000,
+        "1e999",
+    ],
 )
 def test_another_field_may_hold_what_python_cannot(tmp_path: Path, other: str):
     (tmp_path / "a.jsonl").write_text(f'{{"text": "before", "x": {other}}}\n{{"x": {other}, "text": "behind"}}\n')

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def test_pairs_have_keys_of_their_own_and_plain_texts_keep_theirs(tmp_path: Path
     assert len(set(made)) == 4
     identity = results.train_identity(corpora(tmp_path, one))["data"]["data.topics.text"]
     assert set(identity) == {"path", "field"}
-    assert key(*QA, "data.topics.text.files=null") == key(*QA)
+    assert key(*QA, "data.topics.text.files='*.jsonl'") == key(*QA)  # the same file
 
 
 def byte_pairs() -> Any:
@@ -326,23 +326,21 @@ def test_what_the_reference_says_of_pairs_is_remembered_apart(tmp_path: Path, me
     """With and without answers alone, through the same cache, each trial gets what it gets without a cache."""
     from rna import trial
 
-    def curve(*more: str) -> list[dict[str, float]]:
-        settings = corpora(
-            tmp_path, *QA, f"method={method}", "train.steps=3", "wandb=disabled", "train_only=true", *more
-        )
-        settings = replace(settings, baseline="skip")
+    def curve(*more: str, pairs: list[tuple[str, str]] = PAIRS) -> list[dict[str, float]]:
+        own = (f"method={method}", "train.steps=3", "wandb=disabled", "train_only=true", "baseline=skip")
+        settings = corpora(tmp_path, *QA, *own, *more, pairs=pairs)
         (row,) = [row for row in trial.arms(settings) if row.settings.method.name != "none"]
         trial.work(row, lambda *_: None)
         assert row.trained is not None
         return [{name: value for name, value in one.items() if "loss" in name} for one in row.trained["curve"]]
 
-    kept = [curve(), curve("data.topics.text.answer_only=false"), curve("data.topics.text.max_length=13")]
+    def curves(*more: str) -> list[list[dict[str, float]]]:
+        short = [(question, "x") for question, _ in PAIRS]  # of which 13 tokens cut the refusals alone
+        made = [curve(*more), curve("data.topics.text.answer_only=false", *more)]
+        return made + [curve(f"data.topics.text.max_length={size}", *more, pairs=short) for size in (99, 13)]
+
+    kept = curves()
     assert (tmp_path / "out" / "cache").is_dir()
-    more = ("cache.enabled=false", f"output_dir={tmp_path}/again")
-    bare = [
-        curve(*more),
-        curve(*more, "data.topics.text.answer_only=false"),
-        curve(*more, "data.topics.text.max_length=13"),
-    ]
+    bare = curves("cache.enabled=false", f"output_dir={tmp_path}/again")
     assert kept == bare
     assert kept[0] != kept[1]
