@@ -275,14 +275,15 @@ class Corpora:
 
 
 def validate(settings: Settings) -> None:
-    """Read every text once, before a model is loaded, and say on stderr what was read: each row, each field, and at
-    least a batch of documents.
+    """Read every text once, before a model is loaded, each row, each field, and at least a batch of documents;
+    then say on stderr what was read.
 
     Raises:
         ValueError: naming the key, the file and the line.
     """
+    said: list[str] = []
     for key, corpus in settings.data.corpora().items():
-        tally = _counted(key, f"{key}.path", corpus)
+        tally = _counted(key, f"{key}.path", corpus, said)
         count = tally.documents
         held_out = round(settings.data.holdout * count)
         kept = count - held_out
@@ -300,16 +301,18 @@ def validate(settings: Settings) -> None:
         if tally.longer < settings.train.batch_size:
             _check_tokens(settings, key, corpus)
     if settings.method.name == "dpo":
-        count = _counted("data.refusals", "data.refusals", refusals(settings)).documents
+        count = _counted("data.refusals", "data.refusals", refusals(settings), said).documents
         if count < settings.train.batch_size:
             raise ValueError(
                 f"data.refusals={refusals(settings).path}: has {count} lines, fewer than one batch; "
                 f"allowed: at least train.batch_size={settings.train.batch_size}"
             )
+    for line in said:
+        print(line, file=sys.stderr, flush=True)
 
 
-def _counted(name: str, key: str, corpus: CorpusSettings) -> Tally:
-    """Read a corpus, and say how many documents there are in which files."""
+def _counted(name: str, key: str, corpus: CorpusSettings, lines: list[str]) -> Tally:
+    """Read a corpus; what there is to say of how many documents are in which files becomes one of `lines`."""
     tally = Tally()
     for _ in read_texts(corpus, key, tally):
         pass
@@ -320,7 +323,7 @@ def _counted(name: str, key: str, corpus: CorpusSettings) -> Tally:
     said += f", {_many(tally.blank, 'blank row')} left out" if tally.blank else ""
     said += f", the contents of {_many(tally.chats, 'chat')} joined by line" if tally.chats else ""
     said += f", U+FFFD put for half a character in {_many(tally.halves, 'text')}" if tally.halves else ""
-    print(said, file=sys.stderr, flush=True)
+    lines.append(said)
     return tally
 
 
