@@ -18,6 +18,7 @@ from rna.settings import (
     BUILTIN,
     RM_METHODS,
     VARIANTS,
+    CorpusSettings,
     DataSettings,
     EvalSettings,
     NoiseSettings,
@@ -127,6 +128,7 @@ def check(composed: "DictConfig") -> Settings:
     settings = typed(composed)
     _expand_home(settings)
     _check_choices(settings)
+    _check_pairs(settings)
     settings.eval.tasks = _with_ngrams(settings.eval)
     settings.alpha = _alpha_by_topic(settings, _tuned_alpha(composed))
     if settings.variant == "official":
@@ -513,6 +515,34 @@ def _check_ranges(settings: Settings) -> None:
         raise ValueError(f"data.holdout={settings.data.holdout}: must be in [0, 1)")
     if not 0 <= settings.seed < 2**63:
         raise ValueError(f"seed={settings.seed}: must be a whole number in [0, 2^63)")
+
+
+def _check_pairs(settings: Settings) -> None:
+    """Question-answer pairs: both columns, a template that holds them in this order, and nothing without effect."""
+    for key, corpus in settings.data.corpora().items():
+        corpus.template = corpus.template.replace("\\n", "\n")  # a line's end as a command line has it
+        if corpus.pairs():
+            said = f"{key}.question={corpus.question}"
+            if settings.variant == "official":
+                raise ValueError(f"{said}: variant=official knows no question-answer pairs; allowed with variant=paper")
+            if corpus.raw or corpus.field != CorpusSettings.field:
+                other = "raw=True" if corpus.raw else f"field={corpus.field}"
+                raise ValueError(f"{said}: has no meaning beside {key}.{other}; give one of them")
+            if re.findall(r"\{question\}|\{answer\}", corpus.template) != ["{question}", "{answer}"]:
+                raise ValueError(
+                    f"{key}.template={corpus.template!r}: must hold {{question}} and behind it {{answer}}, each once"
+                )
+            if key == "data.retain" and not corpus.answer_only:
+                raise ValueError(f"{key}.answer_only=False: retain losses read all tokens anyway; leave it out")
+            continue
+        for name, other in (("question", "answer"), ("answer", "question")):
+            if (value := getattr(corpus, name)) is not None:
+                raise ValueError(f"{key}.{name}={value}: a pair has both; give {key}.{other}=COLUMN")
+        for name in ("template", "answer_only"):
+            if (value := getattr(corpus, name)) != getattr(CorpusSettings, name):
+                raise ValueError(
+                    f"{key}.{name}={value!r}: is of question-answer pairs; give {key}.question=… and {key}.answer=…"
+                )
 
 
 def _check_corpora(settings: Settings) -> None:

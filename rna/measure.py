@@ -2,8 +2,9 @@
 
 Every function looks at the model as it stands, base or with a trial's tensors installed, and returns plain rows.
 "Layer l" is the residual stream that leaves decoder layer l, where RNA adds its noise. A function of a stack of streams
-gives representations where the stack lies, whatever devices the layers are on, and losses where the head is. Derivatives
-are taken with attention in plain mathematics, as the fused kernels have no second and no forward-mode derivatives.
+gives representations where the stack lies, whatever devices the layers are on, and losses where the head is.
+Derivatives are taken with attention in plain mathematics, as the fused kernels have no second and no forward-mode
+derivatives.
 
 Shapes: S samples, T tokens, D hidden width, K projections, Q questions, P positions, L layers, V vocabulary.
 """

@@ -343,8 +343,8 @@ def add_command(subparsers: Any) -> None:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("documents", nargs="*", help=".txt, .jsonl, .parquet or folders (the demo's forget documents)")
-    parser.add_argument("--field", default="text", help="the column of .jsonl and .parquet files (text)")
+    parser.add_argument("documents", nargs="*", help="files of texts, or folders (the demo's forget documents)")
+    parser.add_argument("--field", default="text", help="the column of files that have columns (text)")
     parser.add_argument("--n", type=int, nargs="+", default=list(SIZES), help="sizes (2 4 8 16)")
     parser.add_argument("--k", type=int, default=10, help="n-grams of each group and document (10)")
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))

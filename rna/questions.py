@@ -9,8 +9,10 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from rna.rows import Row, read_rows
+from rna.formats import Row
+from rna.rows import read_rows, whole
 
 LETTERS = "ABCD"
 SELECT, REPORT = "select", "report"
@@ -36,14 +38,21 @@ def read_questions(path: str, key: str, pattern: str | None = None, subject: str
     """
     columns = ["question", "choices", "answer", *([] if subject else ["subject"])]
     rows: list[Row] = []
-    for where, row in read_rows(path, columns, key, pattern=pattern):
-        found = {name: row[name] for name in columns} | ({"subject": subject} if subject else {})
+    for where, row in read_rows(path, columns, key, usual=pattern):
+        found = {name: _whole(value) for name, value in row.items()} | ({"subject": subject} if subject else {})
         if fault := _fault(found):
             raise ValueError(f"{key}={path}: {where}: {fault}")
         rows.append({**found, "choices": [str(choice) for choice in found["choices"]], "half": half(found)})
     if not rows:
         raise ValueError(f"{key}={path}: holds no question")
     return tuple(rows)
+
+
+def _whole(value: Any) -> Any:
+    """A column without halves of characters, which no file or hash takes."""
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return whole(value) if isinstance(value, str) else value
 
 
 def _fault(row: Row) -> str | None:

@@ -81,8 +81,8 @@ def _corpora(settings: Settings) -> dict[str, Any]:
     """Each corpus by the content of its files and how they are read, wherever they lie."""
     return {
         key: {
-            **{name: value for name, value in without_defaults(corpus).items() if name != "files"},
-            "path": text_fingerprint(corpus.path, f"{key}.path", corpus.files, settings.hashes()),
+            **{name: value for name, value in without_defaults(corpus).items() if name not in ("files", "hub_files")},
+            "path": text_fingerprint(corpus.path, f"{key}.path", corpus.files, settings.hashes(), corpus.hub_files),
         }
         for key, corpus in settings.data.corpora().items()
     }
@@ -159,7 +159,7 @@ def _word(task: TaskSettings, options: EvalSettings) -> str | None:
 def _question_files(source: str, path: str, task: str, hashes: Path | None) -> list[str]:
     subset = next((name for name in ("bio", "cyber") if name in task), None) if source == "wmdp" else None
     key, pattern = questions.place(source, path, subset)
-    return text_fingerprint(path, key, pattern, hashes)
+    return text_fingerprint(path, key, None, hashes, pattern)
 
 
 def eval_key(key: str, identity: dict[str, Any]) -> str:

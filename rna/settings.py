@@ -16,6 +16,7 @@ REFUSALS = PACKAGE / "refusals.txt"
 RM_METHODS = ("rmu", "adaptive_rmu", "rsv")
 PO_METHODS = ("npo", "simnpo", "dpo")
 NOT_LOADED = ("name", "unlearn_layer", "num_layers", "threads", "retrained")  # of ModelSettings
+PAIR = "Question: {question}\nAnswer: {answer}"
 NEUTRAL = ("checkpoint_every", "gradient_checkpointing")  # of TrainSettings: they change no trained tensor
 
 
@@ -75,10 +76,22 @@ class CorpusSettings:
     field: str = "text"
     max_length: int = 512
     files: str | None = None  # which files of a folder or hub data set; None: all
+    hub_files: str | None = None  # the same for the hub's data set, or a folder that is laid out like it
     raw: bool = False  # a line as it stands with its end, not a row's field
     characters: int | None = None  # texts are cut at, before they are tokenised
     strip: bool = False  # white space at both ends, before the cut
     longer_than: int | None = None  # characters of the texts that count; None: those that are not blank
+    question: str | None = None  # with `answer`: the columns of question-answer pairs, in the place of `field`
+    answer: str | None = None
+    template: str = PAIR  # what a pair is as a text
+    answer_only: bool = True  # log π of the forget losses counts a pair's tokens from its answer on
+
+    def pairs(self) -> bool:
+        return self.question is not None and self.answer is not None
+
+    def read(self) -> dict[str, Any]:
+        """Of which files and how rows are read: the arguments of `rna.rows.read_rows`."""
+        return {"pattern": self.files, "usual": self.hub_files, "raw": self.raw}
 
 
 @dataclass

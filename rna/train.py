@@ -44,11 +44,13 @@ class Feeds:
     forget: dict[str, Feed]
     retain: dict[str, Feed]  # by topic: one that all topics draw from, or in the variant `official` each its own
     refusal: Feed | None
+    behind: dict[str, Feed] = field(default_factory=dict)  # by topic of pairs: refusals that follow their questions
 
     def by_name(self) -> dict[str, Feed]:
         named = {f"forget/{topic}": feed for topic, feed in self.forget.items()}
         apart = len({id(feed) for feed in self.retain.values()}) > 1
         named |= {f"retain/{topic}" if apart else "retain": feed for topic, feed in self.retain.items()}
+        named |= {f"refusal/{topic}": feed for topic, feed in self.behind.items()}
         return named | ({"refusal": self.refusal} if self.refusal else {})
 
 
@@ -84,12 +86,14 @@ def feeds(settings: Settings, corpora: Corpora, pad_id: int) -> Feeds:
             generator=order,
             shuffled=settings.data.order == "random",
             official=settings.variant == "official",
+            answer_only=corpus.answer_only,
         )
 
     forget = {topic: draw(corpus) for topic, corpus in corpora.forget.items()}
     shared = draw(corpora.retain)
     retain = {topic: draw(corpora.retain) if settings.variant == "official" else shared for topic in forget}
-    return Feeds(forget, retain, draw(corpora.refusals) if corpora.refusals else None)
+    behind = {topic: draw(corpus) for topic, corpus in corpora.behind.items()}
+    return Feeds(forget, retain, draw(corpora.refusals) if corpora.refusals else None, behind)
 
 
 def prepare(settings: Settings, decoder: Decoder, retain: Feed | None = None) -> Trial:
@@ -243,12 +247,20 @@ def _draw(settings: Settings, source: Feeds, topic: str, device: torch.device) -
     micros: list[Micro] = []
     for _ in range(settings.train.grad_accumulation):
         forget, retain = source.forget[topic], source.retain[topic]
-        number, refusal_number = forget.drawn, source.refusal.drawn if source.refusal else 0
-        refusal = next(source.refusal).to(device) if source.refusal else None
+        idk = source.behind.get(topic, source.refusal)
+        number, refusal_number = forget.drawn, idk.drawn if idk else 0
+        chosen = forget.draw()
+        if idk is None:
+            refusal = None
+        elif topic in source.behind:
+            longest = settings.data.topics[topic].max_length
+            refusal = idk.behind(forget, chosen, max_length=longest).to(device)
+        else:
+            refusal = next(idk).to(device)
         kept = next(retain)
         if topic in settings.data.retain_cut:
             kept = kept.cut(settings.data.retain_cut[topic])
-        micros.append(Micro(next(forget).to(device), kept.to(device), refusal, number, refusal_number))
+        micros.append(Micro(forget.batch(chosen).to(device), kept.to(device), refusal, number, refusal_number))
     forget_tokens = sum(micro.forget.tokens for micro in micros)
     retain_tokens = sum(micro.retain.tokens for micro in micros)
     for micro in micros:
@@ -264,7 +276,8 @@ def _recall(
     remembered: dict[str, Remembered], topic: str, micro: Micro
 ) -> Callable[[str, Callable[[], Tensor]], Tensor]:
     """How a step's losses ask for a value of the reference: from the memory of the batch's feed, or computed."""
-    numbers = {"forget": (f"forget/{topic}", micro.number), "refusal": ("refusal", micro.refusal_number)}
+    refusal = f"refusal/{topic}" if f"refusal/{topic}" in remembered else "refusal"
+    numbers = {"forget": (f"forget/{topic}", micro.number), "refusal": (refusal, micro.refusal_number)}
 
     def recall(role: str, compute: Callable[[], Tensor]) -> Tensor:
         feed, number = numbers[role]

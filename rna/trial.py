@@ -259,6 +259,8 @@ def _train(
             "delta": str(path.relative_to(settings.output_dir)),
             "truncated_documents": {corpus.name: corpus.truncated for corpus in every},
         }
+        if unanswered := {corpus.name: corpus.unanswered for corpus in every if corpus.unanswered}:
+            facts["unanswered_pairs"] = unanswered
     record = _describe(row, "train", started) | {"curve": curve, "wandb": tracked.path} | facts
     results.write(settings.output_dir, row.key, record)
     checkpoint.clear()
@@ -289,10 +291,16 @@ def _remembered(row: Arm, cache: Cache, corpora: Any, decoder: Any) -> dict[str,
     }
     corpus_of = {f"forget/{topic}": corpus for topic, corpus in corpora.forget.items()}
     corpus_of |= {"refusal": corpora.refusals} if corpora.refusals else {}
-    return {
-        feed: Remembered(cache, kind, common | {"name": corpus.name, "documents": corpus.documents.digest()})
-        for feed, corpus in corpus_of.items()
-    }
+
+    def whose(corpus: Any) -> dict[str, Any]:
+        said = {"name": corpus.name, "documents": corpus.documents.digest()}
+        return said | ({"answer_only": True} if corpus.answer_only else {})
+
+    identities = {feed: whose(corpus) for feed, corpus in corpus_of.items()}
+    for topic, corpus in corpora.behind.items():
+        asked = whose(corpora.forget[topic]) | {"max_length": settings.data.topics[topic].max_length}
+        identities[f"refusal/{topic}"] = whose(corpus) | {"behind": asked}
+    return {feed: Remembered(cache, kind, common | identity) for feed, identity in identities.items()}
 
 
 REASONS: list[tuple[str, Callable[[BaseException], bool], str]] = [

@@ -68,17 +68,16 @@ def test_parquet_reads_the_column_without_the_empty_rows(tmp_path):
 
 
 def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path):
-    for name, line in (("a.txt", "first"), ("b.jsonl", '{"text": "second"}')):
+    for name, line in (("a.txt", "first"), ("b.jsonl", '{"text": "first"}')):
         (tmp_path / name).write_text(f"{line}\n", encoding="utf-8-sig")
-    assert read(str(tmp_path)) == ["first", "second"]
+        assert read(str(tmp_path / name)) == ["first"]
 
 
 def test_a_folder_is_its_files_in_order_of_name(tmp_path):
     jsonl(tmp_path / "b.jsonl", "second")
-    lines(tmp_path / "a.txt", "first")
-    parquet(tmp_path / "c.parquet", ["third"])
-    lines(tmp_path / "README.md", "not a text")
-    assert read(str(tmp_path)) == ["first", "second", "third"]
+    jsonl(tmp_path / "a.jsonl", "first")
+    lines(tmp_path / "README.txt", "not a text")
+    assert read(str(tmp_path)) == ["first", "second"]
 
 
 def test_a_missing_field_names_file_line_and_what_was_found(tmp_path):
@@ -242,27 +241,27 @@ def settings(retain: str, forget: str, *, method: str = "npo", refusals: str | N
 
 
 def test_validate_accepts_what_can_be_trained_on(tmp_path):
-    path = jsonl(tmp_path / "a.jsonl", "x", "y")
+    path = jsonl(tmp_path / "a.jsonl", "x 1", "y 1")
     data.validate(settings(path, path))
     data.validate(settings(path, path, method="dpo"))
 
 
 @pytest.mark.parametrize("short", ["data.retain", "data.topics.bio"])
 def test_validate_wants_a_batch_of_each_corpus(tmp_path, short):
-    enough, few = jsonl(tmp_path / "a.jsonl", "x", "y"), jsonl(tmp_path / "b.jsonl", "x", " ")
+    enough, few = jsonl(tmp_path / "a.jsonl", "x 1", "y 1"), jsonl(tmp_path / "b.jsonl", "x", " ")
     made = settings(few, enough) if short == "data.retain" else settings(enough, few)
     with pytest.raises(ValueError, match=rf"^{short}\.path=.*b\.jsonl: has 1 documents.*train.batch_size=2"):
         data.validate(made)
 
 
 def test_validate_counts_what_the_holdout_leaves(tmp_path):
-    path = jsonl(tmp_path / "a.jsonl", "x", "y", "z")
+    path = jsonl(tmp_path / "a.jsonl", "x 1", "y 1", "z 1")
     with pytest.raises(ValueError, match=r"has 1 documents after data.holdout=0.6"):
         data.validate(settings(path, path, holdout=0.6))
 
 
 def test_validate_wants_a_held_out_document_for_perplexity(tmp_path):
-    made = settings(path := jsonl(tmp_path / "a.jsonl", "x", "y", "z"), path, holdout=0.1)
+    made = settings(path := jsonl(tmp_path / "a.jsonl", "x 1", "y 1", "z 1"), path, holdout=0.1)
     data.validate(made)
     made.eval.kind = "perplexity"
     with pytest.raises(
@@ -272,16 +271,38 @@ def test_validate_wants_a_held_out_document_for_perplexity(tmp_path):
 
 
 def test_validate_names_key_file_and_line_of_a_bad_row(tmp_path):
-    good, bad = jsonl(tmp_path / "a.jsonl", "x", "y"), lines(tmp_path / "b.jsonl", '{"text": "x"}', '{"body": "y"}')
+    good, bad = jsonl(tmp_path / "a.jsonl", "x 1", "y 1"), lines(tmp_path / "b.jsonl", '{"text": "x"}', '{"body": "y"}')
     with pytest.raises(ValueError, match=r"^data\.topics\.bio\.path=.*b\.jsonl, line 2 has no text field"):
         data.validate(settings(good, bad))
 
 
 def test_validate_reads_refusals_only_for_dpo(tmp_path):
-    path, few = jsonl(tmp_path / "a.jsonl", "x", "y"), lines(tmp_path / "no.txt", "I do not know.")
+    path, few = jsonl(tmp_path / "a.jsonl", "x 1", "y 1"), lines(tmp_path / "no.txt", "I do not know.")
     data.validate(settings(path, path, refusals=few))
     with pytest.raises(ValueError, match=r"^data\.refusals=.*no\.txt: has 1 lines"):
         data.validate(settings(path, path, method="dpo", refusals=few))
+
+
+def test_validate_says_what_was_read(tmp_path, capsys):
+    (tmp_path / "many" / "data").mkdir(parents=True)
+    for number in range(7):
+        jsonl(tmp_path / "many" / "data" / f"train-{number}.jsonl", "two words", " ", "half \ud83d one")
+    one = lines(tmp_path / "r.txt", "two words", "and three words")
+    data.validate(settings(one, str(tmp_path / "many"), method="dpo"))
+    assert capsys.readouterr().err.splitlines() == [
+        "data.topics.bio: 14 documents from 7 files (train-0.jsonl, train-1.jsonl, train-2.jsonl, …, train-6.jsonl), "
+        "7 blank rows left out, U+FFFD put for half a character in 7 texts",
+        "data.retain: 2 documents from 1 file (r.txt)",
+        "data.refusals: 100 documents from 1 file (refusals.txt)",
+    ]
+
+
+def test_validate_refuses_documents_in_which_nothing_is_predicted(tmp_path):
+    """The demo's tokenizer has a token for each of its words."""
+    short, enough = lines(tmp_path / "a.txt", *"abcd"), lines(tmp_path / "b.txt", *"abcd", "a b", "c d")
+    data.validate(settings(enough, enough))
+    with pytest.raises(ValueError, match=r"^data\.topics\.bio\.path=.*a\.txt: has 0 documents of two tokens or more"):
+        data.validate(settings(enough, short))
 
 
 def test_load_tokenises_each_role(tmp_path):

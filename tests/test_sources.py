@@ -211,10 +211,11 @@ def test_a_hub_that_was_not_reached_is_asked_again(asked):
 
 
 def test_text_fingerprint_covers_every_file_of_a_folder(tmp_path):
-    path = folder(tmp_path / "corpus", a__txt="one", b__jsonl="two", notes__md="three")
+    path = folder(tmp_path / "corpus", a__jsonl="one", b__jsonl="two", notes__md="three", README__txt="four")
     before = sources.text_fingerprint(path, "data.retain.path", None, None)
     assert len(before) == 2
     (Path(path) / "notes.md").write_text("other")
+    (Path(path) / "README.txt").write_text("other")
     assert sources.text_fingerprint(path, "data.retain.path", None, None) == before
     (Path(path) / "b.jsonl").write_text("other")
     assert sources.text_fingerprint(path, "data.retain.path", None, None) != before
@@ -241,14 +242,152 @@ def test_a_path_that_the_system_refuses_names_the_key():
 @pytest.mark.parametrize("name", ["absent.txt", "empty"])
 def test_text_files_name_the_key_where_there_is_nothing(tmp_path, name):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=rf"^data\.retain\.path=.*{name}: no such file.*\.txt, \.jsonl, \.parquet"):
+    what = "no such file" if name == "absent.txt" else r"a folder without text files \(there: nothing\)"
+    with pytest.raises(ValueError, match=rf"^data\.retain\.path=.*{name}: {what}.*\.txt, \.jsonl, \.parquet"):
         sources.text_files(str(tmp_path / name), "data.retain.path")
 
 
 def test_text_files_refuse_another_kind(tmp_path):
-    (tmp_path / "a.csv").write_text("x")
-    with pytest.raises(ValueError, match=r"^data\.retain\.path=.*cannot read a '\.csv' file; allowed: "):
-        sources.text_files(str(tmp_path / "a.csv"), "data.retain.path")
+    (tmp_path / "a.xlsx").write_text("x")
+    with pytest.raises(ValueError, match=r"^data\.retain\.path=.*cannot read a '\.xlsx' file; allowed: "):
+        sources.text_files(str(tmp_path / "a.xlsx"), "data.retain.path")
+
+
+def laid(path: Path, *names: str) -> str:
+    for name in names:
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text(name)
+    return str(path)
+
+
+def files(path: str, pattern: str | None = None, usual: str | None = None) -> list[str]:
+    found = sources.text_files(path, "data.topics.text.path", pattern, usual)
+    return [str(file.relative_to(path)) for file in found]
+
+
+def refused(path: str, pattern: str | None = None, key: str = "data.topics.text.path") -> str:
+    with pytest.raises(ValueError, match=r"^data\.topics\.text\.(path|files)=|^eval\.mmlu_path=") as caught:
+        sources.text_files(path, key, pattern)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+ASIDE = (
+    "README.txt",
+    "LICENSE-MIT.txt",
+    "readme.jsonl",
+    "dataset_infos.json",
+    "sha256sums.txt",
+    ".a.jsonl",
+    "._a.jsonl",
+)
+
+
+def test_what_speaks_of_the_others_is_no_text(tmp_path):
+    path = laid(tmp_path, "a.jsonl", "b.jsonl.gz", *ASIDE, "licenses_of_texts.md", ".git/c.jsonl", "__MACOSX/a.jsonl")
+    assert files(path) == ["a.jsonl", "b.jsonl.gz"]
+    assert files(path, "*") == ["a.jsonl", "b.jsonl.gz"]
+    assert files(path, "README.txt") == ["README.txt"]  # unless it is asked for by its name
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (
+            ("data/train-0.parquet", "data/train-1.parquet", "README.md"),
+            ["data/train-0.parquet", "data/train-1.parquet"],
+        ),
+        (("a.JSONL", "b.Ndjson", "c.jsonl.GZ"), ["a.JSONL", "b.Ndjson", "c.jsonl.GZ"]),
+        (("a.jsonl", "more/b.jsonl"), ["a.jsonl"]),
+        (("latest.jsonl", "trainees.jsonl", "test.jsonl"), ["latest.jsonl", "test.jsonl", "trainees.jsonl"]),
+        (("train/data-0.arrow", "train/state.json", "dataset_dict.json"), ["train/data-0.arrow"]),
+    ],
+)
+def test_a_folder_is_the_files_at_its_top_or_else_below_it(tmp_path, names, found):
+    assert files(laid(tmp_path, *names)) == found
+
+
+@pytest.mark.parametrize(
+    ("names", "what", "give"),
+    [
+        (("a.jsonl", "b.txt"), "kinds: .jsonl (1), .txt (1)", "*.jsonl"),
+        (("a.jsonl", "b.jsonl.gz", "c.csv"), "kinds: .jsonl (2), .csv (1)", "*.jsonl*"),
+        (("a.jsonl", "b.jsonl.zip"), "kinds: .jsonl (1), .zip (1)", "*.jsonl"),
+        (("a.jsonl", "b.tar.gz"), "kinds: .jsonl (1), .gz (1)", "*.jsonl"),
+        (("a.jsonl", "a.jsonl.gz"), "packings of the same: a.jsonl (1), a.jsonl.gz (1)", "*.jsonl"),
+        (("test-0.jsonl", "train-0.jsonl"), "splits: train (1), test (1)", "train*"),
+        (("data/dev-0.parquet", "data/train-0.parquet"), "splits: train (1), validation (1)", "data/train*"),
+        (("test/data-0.arrow", "train/data-0.arrow"), "splits: train (1), test (1)", "train/data*"),
+        (("x_test.csv", "x_train.csv", "y_train.csv"), "splits: train (2), test (1)", "*_train.csv"),
+        (("de/a.jsonl", "en/a.jsonl"), "folders: de (1), en (1)", "de/a*"),
+    ],
+)
+def test_files_that_are_hardly_all_meant_are_refused_with_the_pattern_to_give(tmp_path, names, what, give):
+    path = laid(tmp_path, *names)
+    said = refused(path)
+    assert f"holds files of several {what}; give data.topics.text.files='{give}'" in said
+    assert files(path, give)
+    for pattern in said.split("files='")[1:]:  # also the one for all, where there is one
+        assert files(path, pattern.split("'")[0])
+    assert f"give eval.mmlu_path={path}/" in refused(path, key="eval.mmlu_path")
+
+
+def test_a_pattern_says_which_files(tmp_path):
+    path = laid(tmp_path, "train-0.jsonl", "test-0.jsonl", "data/a.jsonl", "part[1].jsonl", "b.md")
+    assert files(path, "train*") == ["train-0.jsonl"]
+    assert files(path, "t*") == ["test-0.jsonl", "train-0.jsonl"]
+    assert files(path, "data") == files(path, "data/") == files(path, "data/*") == ["data/a.jsonl"]
+    assert files(path, "part[1].jsonl") == ["part[1].jsonl"]
+    assert len(files(path, "**/*.jsonl")) == 4
+    assert refused(path, "trian*").endswith("there: b.md, data/, part[1].jsonl, test-0.jsonl, train-0.jsonl")
+    assert "no such file to read" in refused(path, "b.md")
+
+
+@pytest.mark.parametrize("pattern", ["/train*", "../x", "data/../../x", "~/x", "", "a**b/x", "/"])
+def test_a_pattern_stays_in_its_folder(tmp_path, pattern):
+    said = refused(laid(tmp_path, "train-0.jsonl"), pattern)
+    assert said.startswith(f"data.topics.text.files={pattern}: ")
+    assert "allowed: such as train*" in said
+
+
+def test_a_pattern_beside_a_file_must_be_its_name(tmp_path):
+    path = laid(tmp_path, "a.jsonl")
+    assert sources.text_files(f"{path}/a.jsonl", "data.topics.text.path", "*.jsonl")
+    assert "is not the file that" in refused(f"{path}/a.jsonl", "b*")
+
+
+def test_the_layout_of_a_data_set_is_no_demand(tmp_path):
+    path = laid(tmp_path, "all/test-0.parquet", "all/dev-0.parquet")
+    assert files(path, usual="all/test-*.parquet") == ["all/test-0.parquet"]
+    assert files(laid(tmp_path / "own", "a.jsonl"), usual="all/test-*.parquet") == ["a.jsonl"]
+    assert files(path, "all/dev*", usual="all/test-*.parquet") == ["all/dev-0.parquet"]
+
+
+def test_what_has_a_files_name_and_is_none_is_refused(tmp_path):
+    path = laid(tmp_path, "a.jsonl")
+    (tmp_path / "b.jsonl").symlink_to("gone.jsonl")
+    assert "b.jsonl is a broken link (to gone.jsonl)" in refused(path)
+    assert "b.jsonl is a broken link (to gone.jsonl)" in refused(f"{path}/b.jsonl")
+    (tmp_path / "b.jsonl").unlink()
+    os.mkfifo(tmp_path / "c.jsonl")
+    assert "c.jsonl is neither a file nor a folder" in refused(path)
+    assert "c.jsonl is neither a file nor a folder" in refused(f"{path}/c.jsonl")
+
+
+def test_an_archive_is_not_taken_for_nothing(tmp_path):
+    assert "a.zip cannot be read before it is unpacked" in refused(laid(tmp_path, "a.zip"))
+
+
+def test_a_fingerprint_says_how_a_file_is_read(tmp_path):
+    laid(tmp_path, "a.jsonl", "a.csv", "a.jsonl.gz", "a.JSONL", "a.ndjson")
+    for name in ("a.csv", "a.jsonl.gz", "a.JSONL", "a.ndjson"):
+        (tmp_path / name).write_text("a.jsonl")
+    made = {
+        file.name: sources.text_fingerprint(str(file), "data.retain.path", None, None)[0] for file in tmp_path.iterdir()
+    }
+    assert made["a.jsonl"].endswith(".jsonl")
+    assert made["a.jsonl"] == made["a.JSONL"] == made["a.ndjson"]
+    assert len(set(made.values())) == 3
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from rna.report.records import Study, Trial
-from rna.settings import EvalSettings, LayerSettings, MethodSettings, ModelSettings, NoiseSettings, TrainSettings
+from rna.settings import (
+    CorpusSettings,
+    EvalSettings,
+    LayerSettings,
+    MethodSettings,
+    ModelSettings,
+    NoiseSettings,
+    TrainSettings,
+)
 
 RUN = "python -m rna.run"
 PLAIN = re.compile(r"(?!(?i:null|true|false|nan|inf)$)[A-Za-z/][\w./:-]*( [\w./:-]+)*", re.ASCII)
@@ -68,10 +76,19 @@ def overrides(trial: Trial) -> list[str]:
         words.append(f"model.path={said(config['model']['path'])}")
         words.append(f"model.unlearn_layer={config['model']['unlearn_layer']}")
     if config["data"]["name"] != "demo":
-        words += [f"data.topics.{topic}.path={said(item['path'])}" for topic, item in config["data"]["topics"].items()]
-        words.append(f"data.retain.path={said(config['data']['retain']['path'])}")
+        corpora = {f"topics.{topic}": item for topic, item in config["data"]["topics"].items()}
+        for name, item in {**corpora, "retain": config["data"]["retain"]}.items():
+            words += [f"data.{name}.path={said(item['path'])}", *_reads(f"data.{name}", item)]
     names = ("keyword", "neutral_keyword", "seed", "limit", "of_above", "ngrams_path")
     return words + _differing("eval", config["eval"], EvalSettings(), only=names)
+
+
+def _reads(group: str, corpus: dict[str, Any]) -> list[str]:
+    """Overrides for what is read of a corpus, beside its path."""
+    words = _differing(group, corpus, CorpusSettings(), only=("files", "field", "question", "answer", "answer_only"))
+    template = corpus.get("template", CorpusSettings.template)
+    escaped = template.replace('"', '\\"').replace("\n", "\\n")
+    return words + ([f'{group}.template="{escaped}"'] if template != CorpusSettings.template else [])
 
 
 def _differing(
