@@ -193,6 +193,7 @@ def test_an_account_that_wandb_does_not_know_is_refused_and_one_in_netrc_is_take
         assert f"{server.url} does not know this account" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_goes_online_where_the_environment_says_so(environment: dict[str, str], tmp_path: Path):
     with serving() as server:
         given = server.environment | {"WANDB_PROJECT": "mine", "WANDB_DIR": str(tmp_path / "w")}
