@@ -195,6 +195,17 @@ def test_a_batch_goes_as_a_whole():
         assert {batch.ids_BT.device, batch.mask_BT.device} == {torch.device("cuda:0")}
 
 
+@pytest.mark.parametrize("method", ["adaptive_rmu", "npo", "dpo"])
+def test_what_another_trial_remembered_joins_the_step(method: str, tmp_path: Path):
+    """The second of two trials that differ in noise alone finds the reference's values on the disk."""
+    with pretended.gpus(2):
+        for nu in (0.01, 0.02):
+            case = (method, dict(METHODS)[method], "rna", "paper", "two")
+            made = settings(tmp_path, case, "train_only=true", "eval.interim_every=null", f"noise.nu={nu}")
+            trial.work(trial.arm("with RNA", made), lambda *_: None)
+    assert len(list((tmp_path / "cache").glob("norms-*" if method == "adaptive_rmu" else "log_probs-*"))) > 0
+
+
 def test_remembered_values_wait_on_the_cpu():
     """They are those of a whole training, and a GPU has better use for its memory."""
     with pretended.gpus(1):
