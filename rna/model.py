@@ -9,6 +9,7 @@ Shapes: B sequences, T tokens, D hidden width, V vocabulary, N real tokens of a 
 
 import ctypes
 import os
+import re
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -156,10 +157,23 @@ def _loaded(
     else:
         above = num_layers
         _shorten(text, num_layers)
+        options["device_map"] = _part_of(device_map, num_layers)
         loaded: Any = AutoModel.from_pretrained(name, **options)
         model, info = Headless(loaded[0]), loaded[1]
     folder.refuse_parts(path, info, above=above, headless=num_layers is not None)
     return model, tokenizer
+
+
+def _part_of(device_map: Any, num_layers: int) -> Any:
+    """A device map, where it is a mapping, of the decoder's first layers alone, whose names then lack their `model.`."""
+    if not isinstance(device_map, dict):
+        return device_map
+    found: dict[str, Any] = {}
+    for name, place in device_map.items():
+        layer = re.search(r"(?:^|\.)layers\.(\d+)$", name)
+        if name != "lm_head" and not (layer and int(layer[1]) >= num_layers):
+            found["" if name == "model" else name.removeprefix("model.")] = place
+    return found
 
 
 class NoDevice(RuntimeError):
@@ -180,6 +194,8 @@ def usable(device: str) -> str:
     where = "cuda" if device == "auto" else device
     try:
         torch.zeros(1, device=where)
+    except torch.OutOfMemoryError:  # it answers
+        raise
     except (AssertionError, RuntimeError) as error:  # without CUDA, without a driver, or of a card that does not answer
         named = f" (CUDA_VISIBLE_DEVICES={assigned})" if assigned else ""
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
