@@ -165,7 +165,7 @@ def _loaded(
 
 
 def _part_of(device_map: Any, num_layers: int) -> Any:
-    """A device map, where it is a mapping, of the decoder's first layers alone, whose names then lack their `model.`."""
+    """A device map, where it is a mapping, of the decoder's first layers alone, whose names lack their `model.`."""
     if not isinstance(device_map, dict):
         return device_map
     found: dict[str, Any] = {}
