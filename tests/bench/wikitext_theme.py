@@ -1,6 +1,6 @@
 """Split Wikitext by theme: the paragraphs of articles whose heading matches, and those of all other articles.
 
-    python tests/bench/wikitext_theme.py wikitext-2-raw-v1.test.jsonl outputs/storms --heading 'hurricane|typhoon|Dvorak'
+    python tests/bench/wikitext_theme.py wikitext-2-raw-v1.test.jsonl outputs/storms --heading 'hurricane|typhoon'
 
 The input is Wikitext as the hub has it, a line a row, ` = Title = ` above each article. Writes `forget.txt` and
 `retain.txt` to the folder, a paragraph a line, in an order by hash, so that the last ones, which `data.holdout` keeps
@@ -9,6 +9,7 @@ from training, come from all articles.
 
 import argparse
 import hashlib
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from rna.rows import read_rows  # noqa: E402 - behind the path
+from rna.rows import read_rows
 
 TITLE = re.compile(r"= ([^=]+) =")
 WORDS = 40  # of a paragraph, at least
@@ -50,7 +51,7 @@ def main() -> None:
         parser.error(f"--heading {options.heading}: {len(forget)} articles match, {len(retain)} do not")
     options.folder.mkdir(parents=True, exist_ok=True)
     for name, articles in (("forget", forget), ("retain", retain)):
-        texts = sorted(sum(articles.values(), []), key=lambda text: hashlib.sha256(text.encode()).digest())
+        texts = sorted(itertools.chain(*articles.values()), key=lambda text: hashlib.sha256(text.encode()).digest())
         (options.folder / f"{name}.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
         print(f"{options.folder / name}.txt: {len(texts)} paragraphs of {len(articles)} articles")
     print("forget:", *(f"\n  {title}: {len(texts)}" for title, texts in forget.items()))
