@@ -11,6 +11,7 @@ import math
 import os
 import resource
 import shlex
+import sys
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -99,7 +100,7 @@ def suggest(options: argparse.Namespace) -> None:
         raise ValueError(f"--rungs {options.rungs}: must be a whole number ≥ 1")
     common = [*options.overrides, *([] if options.output_dir == "outputs" else [f"output_dir={options.output_dir}"])]
     common += _fitting(common)
-    cells = [[]] if "method" in said else [["method=rmu"], ["method=npo", "retain=kl"]]
+    cells = _cells(said)
     every = [config.check(compose([*common, *cell], None)) for cell in cells]
     if every[0].method.name == "none":
         raise ValueError("method=none: has no strength; allowed: rmu, adaptive_rmu, rsv, npo, simnpo, dpo")
@@ -107,10 +108,12 @@ def suggest(options: argparse.Namespace) -> None:
         raise ValueError("layer.site=mlp: measured is the residual stream; allowed: residual")
     results.check_writable(every[0].output_dir)
 
-    from rna import data, trial
+    from rna import data, strength, trial
 
     for settings in every:
         data.validate(settings)
+    for line in strength.keyword_warnings(every[0]):
+        print(f"warning: {line}", file=sys.stderr)
     if every[0].model.threads:
         import torch
 
@@ -132,6 +135,13 @@ def suggest(options: argparse.Namespace) -> None:
             print(f"\n{command(words, choices)}\n")
     if not options.search:
         print("(A suggestion: nobody tuned it on this model. --search tries it, and what is stronger.)")
+
+
+def _cells(said: set[str]) -> list[list[str]]:
+    """The methods to suggest for, beside what is said."""
+    if said & {"method", "experiment"}:
+        return [[]]
+    return [["method=npo"]] if said & {"retain", "retain_loss"} else [["method=rmu"], ["method=npo", "retain=kl"]]
 
 
 def said_by(overrides: list[str]) -> set[str]:
@@ -177,6 +187,10 @@ def probed(settings: Settings, decoder: "Decoder", tokenizer: Any, corpora: "Cor
     from rna import train
 
     pad_id = _pad_id(settings, tokenizer)
+    if decoder.device.type == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
     move = moved(settings, decoder, corpora, tokenizer, scales)
     ends: list[float] = []
     timed = _plain(settings, rate(scales), PROBED_STEPS)
@@ -283,8 +297,9 @@ def chosen(settings: Settings, scales: Scales, cost: Cost) -> list[Choice]:
     found.append(Choice("train.steps", steps, f"{STEPS[retain]} a topic; more go further and cost the retain set more"))
     if settings.noise.name == "rna" or settings.noise.name == "none":
         share = zephyr_nu(method, retain) / ZEPHYR_RMS
+        std = share * scales.rms
         why = f"{share:.2g} of a dimension's root mean square ({scales.rms:.2g}), as on Zephyr-7B"
-        found.append(Choice("noise.nu", _short(share * scales.rms), why))
+        found.append(Choice("noise.nu", _short(std**2 if settings.noise.scale == "variance" else std), why))
     return found
 
 

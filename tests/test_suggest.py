@@ -70,6 +70,29 @@ def test_what_is_said_stays(tmp_path: Path, suggested: Suggest):
     )
 
 
+@pytest.mark.parametrize(
+    ("said", "cells"),
+    [
+        (set(), [["method=rmu"], ["method=npo", "retain=kl"]]),
+        ({"method"}, [[]]),
+        ({"experiment"}, [[]]),
+        ({"retain_loss"}, [["method=npo"]]),
+    ],
+)
+def test_methods_that_are_suggested_for(said: set[str], cells: list[list[str]]):
+    assert suggest._cells(said) == cells
+
+
+@pytest.mark.parametrize(("scale", "nu"), [("std", 0.026), ("variance", 6.7e-4)])
+def test_the_noise_scale_has_the_units_that_are_asked_for(scale: str, nu: float):
+    """0.03/0.08 · 0.069 = 0.0259; its square is 6.7e-4."""
+    measured = suggest.Scales({"bio": 0.77}, 0.78, 1.5, 0.069, 8e-4)
+    made = suggest.chosen(
+        composed("method=rmu", f"noise.scale={scale}"), measured, suggest.Cost(0.0, 0.0, 0.1, 1e-6, None)
+    )
+    assert [one.value for one in made if one.key == "noise.nu"] == [nu]
+
+
 def test_own_text_is_judged_by_its_perplexity(tmp_path: Path, suggested: Suggest):
     for name in ("forget", "retain"):
         (tmp_path / f"{name}.txt").write_text("\n".join("the marsh fevers are the marsh fevers" for _ in range(40)))
@@ -154,3 +177,26 @@ def test_what_forgetting_may_cost():
     assert not suggest._retain_cost(text, found(math.log(1.051)))[1]
     assert suggest._retain_cost(Settings(), found(-4.9)) == (-4.9, True)
     assert not suggest._retain_cost(Settings(), found(-5.1))[1]
+
+
+def test_wikitext_is_split_by_the_headings_of_its_articles(tmp_path: Path):
+    from tests.bench import wikitext_theme
+
+    words = "word " * wikitext_theme.WORDS
+    texts = [
+        "",
+        " = Typhoon Tim = ",
+        "",
+        f" a {words}",
+        "short",
+        f" b {words}",
+        "",
+        " = = Typhoon = = ",
+        "",
+        f" c {words}",
+    ]
+    texts += ["", " = Lake = ", "", "of", " = k = ", f" d {words}"]  # a formula's line is no heading
+    (tmp_path / "w.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    forget, retain = wikitext_theme.split(str(tmp_path / "w.jsonl"), "typhoon")
+    assert {title: [text[0] for text in texts] for title, texts in forget.items()} == {"Typhoon Tim": ["a", "b", "c"]}
+    assert {title: [text[0] for text in texts] for title, texts in retain.items()} == {"Lake": ["d"]}

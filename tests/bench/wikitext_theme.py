@@ -40,6 +40,13 @@ def split(path: str, heading: str) -> tuple[dict[str, list[str]], dict[str, list
     return matching, {title: texts for title, texts in articles.items() if title not in matching}
 
 
+def write(file: Path, articles: dict[str, list[str]]) -> int:
+    """A paragraph a line, in an order by hash; returns how many there are."""
+    texts = sorted(itertools.chain(*articles.values()), key=lambda text: hashlib.sha256(text.encode()).digest())
+    file.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    return len(texts)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wikitext", help="a .jsonl or .parquet file with the field text")
@@ -51,9 +58,8 @@ def main() -> None:
         parser.error(f"--heading {options.heading}: {len(forget)} articles match, {len(retain)} do not")
     options.folder.mkdir(parents=True, exist_ok=True)
     for name, articles in (("forget", forget), ("retain", retain)):
-        texts = sorted(itertools.chain(*articles.values()), key=lambda text: hashlib.sha256(text.encode()).digest())
-        (options.folder / f"{name}.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
-        print(f"{options.folder / name}.txt: {len(texts)} paragraphs of {len(articles)} articles")
+        count = write(options.folder / f"{name}.txt", articles)
+        print(f"{options.folder / name}.txt: {count} paragraphs of {len(articles)} articles")
     print("forget:", *(f"\n  {title}: {len(texts)}" for title, texts in forget.items()))
 
 
