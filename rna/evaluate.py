@@ -46,18 +46,7 @@ def multiple_choice(
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     from lm_eval.evaluator import evaluate
 
-    fields = ("keyword", "neutral_keyword", "seed", "replaced", "policy", "mmlu_path", "wmdp_path", "ngrams_path")
-    metadata: dict[str, Any] = {name: getattr(options, name) for name in fields}
-    if options.limit is not None:
-        metadata["limit"] = options.limit
-    tasks: dict[str, str] = {}
-    loaded: Any = {"tasks": {}}
-    for ngram, group in itertools.groupby(names, lambda name: (options.tasks[name].n, options.tasks[name].group)):
-        wanted = {name: options.tasks[name].task for name in group}
-        suffix = "" if ngram[0] is None else f"_{ngram[0]}_{ngram[1]}"
-        tasks |= {name: task + suffix for name, task in wanted.items()}
-        own = metadata if ngram[0] is None else metadata | {"n": ngram[0], "group": ngram[1]}
-        loaded["tasks"] |= _loaded(list(dict.fromkeys(wanted.values())), own, suffix)
+    tasks, loaded = _asked(names, options)
     harness = _harness(decoder, tokenizer, options, progress, smoothing)
     # `simple_evaluate` would index all of lm-eval's tasks again, seed every global generator and probe the machine.
     found: Any = evaluate(harness, loaded, bootstrap_iters=0, log_samples=True)
@@ -67,6 +56,29 @@ def multiple_choice(
         name: _judged(found["samples"][task], options.tasks[name].subjects, cut, leave_out=leave_out)
         for name, task in tasks.items()
     }
+
+
+def questions_of(names: list[str], options: EvalSettings) -> int:
+    """How many questions these tasks ask, all subjects of each."""
+    tasks, loaded = _asked(names, options)
+    return sum(len(loaded["tasks"][task].eval_docs) for task in tasks.values())
+
+
+def _asked(names: list[str], options: EvalSettings) -> tuple[dict[str, str], dict[str, Any]]:
+    """lm-eval's name of each of `options.tasks`, and its tasks by these."""
+    fields = ("keyword", "neutral_keyword", "seed", "replaced", "policy", "mmlu_path", "wmdp_path", "ngrams_path")
+    metadata: dict[str, Any] = {name: getattr(options, name) for name in fields}
+    if options.limit is not None:
+        metadata["limit"] = options.limit
+    tasks: dict[str, str] = {}
+    loaded: dict[str, Any] = {"tasks": {}}
+    for ngram, group in itertools.groupby(names, lambda name: (options.tasks[name].n, options.tasks[name].group)):
+        wanted = {name: options.tasks[name].task for name in group}
+        suffix = "" if ngram[0] is None else f"_{ngram[0]}_{ngram[1]}"
+        tasks |= {name: task + suffix for name, task in wanted.items()}
+        own = metadata if ngram[0] is None else metadata | {"n": ngram[0], "group": ngram[1]}
+        loaded["tasks"] |= _loaded(list(dict.fromkeys(wanted.values())), own, suffix)
+    return tasks, loaded
 
 
 def _loaded(tasks: list[str], metadata: dict[str, Any], suffix: str) -> dict[str, Any]:

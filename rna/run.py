@@ -91,6 +91,7 @@ def run(settings: Settings) -> None:
 
     results.check_writable(settings.output_dir)
     check_models(settings)
+    said = len(settings.notices)
     for notice in settings.notices:
         print(notice, file=sys.stderr, flush=True)
     rows = trial.arms(settings)
@@ -103,7 +104,11 @@ def run(settings: Settings) -> None:
     if reads or (wanted and settings.eval.kind == "perplexity"):
         data.validate(settings)
     if wanted:
-        from rna import progress
+        from rna import progress, strength
+
+        settings.notices += strength.keyword_warnings(settings)  # of all rows, which share the list
+        for notice in settings.notices[said:]:
+            print(f"warning: {notice}", file=sys.stderr, flush=True)
 
         progress.work_on(wanted)
     for row in rows:

@@ -196,6 +196,55 @@ def _rates(label: str, by_arm: dict[str, Scores]) -> list[str]:
     return [reduction, _rate(perturb.recovery_rate(perturbed["base"], perturbed["plain"], perturbed[label]))]
 
 
+CHANCE = 25.0  # percent, of questions with four choices
+NEAR_CHANCE = 10.0  # points above it within which a model no longer knows the answers
+MORE_PERPLEX = 2.0  # perplexity over the base's from which a text counts as forgotten
+
+
+@dataclass(frozen=True)
+class Forgetting:
+    """What a trial did to what it was to forget, and what it cost: changes from the base, in points or nats a token."""
+
+    forget: Estimate
+    retain: Estimate | None
+    verdict: str  # forgotten | partly forgotten | not forgotten
+    said: str
+
+
+def forgetting(row: Arm, base: Arm) -> Forgetting | None:
+    """A row's forget tasks against the base's; None without both.
+
+    Forgotten is what the change leaves near chance, or doubles the perplexity of each topic, and partly forgotten what
+    it makes worse by more than its 95 % interval.
+    """
+    found, before = scores(row), scores(base)
+    choice = row.settings.eval.kind == "choice"
+    parts = ["forget"] if choice else [f"forget_{topic}" for topic in row.settings.data.topics]
+    if not parts or any(part not in found or part not in before for part in parts):
+        return None
+    changes = [found[part].minus(before[part]) for part in parts]
+    change = mean(changes)
+    if choice:
+        enough, worse = found["forget"].value <= CHANCE + NEAR_CHANCE, -1
+        said = (
+            f"forget accuracy {found['forget'].value:.1f} against {before['forget'].value:.1f} "
+            f"({change.value:+.1f} ± {change.margin:.1f} points)"
+        )
+    else:
+        enough, worse = all(one.value >= math.log(MORE_PERPLEX) for one in changes), 1
+        times, low, high = (_ratio(change.value + side * change.margin) for side in (0, -1, 1))
+        said = f"forget perplexity {times} times the base's ({low} to {high})"
+    changed = change.sign == worse
+    verdict = "forgotten" if enough and changed else "partly forgotten" if changed else "not forgotten"
+    kept = found["retain"].minus(before["retain"]) if "retain" in found and "retain" in before else None
+    return Forgetting(change, kept, verdict, said)
+
+
+def _ratio(change: float) -> str:
+    """Of perplexities, from the change of the log-loss."""
+    return "–" if math.isnan(change) else f"{math.exp(min(change, 700.0)):.3g}"
+
+
 def verdicts(rows: list[Arm]) -> list[str]:
     """What the table shows and what it does not, in plain words, with 95 % intervals over questions."""
     by_arm = {row.label: scores(row) for row in rows}
@@ -214,6 +263,10 @@ def verdicts(rows: list[Arm]) -> list[str]:
         return f"{change.value:+.{digits}f} ± {change.margin:.{digits}f} {unit}"
 
     lines: list[str] = []
+    by_label = {row.label: row for row in rows}
+    judged = next((by_label[label] for label in ("plain", name) if by_arm.get(label)), None)
+    if judged and "base" in by_label and (found := forgetting(judged, by_label["base"])):
+        lines.append(f"{found.verdict.capitalize()}, {judged.label} against base: {found.said}.")
     if (change := difference(plain, base)) is not None:
         words = {worse: "a forget-token harms it", 0: "no evidence of harm", -worse: "it does better than base"}
         lines.append(f"Perturbed retain, plain against base: {said(change)}: {words[change.sign]}.")

@@ -222,7 +222,7 @@ def _train(
     facts: Record = {}
     checkpoint = Checkpoint(results.checkpoint_path(settings.output_dir, row.key), row.key)
     if settings.method.name != "none":
-        from rna import data, model, train
+        from rna import data, model, strength, train
 
         cache = cache_of(settings)
         corpora = data.load(settings, tokenizer, cache)
@@ -230,6 +230,9 @@ def _train(
         feeds = train.feeds(settings, corpora, pad_id)
         first = next(next(iter(train.feeds(settings, corpora, pad_id).retain.values())))
         model.self_check(decoder, first.to(decoder.device))
+        warned = strength.warnings(settings, decoder, corpora, tokenizer.pad_token_id)
+        for line in warned:
+            print(f"{row.label}: warning: {line}", file=sys.stderr, flush=True)
 
         def on_step(step: int, report: dict[str, float]) -> None:
             curve.append(report)
@@ -258,6 +261,7 @@ def _train(
         facts = {
             "delta": str(path.relative_to(settings.output_dir)),
             "truncated_documents": {corpus.name: corpus.truncated for corpus in every},
+            "warnings": warned,
         }
         if unanswered := {corpus.name: corpus.unanswered for corpus in every if corpus.unanswered}:
             facts["unanswered_pairs"] = unanswered

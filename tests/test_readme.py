@@ -13,7 +13,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra_plugins.rna_optuna_sweeper import space
 
-from rna import analyze, config, export, mined, ngrams, run, sweep, trial
+from rna import analyze, config, export, mined, ngrams, run, suggest, sweep, trial
 from rna.perturb.__main__ import main as perturb_main
 from rna.settings import CONF
 from tests import generated
@@ -131,6 +131,25 @@ def test_a_run_on_own_files_composes(command: str, tmp_path: Path, monkeypatch: 
     words = [word.replace("/models", f"{tmp_path}/models") for word in shlex.split(command)[3:]]
     settings = config.check(run.compose(words, None))
     assert settings.data.name in ("text", "wmdp")
+
+
+def test_strengths_are_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """On the demo's model and texts in place of the user's own."""
+    found = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m rna.suggest")]
+    assert len(found) == 2
+    assert ["--search" in words for words in found] == [False, True]
+    for name in ("forget", "retain"):
+        (tmp_path / f"{name}.txt").write_text(
+            "\n".join("marsh fevers are marsh fevers and marsh fevers" for _ in range(60))
+        )
+    monkeypatch.chdir(tmp_path)
+    for words in found:
+        own = [word for word in words if not word.startswith("model=")]
+        monkeypatch.setattr(sys, "argv", ["rna.suggest", *own, "--rungs=1", "train.steps=1", "wandb=disabled"])
+        suggest.main()
+        printed = capsys.readouterr().out
+        assert "root mean square" in printed
+        assert ("python -m rna.run data=text" in printed) or ("no rung forgets" in printed)
 
 
 @pytest.mark.parametrize("command", SWEEPS)

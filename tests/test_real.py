@@ -2,12 +2,14 @@
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
-from rna import config, run, trial
+from rna import config, run, suggest, trial
 from tests import shared
+from tests.bench import wikitext_theme
 
 pytestmark = [
     pytest.mark.real,
@@ -44,3 +46,22 @@ def test_a_method_runs_plain_and_with_noise(method: str, retain: str, tmp_path: 
     base = made[0].evaluated["perplexity"]["metrics"]
     assert 5 < base["retain"]["ppl"] < 200
     assert len({row.evaluated["perplexity"]["metrics"]["retain"]["nll"] for row in made}) == 3
+
+
+@pytest.mark.parametrize("method", [("method=rmu",), ("method=npo", "retain=kl", "train.batch_size=2")])
+def test_the_weakest_suggestion_forgets_storms_and_keeps_the_rest(
+    method: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Two minutes on two cores with RMU, five with NPO+KL."""
+    for name, articles in zip(
+        ("forget", "retain"), wikitext_theme.split(str(shared.WIKITEXT), "hurricane|typhoon|Dvorak"), strict=True
+    ):
+        wikitext_theme.write(tmp_path / f"{name}.txt", articles)
+    words = ["model=smollm2_135m_gguf", "data=text", *method, "data.holdout=0.2", "eval.keyword=hurricane"]
+    words += [f"data.topics.text.path={tmp_path}/forget.txt", f"data.retain.path={tmp_path}/retain.txt"]
+    words += ["data.topics.text.max_length=64", "data.retain.max_length=64", "eval.max_documents=50", "wandb=disabled"]
+    monkeypatch.setattr(
+        sys, "argv", ["rna.suggest", "--search", "--rungs", "1", "--output-dir", str(tmp_path / "out"), *words]
+    )
+    suggest.main()
+    assert "the weakest of these that forgets" in capsys.readouterr().out

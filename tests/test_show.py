@@ -5,7 +5,7 @@ import math
 import pytest
 
 from rna import show
-from rna.settings import DataSettings, EvalSettings, ModelSettings, Settings, TaskSettings
+from rna.settings import CorpusSettings, DataSettings, EvalSettings, ModelSettings, Settings, TaskSettings
 from rna.show import Estimate
 from rna.trial import Arm
 
@@ -192,6 +192,59 @@ def test_verdicts_on_forgetting(plain, rna, words):
     assert said[0].startswith("Forget, RNA against plain: ")
     assert said[0].endswith(f": {words}.")
     assert "one seed" in said[1]
+
+
+@pytest.mark.parametrize(
+    ("plain", "words"),
+    [
+        *((accuracy, "Forgotten") for accuracy in (0.3, 0.35)),
+        *((accuracy, "Partly forgotten") for accuracy in (0.36, 0.957)),
+        *((accuracy, "Not forgotten") for accuracy in (0.97, 0.99)),
+    ],
+)
+def test_the_first_verdict_says_whether_anything_was_forgotten(plain, words):
+    """Standard errors of √(1² + 1²)/2 a mean: 1.96·√(½ + ½) = 2.0 points; chance is 25, and near it up to 35."""
+    said = show.verdicts([arm("base", bio=0.98, cyber=0.98), arm("plain", bio=plain, cyber=plain)])
+    change = 100 * plain - 98
+    assert said[0] == (
+        f"{words}, plain against base: forget accuracy {100 * plain:.1f} against 98.0 ({change:+.1f} ± 2.0 points)."
+    )
+    assert "one seed" in said[1]
+
+
+def test_what_was_near_chance_before_was_not_forgotten():
+    said = show.verdicts([arm("base", bio=0.3, cyber=0.3), arm("plain", bio=0.29, cyber=0.29)])
+    assert said[0].startswith("Not forgotten, ")
+
+
+def test_without_a_plain_row_the_one_with_noise_is_judged():
+    rows = [arm("base", bio=0.98, cyber=0.98), arm("plain"), arm("with RNA", bio=0.3, cyber=0.3)]
+    assert show.verdicts(rows)[0].startswith("Forgotten, with RNA against base: ")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "words"),
+    [
+        (2.8, 3.1, "Forgotten"),
+        (2.6, 9.0, "Partly forgotten"),
+        (2.01, 2.01, "Not forgotten"),
+        (1.5, 1.5, "Not forgotten"),
+    ],
+)
+def test_of_text_each_topics_perplexity_must_double(one, other, words):
+    """ln 2 = 0.693 nats above the base's 2."""
+    rows = [judged("base", forget_a=2.0, forget_b=2.0), judged("plain", forget_a=one, forget_b=other)]
+    for row in rows:
+        row.settings.data.topics = {"a": CorpusSettings(), "b": CorpusSettings()}
+    assert show.verdicts(rows)[0].startswith(f"{words}, plain against base: forget perplexity ")
+
+
+def test_a_ratio_of_perplexities_has_the_interval_of_its_logarithm():
+    """exp(0.7 ± 1.96·√(0.01² + 0.01²)) = 2.01, 1.96 to 2.07."""
+    rows = [judged("base", forget_a=2.0), judged("plain", forget_a=2.7)]
+    for row in rows:
+        row.settings.data.topics = {"a": CorpusSettings()}
+    assert "forget perplexity 2.01 times the base's (1.96 to 2.07)." in show.verdicts(rows)[0]
 
 
 def test_without_two_rows_there_is_nothing_to_say():

@@ -1,0 +1,202 @@
+"""Strengths that follow from a model's scales, and the search for the weakest that forgets."""
+
+import json
+import math
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rna import config, data, model, run, scales, suggest
+from rna.cache import Cache
+from rna.settings import Settings
+
+Suggest = Callable[..., str]
+
+
+@pytest.fixture
+def suggested(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Suggest:
+    """`python -m rna.suggest` in this process; returns what it printed."""
+
+    def call(*words: str, code: int = 0) -> str:
+        monkeypatch.setattr("os.cpu_count", lambda: 1)
+        monkeypatch.setattr(sys, "argv", ["rna.suggest", *words])
+        capfd.readouterr()
+        try:
+            suggest.main()
+            ended: object = 0
+        except SystemExit as stop:
+            ended = stop.code or 0
+        printed = capfd.readouterr()
+        assert ended == code, printed.out + printed.err
+        return printed.err + printed.out
+
+    return call
+
+
+def commands(printed: str) -> list[list[str]]:
+    return [shlex.split(line)[3:] for line in printed.splitlines() if line.startswith("python -m rna.run ")]
+
+
+def composed(*overrides: str) -> Settings:
+    return config.check(run.compose(list(overrides), None))
+
+
+def test_both_families_are_suggested_with_a_reason_each(tmp_path: Path, suggested: Suggest):
+    printed = suggested("train.batch_size=2", "--output-dir", str(tmp_path))
+    rmu, npo = (composed(*words) for words in commands(printed))
+    assert (rmu.method.name, npo.method.name, npo.retain_loss) == ("rmu", "npo", "kl")
+    assert (rmu.train.batch_size, npo.output_dir) == (2, str(tmp_path))
+    assert rmu.method.coefficient == 1.9  # 2.5 · 0.771, in two digits
+    assert rmu.noise.nu == pytest.approx(0.026)  # 0.03/0.08 · 0.069
+    for key in ("method.coefficient", "retain.alpha.default", "train.lr", "train.steps", "noise.nu"):
+        assert re.search(rf"^  {re.escape(key)}=\S+ +\w", printed, re.MULTILINE), printed
+    assert re.search(r"rmu: a step [\d.]+ s, [\d.]+ GiB \(measured\); an evaluation about \d+ s", printed)
+    assert "data.retain: 1600 documents of 53 tokens on average, 69 at most (the first 256); 0 % cut" in printed
+    assert "nobody tuned it" in printed
+
+
+def test_what_is_said_stays(tmp_path: Path, suggested: Suggest):
+    words = ("method=adaptive_rmu", "train.lr=1e-4", "retain.alpha.bio=7", "noise=none")
+    (command,) = commands(suggested(*words, "--output-dir", str(tmp_path)))
+    found = [word.partition("=")[0] for word in command]
+    assert sorted(found) == sorted(
+        ["method", "train.lr", "retain.alpha.bio", "noise", "output_dir", "method.beta", "train.steps"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "cells"),
+    [
+        (set(), [["method=rmu"], ["method=npo", "retain=kl"]]),
+        ({"method"}, [[]]),
+        ({"experiment"}, [[]]),
+        ({"retain_loss"}, [["method=npo"]]),
+    ],
+)
+def test_methods_that_are_suggested_for(said: set[str], cells: list[list[str]]):
+    assert suggest._cells(said) == cells
+
+
+@pytest.mark.parametrize(("scale", "nu"), [("std", 0.026), ("variance", 6.7e-4)])
+def test_the_noise_scale_has_the_units_that_are_asked_for(scale: str, nu: float):
+    """0.03/0.08 · 0.069 = 0.0259; its square is 6.7e-4."""
+    measured = suggest.Scales({"bio": 0.77}, 0.78, 1.5, 0.069, 8e-4)
+    made = suggest.chosen(
+        composed("method=rmu", f"noise.scale={scale}"), measured, suggest.Cost(0.0, 0.0, 0.1, 1e-6, None)
+    )
+    assert [one.value for one in made if one.key == "noise.nu"] == [nu]
+
+
+def test_own_text_is_judged_by_its_perplexity(tmp_path: Path, suggested: Suggest):
+    for name in ("forget", "retain"):
+        (tmp_path / f"{name}.txt").write_text("\n".join("the marsh fevers are the marsh fevers" for _ in range(40)))
+    paths = (f"data.topics.text.path={tmp_path}/forget.txt", f"data.retain.path={tmp_path}/retain.txt")
+    printed = suggested("method=rmu", "data=text", *paths, "--output-dir", str(tmp_path))
+    assert composed(*commands(printed)[0]).eval.kind == "perplexity"
+
+
+@pytest.mark.parametrize("method", ["rmu", "rsv", "npo"])
+def test_a_stream_four_times_as_large_gets_strengths_four_times_as_large(method: str, demo: Any):
+    """Target, ν and learning rate are in the units of the stream and of what writes to it; α and steps are not."""
+    settings = composed(f"method={method}", "retain.alpha.default=null")
+    decoder, tokenizer = demo
+    corpora = data.load(settings, tokenizer, Cache(None, 0))
+    large = model.split(scales.rescaled(decoder, corpora.retain.documents[:4]))
+    found = []
+    for one in (decoder, large):
+        measured = suggest.measured(settings, one, corpora, tokenizer.pad_token_id)
+        cost = suggest.Cost(
+            0.0, 0.0, suggest.moved(settings, one, corpora, tokenizer, measured), suggest.rate(measured), None
+        )
+        found.append({choice.key: choice.value for choice in suggest.chosen(settings, measured, cost)})
+    for key, value in found[0].items():
+        factor = 1 if key in ("retain.alpha.default", "train.steps") else 4
+        assert found[1][key] == pytest.approx(factor * value, rel=0.05), key
+
+
+def test_a_first_step_at_the_suggested_rate_moves_a_token_as_far_as_is_said(demo: Any):
+    settings = composed("method=rmu")
+    decoder, tokenizer = demo
+    corpora = data.load(settings, tokenizer, Cache(None, 0))
+    measured = suggest.measured(settings, decoder, corpora, tokenizer.pad_token_id)
+    rate = suggest.rate(measured)
+    move = suggest.moved(settings, decoder, corpora, tokenizer, measured)
+    cost = suggest.Cost(0.0, 0.0, move, rate, None)
+    (lr,) = [one.value for one in suggest.chosen(settings, measured, cost) if one.key == "train.lr"]
+    stronger = replace(measured, weight_rms=measured.weight_rms * lr / rate)
+    assert suggest.moved(settings, decoder, corpora, tokenizer, stronger) == pytest.approx(0.03, rel=0.1)
+
+
+def test_a_rung_is_stronger_than_the_one_below():
+    settings = composed("method=rmu")
+    made = [suggest.Choice("method.coefficient", 1.9, ""), suggest.Choice("train.lr", 3e-5, "")]
+    made.append(suggest.Choice("retain.alpha.default", 100.0, ""))
+    assert [one.value for one in suggest.stronger(settings, made, 2)] == [7.6, 1.2e-4, 100.0]
+    assert [one.value for one in suggest.stronger(composed("method=npo"), made[1:], 1)] == [6e-5, 25.0]
+
+
+def test_the_search_records_each_rung_once_and_ends_in_a_command(tmp_path: Path, suggested: Suggest):
+    """Learning rates so high that the first or second rung forgets; whether it also keeps the rest is not the point."""
+    words = ("--search", "--rungs", "2", "method=npo", "retain=kl", "train.steps=8", "eval.limit=16", "wandb=disabled")
+    words += ("noise=none", "--output-dir", str(tmp_path))
+    printed = suggested(*words)
+    records = {file.stem: json.loads(file.read_text()) for file in (tmp_path / "results").glob("*.json")}
+    trained = [record for record in records.values() if record["kind"] == "train" and record["label"] == "plain"]
+    assert [record["config"]["train"]["steps"] for record in trained] == [8] * len(trained)
+    assert trained
+    assert all(record["key"] in printed for record in trained)
+    rates = sorted(record["config"]["train"]["lr"] for record in trained)
+    assert rates == [rates[0] * 2**rung for rung in range(len(rates))]
+    again = suggested(*words)
+    assert "training" not in again
+    assert again[again.index("┏") :] == printed[printed.index("┏") :]
+
+
+def test_the_search_needs_something_to_raise_and_to_judge_by(tmp_path: Path, suggested: Suggest):
+    common = ("--search", "method=npo", "retain=kl", "--output-dir", str(tmp_path))
+    assert "nothing is left to raise" in suggested(*common, "train.lr=1e-5", "retain.alpha.default=1", code=2)
+    assert "train_only=True" in suggested(*common, "train_only=true", code=2)
+    assert "method=none" in suggested("method=none", "--output-dir", str(tmp_path), code=2)
+
+
+def test_what_forgetting_may_cost():
+    from rna.show import Estimate, Forgetting
+
+    def found(retain: float) -> Forgetting:
+        return Forgetting(Estimate(1.0, 0.1), Estimate(retain, 0.1), "forgotten", "")
+
+    text = Settings()
+    text.eval.kind = "perplexity"
+    assert suggest._retain_cost(text, found(math.log(1.049)))[1]
+    assert not suggest._retain_cost(text, found(math.log(1.051)))[1]
+    assert suggest._retain_cost(Settings(), found(-4.9)) == (-4.9, True)
+    assert not suggest._retain_cost(Settings(), found(-5.1))[1]
+
+
+def test_wikitext_is_split_by_the_headings_of_its_articles(tmp_path: Path):
+    from tests.bench import wikitext_theme
+
+    words = "word " * wikitext_theme.WORDS
+    texts = [
+        "",
+        " = Typhoon Tim = ",
+        "",
+        f" a {words}",
+        "short",
+        f" b {words}",
+        "",
+        " = = Typhoon = = ",
+        "",
+        f" c {words}",
+    ]
+    texts += ["", " = Lake = ", "", "of", " = k = ", f" d {words}"]  # a formula's line is no heading
+    (tmp_path / "w.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    forget, retain = wikitext_theme.split(str(tmp_path / "w.jsonl"), "typhoon")
+    assert {title: [text[0] for text in texts] for title, texts in forget.items()} == {"Typhoon Tim": ["a", "b", "c"]}
+    assert {title: [text[0] for text in texts] for title, texts in retain.items()} == {"Lake": ["d"]}
