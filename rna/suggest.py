@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from rna import config, results
+from rna import config, printing, results
 from rna.run import compose, guarded
 from rna.settings import CONF, RM_METHODS, Settings
 
@@ -76,6 +76,7 @@ class Choice:
 
 
 def main() -> None:
+    printing.prepare()
     parser = argparse.ArgumentParser(
         prog="python -m rna.suggest", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -377,7 +378,6 @@ def search(settings: Settings, words: list[str], choices: list[Choice], said: se
     Raises:
         ValueError: if all that a rung would raise is said.
     """
-    from rich.console import Console
     from rich.table import Table
 
     from rna import progress, show, trial
@@ -410,7 +410,7 @@ def search(settings: Settings, words: list[str], choices: list[Choice], said: se
             reached = raised
         if reached or not bearable:
             break
-    Console(highlight=False, width=None if Console().is_terminal else 200).print(made)
+    printing.console(width=200).print(made)
     if reached is None:
         print(f"{_title(settings)}: no rung forgets at a retain cost of at most {_allowed(settings)}; see the table")
         return
