@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rna.data import Corpora
     from rna.model import Decoder
     from rna.show import Forgetting
+    from rna.trial import Arm
 
 # What carries over between models, as seen on SmolLM2-135M and the demo. Losses of RM are in units of its target, and
 # those of PO in nats: once the target is a multiple of the norm, neither α depends on the scale of activations.
@@ -372,50 +373,65 @@ def stronger(settings: Settings, choices: list[Choice], rung: int) -> list[Choic
 
 
 def search(settings: Settings, words: list[str], choices: list[Choice], said: set[str], rungs: int) -> None:
-    """Climb until a rung forgets, or costs the retain set too much.
+    """Climb until a rung forgets, plain and then with its noise, or costs the retain set too much.
 
     Raises:
-        ValueError: if all that a rung would raise is said.
+        ValueError: if all that a rung would raise is said, or nothing judges.
     """
     from rich.console import Console
     from rich.table import Table
-
-    from rna import progress, show, trial
 
     if settings.train_only:
         raise ValueError("train_only=True: --search judges by the evaluation; allowed: false")
     if stronger(settings, choices, 1) == choices:
         raise ValueError(f"--search: nothing is left to raise, as {', '.join(sorted(said))} are said")
     unit = "points" if settings.eval.kind == "choice" else "%"
-    made = Table(title=f"{settings.model.name} · {_title(settings)} · plain, one seed")
-    for title in ("strengths", "forget", "verdict", f"retain, {unit}", "record"):
+    made = Table(title=f"{settings.model.name} · {_title(settings)} · one seed")
+    for title in ("strengths", "", "verdict", "", f"retain, {unit}", "record"):
         made.add_column(title, overflow="fold")
-    reached: list[Choice] | None = None
+    reached: dict[str, list[Choice]] = {}  # the weakest that forget, plain, and with noise as well
     for rung in range(rungs):
         raised = stronger(settings, choices, rung)
         cell = config.check(compose([*words, *(choice.override for choice in raised)], None))
-        rows = {row.label: row for row in trial.arms(replace(cell, baseline="train")) if row.label in ("base", "plain")}
-        wanted = [row for row in reversed(rows.values()) if not row.complete]
-        if wanted:
-            progress.work_on(wanted)
-        for row in rows.values():
-            row.refresh()
-        found = show.forgetting(rows["plain"], rows["base"])
-        if found is None:
-            raise ValueError(f"eval={settings.eval.name}: --search needs forget tasks to judge by")
-        cost, bearable = _retain_cost(settings, found)
-        strengths = " ".join(one.override for one in raised if one.key != "noise.nu")
-        made.add_row(strengths, found.said, found.verdict, "–" if cost is None else f"{cost:+.1f}", rows["plain"].key)
-        if found.verdict == "forgotten" and bearable:
-            reached = raised
-        if reached or not bearable:
+        strengths, bearable = " ".join(one.override for one in raised if one.key != "noise.nu"), True
+        for label in ("plain", "with RNA") if cell.noise.name != "none" else ("plain",):
+            row, found = _tried(cell, label)
+            cost, bearable = _retain_cost(settings, found)
+            shown = "–" if cost is None else f"{cost:+.1f}"
+            made.add_row(strengths, label, found.verdict, found.said, shown, row.key)
+            if found.verdict != "forgotten" or not bearable:
+                break
+            reached.setdefault(label, raised)
+            strengths = ""
+        else:
             break
-    Console(highlight=False, width=None if Console().is_terminal else 200).print(made)
-    if reached is None:
+        if not bearable:
+            break
+    Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(made)
+    if not reached:
         print(f"{_title(settings)}: no rung forgets at a retain cost of at most {_allowed(settings)}; see the table")
         return
-    print(f"{_title(settings)}: the weakest of these that forgets (one seed; nobody tuned it further):\n")
-    print(f"{command(words, reached)}\n")
+    weakest = reached.get("with RNA", reached["plain"])
+    alone = "" if "with RNA" in reached or settings.noise.name == "none" else " without noise, and none with it"
+    print(f"{_title(settings)}: the weakest of these that forgets{alone} (one seed; nobody tuned it further):\n")
+    print(f"{command(words, weakest)}\n")
+
+
+def _tried(cell: Settings, label: str) -> "tuple[Arm, Forgetting]":
+    """A rung's plain trial or the one with noise, and what it forgot; what has a record is not computed again."""
+    from rna import progress, show, trial
+
+    wanted = replace(cell, noise=replace(cell.noise, name="none", layers=[])) if label == "plain" else cell
+    rows = trial.arms(replace(wanted, baseline="skip", model=replace(cell.model, retrained=None)))
+    base, row = rows[0], rows[-1]
+    if missing := [one for one in (row, base) if not one.complete]:
+        progress.work_on(missing)
+    for one in rows:
+        one.refresh()
+    found = show.forgetting(row, base)
+    if found is None:
+        raise ValueError(f"eval={cell.eval.name}: --search needs forget tasks to judge by")
+    return row, found
 
 
 def _allowed(settings: Settings) -> str:
