@@ -33,7 +33,8 @@ ALPHA = {"representation": 100.0, "kl": 50.0, "mse": 5.0}
 MOVE = {"representation": 0.03, "kl": 0.01, "mse": 0.01}  # of its norm that a first step moves a forget token
 STEPS = {"representation": 40, "kl": 75, "mse": 75}  # of each topic
 ZEPHYR_RMS = 0.08  # of a dimension at layer 7 of Zephyr-7B on Wikitext, which the paper's ν belong to
-RUNGS = 4
+RUNGS = 6
+PO_RUNG = {"retain.alpha.default": 0.45}
 RETAIN_RISE = 0.05  # of the retain perplexity that forgetting may cost
 RETAIN_DROP = 5.0  # points of retain accuracy
 PROBE = 1e-3  # learning rate of the measured steps over the weights' root mean square
@@ -364,11 +365,9 @@ def _title(settings: Settings) -> str:
 
 
 def stronger(settings: Settings, choices: list[Choice], rung: int) -> list[Choice]:
-    """The same strengths, `rung` times raised: the learning rate and RM's target twice as large, PO's α a quarter."""
-    factors = {"method.coefficient": 2.0, "method.beta": 2.0} if settings.method.name in RM_METHODS else {}
-    factors |= {"train.lr": 2.0}
-    if settings.method.name not in RM_METHODS:
-        factors["retain.alpha.default"] = 0.25
+    """The same strengths, `rung` times raised: learning rate and RM's target half as large again, PO's α under half."""
+    own = {"method.coefficient": 1.5, "method.beta": 1.5} if settings.method.name in RM_METHODS else PO_RUNG
+    factors = {"train.lr": 1.5, **own}
     return [replace(one, value=_short(one.value * factors.get(one.key, 1.0) ** rung)) for one in choices]
 
 
