@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from rna.show import Forgetting
     from rna.trial import Arm
 
-# What carries over between models, as seen on SmolLM2-135M and the demo. Losses of RM are in units of its target, and
-# those of PO in nats: once the target is a multiple of the norm, neither α depends on the scale of activations.
+# What carries over between models, as seen on SmolLM2-135M and the demo: where one forgets at the first rung and the
+# other at the highest. Both losses of RM are in units of the stream's square, those of PO in nats: once the target is a
+# multiple of the norm, no α depends on the scale of activations.
 TARGET = {"rmu": 2.5, "adaptive_rmu": 2.5, "rsv": 4.0}  # over the forget tokens' norm; on Zephyr-7B 2 to 3, 3, 3 to 4.5
 ALPHA = {"representation": 100.0, "kl": 50.0, "mse": 5.0}
 MOVE = {"representation": 0.03, "kl": 0.01, "mse": 0.01}  # of its norm that a first step moves a forget token

@@ -146,8 +146,9 @@ def test_the_search_climbs_until_it_forgets_and_records_each_rung_once(
 ):
     """RMU on the demo, of whose strengths c alone is raised: its accuracy settles at a third."""
     monkeypatch.setattr(show, "NEAR_CHANCE", 20.0)
-    words = ("--search", "--rungs", "5", "method=rmu", "train.lr=1e-4", "train.steps=60", "retain.alpha.default=30")
-    words += ("noise.nu=0.014", "eval.limit=40", "wandb=disabled", "--output-dir", str(tmp_path))
+    monkeypatch.setattr(suggest, "RETAIN_DROP", 60.0)
+    words = ("--search", "--rungs", "5", "method=rmu", "train.lr=2e-4", "train.steps=40", "retain.alpha.default=30")
+    words += ("noise.nu=0.014", "eval.limit=24", "wandb=disabled", "--output-dir", str(tmp_path))
     printed = suggested(*words)
     rows = re.findall(r"│ (?:method.coefficient=([\d.]+))? +│ (plain|with RNA) +│ (\w+ ?\w+) +│", printed)
     rungs: dict[str, dict[str, str]] = {}  # c -> row -> verdict
@@ -164,7 +165,7 @@ def test_the_search_climbs_until_it_forgets_and_records_each_rung_once(
     assert len(keys) == len(rows)
     assert all(key in printed for key in keys)
     (command,) = commands(printed)
-    assert {f"method.coefficient={list(rungs)[-1]}", "train.lr=1e-4", "noise.nu=0.014"} <= set(command)
+    assert {f"method.coefficient={list(rungs)[-1]}", "train.lr=2e-4", "noise.nu=0.014"} <= set(command)
     again = suggested(*words)
     assert "training" not in again
     assert again[again.index("┏") :] == printed[printed.index("┏") :]
