@@ -264,9 +264,10 @@ def verdicts(rows: list[Arm]) -> list[str]:
 
     lines: list[str] = []
     by_label = {row.label: row for row in rows}
-    judged = next((by_label[label] for label in ("plain", name) if by_arm.get(label)), None)
-    if judged and "base" in by_label and (found := forgetting(judged, by_label["base"])):
-        lines.append(f"{found.verdict.capitalize()}, {judged.label} against base: {found.said}.")
+    judged = [by_label[label] for label in ("plain", name) if by_arm.get(label) and "base" in by_label]
+    found = [(row.label, told) for row in judged if (told := forgetting(row, by_label["base"]))]
+    if found:
+        lines.append(f"Against base, {'; '.join(f'{label} {told.verdict}: {told.said}' for label, told in found)}.")
     if (change := difference(plain, base)) is not None:
         words = {worse: "a forget-token harms it", 0: "no evidence of harm", -worse: "it does better than base"}
         lines.append(f"Perturbed retain, plain against base: {said(change)}: {words[change.sign]}.")

@@ -24,15 +24,18 @@ if TYPE_CHECKING:
     from rna.data import Corpora
     from rna.model import Decoder
     from rna.show import Forgetting
+    from rna.trial import Arm
 
-# What carries over between models, as seen on SmolLM2-135M and the demo. Losses of RM are in units of its target, and
-# those of PO in nats: once the target is a multiple of the norm, neither α depends on the scale of activations.
+# What carries over between models, as seen on SmolLM2-135M and the demo: where one forgets at the first rung and the
+# other at the highest. Both losses of RM are in units of the stream's square, those of PO in nats: once the target is a
+# multiple of the norm, no α depends on the scale of activations.
 TARGET = {"rmu": 2.5, "adaptive_rmu": 2.5, "rsv": 4.0}  # over the forget tokens' norm; on Zephyr-7B 2 to 3, 3, 3 to 4.5
 ALPHA = {"representation": 100.0, "kl": 50.0, "mse": 5.0}
 MOVE = {"representation": 0.03, "kl": 0.01, "mse": 0.01}  # of its norm that a first step moves a forget token
 STEPS = {"representation": 40, "kl": 75, "mse": 75}  # of each topic
 ZEPHYR_RMS = 0.08  # of a dimension at layer 7 of Zephyr-7B on Wikitext, which the paper's ν belong to
-RUNGS = 4
+RUNGS = 6
+PO_RUNG = {"retain.alpha.default": 0.45}
 RETAIN_RISE = 0.05  # of the retain perplexity that forgetting may cost
 RETAIN_DROP = 5.0  # points of retain accuracy
 PROBE = 1e-3  # learning rate of the measured steps over the weights' root mean square
@@ -364,58 +367,71 @@ def _title(settings: Settings) -> str:
 
 
 def stronger(settings: Settings, choices: list[Choice], rung: int) -> list[Choice]:
-    """The same strengths, `rung` times raised: the learning rate and RM's target twice as large, PO's α a quarter."""
-    factors = {"method.coefficient": 2.0, "method.beta": 2.0} if settings.method.name in RM_METHODS else {}
-    factors |= {"train.lr": 2.0}
-    if settings.method.name not in RM_METHODS:
-        factors["retain.alpha.default"] = 0.25
+    """The same strengths, `rung` times raised: learning rate and RM's target half as large again, PO's α under half."""
+    own = {"method.coefficient": 1.5, "method.beta": 1.5} if settings.method.name in RM_METHODS else PO_RUNG
+    factors = {"train.lr": 1.5, **own}
     return [replace(one, value=_short(one.value * factors.get(one.key, 1.0) ** rung)) for one in choices]
 
 
 def search(settings: Settings, words: list[str], choices: list[Choice], said: set[str], rungs: int) -> None:
-    """Climb until a rung forgets, or costs the retain set too much.
+    """Climb until a rung forgets, plain and then with its noise, or costs the retain set too much.
 
     Raises:
-        ValueError: if all that a rung would raise is said.
+        ValueError: if all that a rung would raise is said, or nothing judges.
     """
     from rich.table import Table
-
-    from rna import progress, show, trial
 
     if settings.train_only:
         raise ValueError("train_only=True: --search judges by the evaluation; allowed: false")
     if stronger(settings, choices, 1) == choices:
         raise ValueError(f"--search: nothing is left to raise, as {', '.join(sorted(said))} are said")
     unit = "points" if settings.eval.kind == "choice" else "%"
-    made = Table(title=f"{settings.model.name} · {_title(settings)} · plain, one seed")
-    for title in ("strengths", "forget", "verdict", f"retain, {unit}", "record"):
+    made = Table(title=f"{settings.model.name} · {_title(settings)} · one seed")
+    for title in ("strengths", "", "verdict", "", f"retain, {unit}", "record"):
         made.add_column(title, overflow="fold")
-    reached: list[Choice] | None = None
+    reached: dict[str, list[Choice]] = {}  # the weakest that forget, plain, and with noise as well
     for rung in range(rungs):
         raised = stronger(settings, choices, rung)
         cell = config.check(compose([*words, *(choice.override for choice in raised)], None))
-        rows = {row.label: row for row in trial.arms(replace(cell, baseline="train")) if row.label in ("base", "plain")}
-        wanted = [row for row in reversed(rows.values()) if not row.complete]
-        if wanted:
-            progress.work_on(wanted)
-        for row in rows.values():
-            row.refresh()
-        found = show.forgetting(rows["plain"], rows["base"])
-        if found is None:
-            raise ValueError(f"eval={settings.eval.name}: --search needs forget tasks to judge by")
-        cost, bearable = _retain_cost(settings, found)
-        strengths = " ".join(one.override for one in raised if one.key != "noise.nu")
-        made.add_row(strengths, found.said, found.verdict, "–" if cost is None else f"{cost:+.1f}", rows["plain"].key)
-        if found.verdict == "forgotten" and bearable:
-            reached = raised
-        if reached or not bearable:
+        strengths, bearable = " ".join(one.override for one in raised if one.key != "noise.nu"), True
+        for label in ("plain", "with RNA") if cell.noise.name != "none" else ("plain",):
+            row, found = _tried(cell, label)
+            cost, bearable = _retain_cost(settings, found)
+            shown = "–" if cost is None else f"{cost:+.1f}"
+            made.add_row(strengths, label, found.verdict, found.said, shown, row.key)
+            if found.verdict != "forgotten" or not bearable:
+                break
+            reached.setdefault(label, raised)
+            strengths = ""
+        else:
+            break
+        if not bearable:
             break
     printing.console(width=200).print(made)
-    if reached is None:
+    if not reached:
         print(f"{_title(settings)}: no rung forgets at a retain cost of at most {_allowed(settings)}; see the table")
         return
-    print(f"{_title(settings)}: the weakest of these that forgets (one seed; nobody tuned it further):\n")
-    print(f"{command(words, reached)}\n")
+    weakest = reached.get("with RNA", reached["plain"])
+    alone = "" if "with RNA" in reached or settings.noise.name == "none" else " without noise, and none with it"
+    print(f"{_title(settings)}: the weakest of these that forgets{alone} (one seed; nobody tuned it further):\n")
+    print(f"{command(words, weakest)}\n")
+
+
+def _tried(cell: Settings, label: str) -> "tuple[Arm, Forgetting]":
+    """A rung's plain trial or the one with noise, and what it forgot; what has a record is not computed again."""
+    from rna import progress, show, trial
+
+    wanted = replace(cell, noise=replace(cell.noise, name="none", layers=[])) if label == "plain" else cell
+    rows = trial.arms(replace(wanted, baseline="skip", model=replace(cell.model, retrained=None)))
+    base, row = rows[0], rows[-1]
+    if missing := [one for one in (row, base) if not one.complete]:
+        progress.work_on(missing)
+    for one in rows:
+        one.refresh()
+    found = show.forgetting(row, base)
+    if found is None:
+        raise ValueError(f"eval={cell.eval.name}: --search needs forget tasks to judge by")
+    return row, found
 
 
 def _allowed(settings: Settings) -> str:

@@ -197,9 +197,9 @@ def test_verdicts_on_forgetting(plain, rna, words):
 @pytest.mark.parametrize(
     ("plain", "words"),
     [
-        *((accuracy, "Forgotten") for accuracy in (0.3, 0.35)),
-        *((accuracy, "Partly forgotten") for accuracy in (0.36, 0.957)),
-        *((accuracy, "Not forgotten") for accuracy in (0.97, 0.99)),
+        *((accuracy, "forgotten") for accuracy in (0.3, 0.35)),
+        *((accuracy, "partly forgotten") for accuracy in (0.36, 0.957)),
+        *((accuracy, "not forgotten") for accuracy in (0.97, 0.99)),
     ],
 )
 def test_the_first_verdict_says_whether_anything_was_forgotten(plain, words):
@@ -207,28 +207,32 @@ def test_the_first_verdict_says_whether_anything_was_forgotten(plain, words):
     said = show.verdicts([arm("base", bio=0.98, cyber=0.98), arm("plain", bio=plain, cyber=plain)])
     change = 100 * plain - 98
     assert said[0] == (
-        f"{words}, plain against base: forget accuracy {100 * plain:.1f} against 98.0 ({change:+.1f} ± 2.0 points)."
+        f"Against base, plain {words}: forget accuracy {100 * plain:.1f} against 98.0 ({change:+.1f} ± 2.0 points)."
     )
     assert "one seed" in said[1]
 
 
 def test_what_was_near_chance_before_was_not_forgotten():
     said = show.verdicts([arm("base", bio=0.3, cyber=0.3), arm("plain", bio=0.29, cyber=0.29)])
-    assert said[0].startswith("Not forgotten, ")
+    assert said[0].startswith("Against base, plain not forgotten: ")
 
 
-def test_without_a_plain_row_the_one_with_noise_is_judged():
-    rows = [arm("base", bio=0.98, cyber=0.98), arm("plain"), arm("with RNA", bio=0.3, cyber=0.3)]
-    assert show.verdicts(rows)[0].startswith("Forgotten, with RNA against base: ")
+def test_the_row_with_noise_is_judged_beside_the_plain_one_or_alone():
+    base, rna = arm("base", bio=0.98, cyber=0.98), arm("with RNA", bio=0.9, cyber=0.9)
+    both, alone = "partly forgotten: forget accuracy 90.0 against 98.0 (-8.0 ± 2.0 points).", "Against base, with RNA "
+    said = show.verdicts([base, arm("plain", bio=0.3, cyber=0.3), rna])[0]
+    assert said.startswith("Against base, plain forgotten: forget accuracy 30.0 against 98.0 (")
+    assert said.endswith(f"; with RNA {both}")
+    assert show.verdicts([base, arm("plain"), rna])[0] == alone + both
 
 
 @pytest.mark.parametrize(
     ("one", "other", "words"),
     [
-        (2.8, 3.1, "Forgotten"),
-        (2.6, 9.0, "Partly forgotten"),
-        (2.01, 2.01, "Not forgotten"),
-        (1.5, 1.5, "Not forgotten"),
+        (2.8, 3.1, "forgotten"),
+        (2.6, 9.0, "partly forgotten"),
+        (2.01, 2.01, "not forgotten"),
+        (1.5, 1.5, "not forgotten"),
     ],
 )
 def test_of_text_each_topics_perplexity_must_double(one, other, words):
@@ -236,7 +240,7 @@ def test_of_text_each_topics_perplexity_must_double(one, other, words):
     rows = [judged("base", forget_a=2.0, forget_b=2.0), judged("plain", forget_a=one, forget_b=other)]
     for row in rows:
         row.settings.data.topics = {"a": CorpusSettings(), "b": CorpusSettings()}
-    assert show.verdicts(rows)[0].startswith(f"{words}, plain against base: forget perplexity ")
+    assert show.verdicts(rows)[0].startswith(f"Against base, plain {words}: forget perplexity ")
 
 
 def test_a_ratio_of_perplexities_has_the_interval_of_its_logarithm():

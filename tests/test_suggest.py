@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rna import config, data, model, run, scales, suggest
+from rna import config, data, model, run, scales, show, suggest
 from rna.cache import Cache
 from rna.settings import Settings
 
@@ -135,24 +135,37 @@ def test_a_first_step_at_the_suggested_rate_moves_a_token_as_far_as_is_said(demo
 
 def test_a_rung_is_stronger_than_the_one_below():
     settings = composed("method=rmu")
-    made = [suggest.Choice("method.coefficient", 1.9, ""), suggest.Choice("train.lr", 3e-5, "")]
+    made = [suggest.Choice("method.coefficient", 1.9, ""), suggest.Choice("train.lr", 2e-5, "")]
     made.append(suggest.Choice("retain.alpha.default", 100.0, ""))
-    assert [one.value for one in suggest.stronger(settings, made, 2)] == [7.6, 1.2e-4, 100.0]
-    assert [one.value for one in suggest.stronger(composed("method=npo"), made[1:], 1)] == [6e-5, 25.0]
+    assert [one.value for one in suggest.stronger(settings, made, 2)] == [4.3, 4.5e-5, 100.0]
+    assert [one.value for one in suggest.stronger(composed("method=npo"), made[1:], 1)] == [3e-5, 45.0]
 
 
-def test_the_search_records_each_rung_once_and_ends_in_a_command(tmp_path: Path, suggested: Suggest):
-    """Learning rates so high that the first or second rung forgets; whether it also keeps the rest is not the point."""
-    words = ("--search", "--rungs", "2", "method=npo", "retain=kl", "train.steps=8", "eval.limit=16", "wandb=disabled")
-    words += ("noise=none", "--output-dir", str(tmp_path))
+def test_the_search_climbs_until_it_forgets_and_records_each_rung_once(
+    tmp_path: Path, suggested: Suggest, monkeypatch: pytest.MonkeyPatch
+):
+    """RMU on the demo, of whose strengths c alone is raised: its accuracy settles at a third."""
+    monkeypatch.setattr(show, "NEAR_CHANCE", 20.0)
+    monkeypatch.setattr(suggest, "RETAIN_DROP", 60.0)
+    words = ("--search", "--rungs", "5", "method=rmu", "train.lr=2e-4", "train.steps=40", "retain.alpha.default=30")
+    words += ("noise.nu=0.014", "eval.limit=24", "wandb=disabled", "--output-dir", str(tmp_path))
     printed = suggested(*words)
-    records = {file.stem: json.loads(file.read_text()) for file in (tmp_path / "results").glob("*.json")}
-    trained = [record for record in records.values() if record["kind"] == "train" and record["label"] == "plain"]
-    assert [record["config"]["train"]["steps"] for record in trained] == [8] * len(trained)
-    assert trained
-    assert all(record["key"] in printed for record in trained)
-    rates = sorted(record["config"]["train"]["lr"] for record in trained)
-    assert rates == [rates[0] * 2**rung for rung in range(len(rates))]
+    rows = re.findall(r"│ (?:method.coefficient=([\d.]+))? +│ (plain|with RNA) +│ (\w+ ?\w+) +│", printed)
+    rungs: dict[str, dict[str, str]] = {}  # c -> row -> verdict
+    for coefficient, label, verdict in rows:
+        rungs.setdefault(coefficient or list(rungs)[-1], {})[label] = verdict
+    assert [float(coefficient) for coefficient in rungs] == [1.9, 2.8, 4.3, 6.4, 9.6][: len(rungs)]
+    *below, last = rungs.values()
+    assert last == {"plain": "forgotten", "with RNA": "forgotten"}
+    for verdicts in below:
+        assert len(verdicts) == 1 + (verdicts["plain"] == "forgotten")
+        assert set(verdicts.values()) & {"partly forgotten", "not forgotten"}
+    records = [json.loads(file.read_text()) for file in (tmp_path / "results").glob("*.json")]
+    keys = [one["key"] for one in records if one["kind"] == "train" and one["config"]["method"]["name"] == "rmu"]
+    assert len(keys) == len(rows)
+    assert all(key in printed for key in keys)
+    (command,) = commands(printed)
+    assert {f"method.coefficient={list(rungs)[-1]}", "train.lr=2e-4", "noise.nu=0.014"} <= set(command)
     again = suggested(*words)
     assert "training" not in again
     assert again[again.index("┏") :] == printed[printed.index("┏") :]
