@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rna import config, printing, results
 from rna.run import compose, guarded
-from rna.settings import CONF, RM_METHODS, Settings
+from rna.settings import CONF, RM_METHODS, NoiseSettings, Settings
 
 if TYPE_CHECKING:
     from rna.data import Corpora
@@ -214,7 +214,7 @@ def rate(scales: Scales) -> float:
 
 
 def _plain(settings: Settings, lr: float, steps: int) -> Settings:
-    noise = replace(settings.noise, name="none", layers=[])
+    noise = NoiseSettings(name="none", layers=[])
     return replace(settings, noise=noise, train=replace(settings.train, lr=lr, steps=steps))
 
 
@@ -421,7 +421,7 @@ def _tried(cell: Settings, label: str) -> "tuple[Arm, Forgetting]":
     """A rung's plain trial or the one with noise, and what it forgot; what has a record is not computed again."""
     from rna import progress, show, trial
 
-    wanted = replace(cell, noise=replace(cell.noise, name="none", layers=[])) if label == "plain" else cell
+    wanted = replace(cell, noise=NoiseSettings(name="none", layers=[])) if label == "plain" else cell
     rows = trial.arms(replace(wanted, baseline="skip", model=replace(cell.model, retrained=None)))
     base, row = rows[0], rows[-1]
     if missing := [one for one in (row, base) if not one.complete]:

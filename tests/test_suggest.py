@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rna import config, data, model, run, scales, show, suggest
+from rna import config, data, model, run, scales, show, suggest, trial
 from rna.cache import Cache
 from rna.settings import Settings
 
@@ -166,6 +166,8 @@ def test_the_search_climbs_until_it_forgets_and_records_each_rung_once(
     assert all(key in printed for key in keys)
     (command,) = commands(printed)
     assert {f"method.coefficient={list(rungs)[-1]}", "train.lr=2e-4", "noise.nu=0.014"} <= set(command)
+    arms = {arm.label: arm.complete for arm in trial.arms(composed(*command))}
+    assert arms == {"base": True, "plain": True, "with RNA": True, "retrained": False}
     again = suggested(*words)
     assert "training" not in again
     assert again[again.index("┏") :] == printed[printed.index("┏") :]
