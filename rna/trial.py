@@ -481,8 +481,9 @@ def _peak_memory() -> dict[str, int]:
 
 
 def _resident_peak() -> int:
-    with suppress(OSError, ValueError):
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    with suppress(OSError):  # Linux alone has it, and not every container tells it
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest if sys.platform == "darwin" else largest * 1024  # in bytes there, in KiB elsewhere

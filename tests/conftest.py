@@ -13,6 +13,7 @@ os.environ |= {
 }
 
 import gc
+from functools import partial
 
 import hypothesis
 import pytest
@@ -46,16 +47,15 @@ def demo():
 
 
 @pytest.fixture
-def rna_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """`python -m rna.run` in this process, which has paid for its imports; returns what it printed, errors first."""
-    from rna import run
+def called(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """A command's `main` in this process, which has paid for its imports; returns what it printed, errors first."""
 
-    def call(*arguments: str, code: int = 0) -> str:
+    def call(main: Callable[[], None], *arguments: str, code: int = 0) -> str:
         monkeypatch.setattr(os, "cpu_count", lambda: 1)  # one arm after the other, and no processes of their own
-        monkeypatch.setattr(sys, "argv", ["rna.run", *arguments])
+        monkeypatch.setattr(sys, "argv", [main.__module__, *arguments])
         capfd.readouterr()
         try:
-            run.main()
+            main()
             ended: object = 0
         except SystemExit as stop:
             ended = stop.code or 0
@@ -64,6 +64,14 @@ def rna_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str])
         return printed.err + printed.out
 
     return call
+
+
+@pytest.fixture
+def rna_here(called: Callable[..., str]) -> Callable[..., str]:
+    """`python -m rna.run`, called."""
+    from rna import run
+
+    return partial(called, run.main)
 
 
 LONGEST = ("test_run.py", "test_sweep.py", "test_readme.py", "test_sweeper.py", "test_config.py", "test_report.py")

@@ -4,9 +4,9 @@ import json
 import math
 import re
 import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +20,9 @@ Suggest = Callable[..., str]
 
 
 @pytest.fixture
-def suggested(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Suggest:
-    """`python -m rna.suggest` in this process; returns what it printed."""
-
-    def call(*words: str, code: int = 0) -> str:
-        monkeypatch.setattr("os.cpu_count", lambda: 1)
-        monkeypatch.setattr(sys, "argv", ["rna.suggest", *words])
-        capfd.readouterr()
-        try:
-            suggest.main()
-            ended: object = 0
-        except SystemExit as stop:
-            ended = stop.code or 0
-        printed = capfd.readouterr()
-        assert ended == code, printed.out + printed.err
-        return printed.err + printed.out
-
-    return call
+def suggested(called: Suggest) -> Suggest:
+    """`python -m rna.suggest`, called."""
+    return partial(called, suggest.main)
 
 
 def commands(printed: str) -> list[list[str]]:
