@@ -185,7 +185,7 @@ def loss_increases(
         rms = root_mean_square(hidden_BTD)
         product = hessian_product(loss, hidden_BTD)
         with sdpa_kernel(SDPBackend.MATH):
-            probes_STD = theory.signs((samples, *hidden_BTD.shape[1:]), generator).to(hidden_BTD)
+            probes_STD = theory.signs((samples, *hidden_BTD.shape[1:]), generator)
             trace = theory.hutchinson_trace(product, probes_STD)
             low, high = theory.extreme_eigenvalues(product, tuple(hidden_BTD.shape), 12, generator)
         half_STD = gaussian(hidden_BTD, rms, samples, generator)

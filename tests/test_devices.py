@@ -178,6 +178,13 @@ def test_relative_noise_trains_its_own_trials(tmp_path: Path, monkeypatch: pytes
     assert "Perturbed retain accuracy" in outcome.verdict
 
 
+def test_a_rescaled_model_is_looked_at_where_it_lies(tmp_path: Path):
+    """On one GPU no hook moves what enters it, as over two."""
+    with pretended.gpus(1):
+        decoder, _ = trial.load_model(settings(tmp_path, ("npo", "kl", "none", "paper", "one")))
+        assert scales.rescaled(decoder, [[1, 2, 3]]).config.rms_norm_eps > 0
+
+
 @pytest.mark.parametrize("devices", ["one", "two"])
 def test_an_export(devices: str, trials: tuple[Path, list[str]], tmp_path: Path):
     folder, keys = trials
