@@ -420,7 +420,7 @@ def last_tokens(
         stream = entering(decoder, question.ids[role], layer + 1)
         hidden.append(stream.hidden_BTD[0, -1])
         values.append(in_parts(answer_loss(decoder, stream, question.answer), stream.hidden_BTD)[0])
-    return torch.stack(hidden).float().cpu(), torch.stack(values).float().cpu()
+    return torch.stack(hidden).float().cpu(), torch.stack(values).float()
 
 
 # The backdoor's reading
