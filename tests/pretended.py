@@ -142,15 +142,7 @@ class Devices(TorchFunctionMode):
         backward = func in (torch.Tensor.backward, torch.autograd.backward, torch.autograd.grad)
         if not name.startswith("__get__") and not backward:
             self.check(name, args, given)
-        if backward and not self.in_backward:
-            self.in_backward = True
-            try:
-                with self:  # the code of our own backward passes is looked at too
-                    found = func(*args, **kwargs)
-            finally:
-                self.in_backward = False
-        else:
-            found = func(*args, **kwargs)
+        found = func(*args, **kwargs)
         if func is torch.autograd.grad:
             inputs = [args[1]] if isinstance(args[1], torch.Tensor) else args[1]
             for one, of in zip(found, inputs, strict=True):
@@ -164,6 +156,19 @@ class Devices(TorchFunctionMode):
         if there is not None:
             self.settle(name, found, given, there)
         return found
+
+    def watching(self, engine: Any) -> Any:
+        """Autograd's engine, whose calls of Python (our own backward passes, recomputed layers) are watched, too."""
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            outer, self.in_backward = self.in_backward, True
+            try:
+                with self:
+                    return engine(*args, **kwargs)
+            finally:
+                self.in_backward = outer
+
+        return run
 
     def settle(self, name: str, found: Any, given: list[torch.Tensor], there: torch.device) -> None:
         """Give the results a place: that of the arguments, and of lists of tensors each its own."""
@@ -250,8 +255,10 @@ def gpus(count: int) -> Iterator[Devices]:
         for auto in (transformers.AutoModelForCausalLM, transformers.AutoModel):
             patch.setattr(auto, "from_pretrained", _loader(auto.from_pretrained))
         trial.forget_model()
+        mode = Devices()
+        patch.setattr(torch.autograd, "_engine_run_backward", mode.watching(torch.autograd._engine_run_backward))
         try:
-            with Devices() as mode:
+            with mode:
                 yield mode
         finally:
             trial.forget_model()
