@@ -565,7 +565,7 @@ def self_check(decoder: Decoder, batch: Batch) -> None:
         compared = [("hidden states", staged_ND, own_ND)]
         if decoder.head is not None:
             own_logits = decoder.model(**inputs).logits
-            compared.append(("logits", logits(decoder, staged_ND), own_logits[batch.mask_BT.to(own_logits.device)]))
+            compared.append(("logits", logits(decoder, staged_ND), own_logits[batch.mask_BT]))
     for what, staged, own in compared:
         own = own.to(staged.device)
         difference, size = (staged.float() - own.float()).abs().max().item(), own.float().abs().max().item()

@@ -18,7 +18,7 @@ GOOD, BAD = ("0.3", "0.2"), ("5", "6", "7")  # loss = (x - 0.3)²
 
 
 def judge(name: str, **options: int) -> _pruning.Referee:
-    return _pruning.referee(name, OPTIONS | options, {}, {"loss": "minimize"}, None)
+    return _pruning.referee(name, OPTIONS | options, {}, {"loss": "minimize"}, None, "a sweep")
 
 
 def test_the_median_ends_what_is_worse_than_half_of_the_finished_trials_at_the_same_step():
@@ -32,7 +32,9 @@ def test_the_median_ends_what_is_worse_than_half_of_the_finished_trials_at_the_s
 
 
 def test_a_metric_that_is_maximised_is_pruned_from_below():
-    referee = _pruning.referee("median", OPTIONS, {"interim/retain/acc": "maximize"}, {"loss": "minimize"}, None)
+    referee = _pruning.referee(
+        "median", OPTIONS, {"interim/retain/acc": "maximize"}, {"loss": "minimize"}, None, "a sweep"
+    )
     for number in range(2):
         referee.learn(Trial(number, [], status=ledger.DONE, curve=[(2, 0.5)]))
     assert not referee.judge(Trial(2, []), [(2, 0.6)])

@@ -78,12 +78,14 @@ def referee(
     prune_by: Mapping[str, str],
     objectives: Mapping[str, str],
     curves: Sequence[str] | None,
+    study: str,
 ) -> Referee:
     """The pruner of this name.
 
     Args:
         prune_by: metric -> direction; empty for the objective's own course.
         curves: the metrics whose course can be watched; None if the app has no record store, and knows by itself.
+        study: the sweep's name; Hyperband draws each trial's bracket from it, so that a resumed sweep draws as before.
 
     Raises:
         ValueError: for an unknown pruner or metric, several objectives, an option that is out of range.
@@ -115,4 +117,5 @@ def referee(
         pruner = optuna.pruners.HyperbandPruner(
             min_resource=max(options["every"], options["warmup_steps"]), reduction_factor=options["reduction_factor"]
         )
-    return Referee(metric, direction, options["every"], pruner, optuna.create_study(direction=direction))
+    known = optuna.create_study(study_name=study, direction=direction)
+    return Referee(metric, direction, options["every"], pruner, known)

@@ -476,6 +476,7 @@ class Sweep:
             check_objectives(self.options.prune_by, "prune_by"),
             self.objectives,
             self.store.curves(address) if self.store is not None and address is not None else None,
+            self.folder.name,
         )
         if (ledger.read_json(self.folder / "sweep.json") or {}).get("watched") != made.watched:
             for trial in self.trials.values():
