@@ -582,7 +582,7 @@ def save_deltas(deltas: Deltas, path: Path) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
-    save_file({name: tensor.contiguous().cpu() for name, tensor in deltas.items()}, temporary)
+    save_file({name: tensor.contiguous() for name, tensor in deltas.items()}, temporary)
     temporary.replace(path)
 
 
