@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 Config = dict[str, Any]
 
+CHAT_FILES = ("chat_template*", "additional_chat_templates/*")  # templates that are no part of another file
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
 SUPPORTED = (  # layers alike, each with an mlp, at model.layers: those of tests/tiny.py and their kin
     *("llama", "mistral", "ministral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "olmo2"),

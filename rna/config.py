@@ -38,6 +38,7 @@ NEEDS = {  # method -> the numbers it cannot do without
     "simnpo": ("beta", "gamma"),
     "dpo": ("beta", "log_prob"),
     "none": (),
+    "given": ("path",),
 }
 GROUPS = ("method", "retain", "retain_loss", "noise", "layer", "model", "data", "train", "eval", "wandb", "cache")
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
@@ -210,6 +211,8 @@ def _type_error(error: Any, composed: "DictConfig") -> str:
         siblings: Any = OmegaConf.select(composed, key.rpartition(".")[0]) if "." in key else composed
         return unknown_key(said, key, siblings)
     expected = re.search(r"converted to (Float|Integer)", reason)
+    if reason.endswith("to string") or "to string: " in reason:
+        return f"""{said}: must be a text; one with brackets is quoted twice: '{key}="[…]"'"""
     return f"{said}: must be {NUMBERS[expected[1]]}" if expected else f"{said}: {reason}"
 
 
@@ -223,6 +226,8 @@ def _expand_home(settings: Settings) -> None:
     settings.model.path = expanded(settings.model.path)
     if settings.model.retrained is not None:
         settings.model.retrained = expanded(settings.model.retrained)
+    if settings.method.path is not None:
+        settings.method.path = expanded(settings.method.path)
     if settings.data.refusals is not None:
         settings.data.refusals = expanded(settings.data.refusals)
     if settings.eval.ngrams_path is not None:
@@ -267,7 +272,7 @@ def _alpha_by_topic(settings: Settings, tuned: dict[str, float]) -> dict[str, fl
     for key in said:
         if key not in (*topics, "default"):
             raise ValueError(f"retain.alpha.{key}={said[key]}: no such topic; {nearest(key, [*topics, 'default'])}")
-    if settings.method.name == "none":
+    if not settings.method.trains:
         return {}
     tuned = tuned or {"default": UNTUNED_ALPHA}
     found: dict[str, float] = {}
@@ -349,6 +354,11 @@ def _check_choices(settings: Settings) -> None:
     _one_of("eval.policy", settings.eval.policy, ("random", "first", "last"))
     _one_of("eval.of_above", settings.eval.of_above, ("keep", "leave_out"))
     _one_of("eval.place", settings.eval.place, ("random", "start", "middle"))
+    if settings.eval.chat_template and settings.eval.kind != "choice":
+        raise ValueError(
+            f"eval.chat_template=True: has no meaning with eval.kind={settings.eval.kind}; allowed with "
+            "eval.kind=choice"
+        )
     if not 1 <= settings.eval.replaced <= 3:
         raise ValueError(f"eval.replaced={settings.eval.replaced}: must be 1 to 3")
     for name, task in settings.eval.tasks.items():
@@ -358,7 +368,7 @@ def _check_choices(settings: Settings) -> None:
             raise ValueError(f"method.{key}: a value is needed with method={method}; give method.{key}=…")
     if settings.method.log_prob is not None:
         _one_of("method.log_prob", settings.method.log_prob, ("mean", "sum"))
-    fitting = {"none": ("none",)} | dict.fromkeys(RM_METHODS, ("representation",))
+    fitting = {"none": ("none",), "given": ("none",)} | dict.fromkeys(RM_METHODS, ("representation",))
     allowed = fitting.get(method, ("mse", "kl"))
     if settings.retain_loss not in allowed:
         raise ValueError(
@@ -457,8 +467,8 @@ def _check_devices(settings: Settings) -> None:
                 "model.attn_implementation=flash_attention_2: has no kernels for model.dtype=float32; "
                 "allowed with bfloat16, float16"
             )
-    if settings.train_only and settings.method.name == "none":
-        raise ValueError("train_only=True: has no meaning with method=none, which trains nothing")
+    if settings.train_only and not settings.method.trains:
+        raise ValueError(f"train_only=True: has no meaning with method={settings.method.name}, which trains nothing")
     if settings.train_only and settings.eval.interim_every is not None:
         raise ValueError(
             f"eval.interim_every={settings.eval.interim_every}: has no meaning with train_only=True, which evaluates "
@@ -546,7 +556,7 @@ def _check_pairs(settings: Settings) -> None:
 
 
 def _check_corpora(settings: Settings) -> None:
-    if settings.method.name != "none" and not settings.data.topics:
+    if settings.method.trains and not settings.data.topics:
         raise ValueError("data.topics: at least one forget topic is needed; add +data.topics.NAME.path=FILE")
     if settings.eval.kind == "perplexity" and settings.data.holdout == 0:
         raise ValueError("data.holdout=0.0: eval=perplexity judges held-out documents; must be in (0, 1)")

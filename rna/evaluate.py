@@ -49,7 +49,9 @@ def multiple_choice(
     tasks, loaded = _asked(names, options)
     harness = _harness(decoder, tokenizer, options, progress, smoothing)
     # `simple_evaluate` would index all of lm-eval's tasks again, seed every global generator and probe the machine.
-    found: Any = evaluate(harness, loaded, bootstrap_iters=0, log_samples=True)
+    found: Any = evaluate(
+        harness, loaded, bootstrap_iters=0, log_samples=True, apply_chat_template=options.chat_template
+    )
     cut = getattr(harness, "truncated", set())
     leave_out = options.of_above == "leave_out"
     return {

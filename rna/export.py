@@ -43,7 +43,9 @@ def export(key: str, folder: Path, output_dir: str, model_path: str | None = Non
         raise ValueError(f"KEY={key}: no trial of that key in {output_dir}/results; allowed: {_keys(output_dir)}")
     delta = results.delta_path(output_dir, key)
     if "delta" not in record:
-        raise ValueError(f"KEY={key}: this trial is the model as it was (method=none); there is nothing to export")
+        raise ValueError(
+            f"KEY={key}: method={record['config']['method']['name']} trains nothing; there is nothing to export"
+        )
     if not delta.is_file():
         raise ValueError(
             f"KEY={key}: its trained tensors are gone ({delta}); give the run's command again, or rerun=true"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rna.architecture import (
+    CHAT_FILES,
     MIXTURES,
     SUPPORTED,
     Config,
@@ -32,6 +33,7 @@ from rna.architecture import (
     supported,
 )
 
+NO_CHAT = "its tokenizer has no chat template; give one as chat_template.jinja there, or eval.chat_template=false"
 Heads = dict[str, dict[str, Any]]  # a tensor's name -> its dtype and shape, as the head of a safetensors file has them
 
 WHOLE = (  # what transformers looks for, in this order
@@ -112,6 +114,19 @@ def check(
         if heads:
             _check_names(heads, config, said)
             _check_trained(heads, trained, said)
+
+
+def check_chat(path: str, revision: str | None = None, *, key: str = "model.path") -> None:
+    """Refuse a folder or cached model without a chat template; of a GGUF file only loading tells.
+
+    Raises:
+        ValueError: one line with the key and the path.
+    """
+    folder = None if Path(path).is_file() else _folder_of(path, revision)
+    if folder is None or any(file for pattern in CHAT_FILES for file in folder.glob(pattern)):
+        return
+    if not _settings(folder, f"{key}={path}").get("tokenizer_config.json", {}).get("chat_template"):
+        raise ValueError(f"{key}={path}: {NO_CHAT}")
 
 
 def _folder_of(path: str, revision: str | None) -> Path | None:

@@ -55,7 +55,7 @@ def _roles(options: EvalSettings) -> dict[str, str]:
 
 def _interim(settings: Settings) -> list[str]:
     """The metrics of the evaluations on the way, where there are any."""
-    if settings.eval.interim_every is None or settings.method.name == "none":
+    if settings.eval.interim_every is None or not settings.method.trains:
         return []
     if settings.eval.kind == "perplexity":
         parts = [*(f"forget_{topic}" for topic in settings.data.topics), *PERPLEXITY_PARTS]
@@ -70,8 +70,8 @@ def _smoothing(settings: Settings) -> dict[str, Any]:
 
 def _title(settings: Settings) -> str:
     """The trial in a few words: method, retain loss, noise."""
-    if settings.method.name == "none":
-        return "none"
+    if not settings.method.trains:
+        return settings.method.name
     noise = f"nu{settings.noise.nu:g}" if settings.noise.name != "none" else "plain"
     noise += "-inference" if settings.noise.name == "inference" else ""
     return f"{settings.method.name}-{settings.retain_loss}-{noise}"

@@ -129,13 +129,10 @@ def _loaded(
     num_layers: int | None,
 ) -> tuple[Any, Any]:
     """Model and tokenizer as they are in the folder, every tensor in its place, or a ValueError."""
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
-    name, options = path, {"revision": revision or "main", "trust_remote_code": False}
-    if path.endswith(".gguf"):
-        options["gguf_file"] = Path(path).name
-        name = str(Path(path).parent)
-    tokenizer: Any = AutoTokenizer.from_pretrained(name, **options)
+    name, options = _place(path, revision)
+    tokenizer = load_tokenizer(path, revision)
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
     options["dtype"] = getattr(torch, dtype)
@@ -162,6 +159,22 @@ def _loaded(
         model, info = Headless(loaded[0]), loaded[1]
     folder.refuse_parts(path, info, above=above, headless=num_layers is not None)
     return model, tokenizer
+
+
+def _place(path: str, revision: str | None) -> tuple[str, dict[str, Any]]:
+    """What transformers is given to find a model: a name and options."""
+    options: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": False}
+    if path.endswith(".gguf"):
+        return str(Path(path).parent), options | {"gguf_file": Path(path).name}
+    return path, options
+
+
+def load_tokenizer(path: str, revision: str | None) -> Any:
+    """A model's tokenizer as it stands beside it."""
+    from transformers import AutoTokenizer
+
+    name, options = _place(path, revision)
+    return AutoTokenizer.from_pretrained(name, **options)
 
 
 def _part_of(device_map: Any, num_layers: int) -> Any:

@@ -32,7 +32,7 @@ from rna.settings import (
     TaskSettings,
     without_defaults,
 )
-from rna.sources import digest, fingerprint, model_fingerprint, text_fingerprint
+from rna.sources import chat_fingerprint, digest, fingerprint, model_fingerprint, text_fingerprint
 
 Record = dict[str, Any]
 PACKAGES = ("torch", "transformers", "lm_eval", "datasets", "hydra-core", "omegaconf", "tokenizers")
@@ -50,7 +50,10 @@ def train_identity(settings: Settings) -> dict[str, Any]:
     for option in ("attn_implementation", "layer_path"):
         value = getattr(settings.model, option)
         identity["model"] |= {option: value} if value != getattr(ModelSettings, option) else {}
-    if settings.method.name == "none":
+    if settings.method.name == "given":
+        given = settings.judged()
+        identity["given"] = model_fingerprint(given.path, given.revision, settings.hashes(), key="method.path")
+    if not settings.method.trains:
         return identity
     settings = settings.for_training()
     data = _corpora(settings)
@@ -114,6 +117,9 @@ def task_identities(settings: Settings) -> dict[str, dict[str, Any]]:
             }
         }
     found = {name: _task_identity(task, options, settings.hashes()) for name, task in options.tasks.items()}
+    if options.chat_template:
+        template = chat_fingerprint(settings.judged().path)
+        found = {name: identity | {"chat_template": template} for name, identity in found.items()}
     if settings.noise.name == "inference":
         smoothing = {**_noise(settings), "seed": options.seed}
         return {name: identity | {"smoothing": smoothing} for name, identity in found.items()}

@@ -3,7 +3,9 @@
 data → model (+ noise) → methods (losses) → train → evaluate → results → the table
 """
 
+import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -100,7 +102,7 @@ def run(settings: Settings) -> None:
         from rna import track
 
         track.check(settings.wandb)
-    reads = [row for row in wanted if row.trained is None and row.settings.method.name != "none"]
+    reads = [row for row in wanted if row.trained is None and row.settings.method.trains]
     if reads or (wanted and settings.eval.kind == "perplexity"):
         data.validate(settings)
     if wanted:
@@ -117,11 +119,12 @@ def run(settings: Settings) -> None:
 
 
 def check_models(settings: Settings) -> None:
-    """Refuse a model, or its retrained twin, that would not load whole or cannot train as asked; neither is loaded."""
+    """Refuse a model that would not load whole or cannot train as asked; none is loaded."""
     from rna import folder
 
     model = settings.model
-    trains = settings.method.name != "none" and settings.layer.trainable == "down_proj"
+    chat = settings.eval.chat_template and not settings.train_only
+    trains = settings.method.trains and settings.layer.trainable == "down_proj"
     folder.check(
         model.path,
         model.revision,
@@ -129,8 +132,16 @@ def check_models(settings: Settings) -> None:
         num_layers=model.num_layers,
         trained=settings.layer.trained if trains else (),
     )
+    if chat:
+        folder.check_chat(model.path, model.revision)
+    if settings.method.path is not None:
+        folder.check(settings.method.path, settings.method.revision, key="method.path", layer_path=model.layer_path)
+        if chat:
+            folder.check_chat(settings.method.path, settings.method.revision, key="method.path")
     if model.retrained and not settings.train_only:
         folder.check(model.retrained, key="model.retrained", layer_path=model.layer_path)
+        if chat:
+            folder.check_chat(model.retrained, key="model.retrained")
 
 
 def report(settings: Settings, rows: "list[Arm]") -> None:
@@ -218,9 +229,11 @@ def cells_of(name: str, overrides: list[str]) -> tuple[list[str], list[list[str]
 def _explained(error: Exception, overrides: list[str]) -> str:
     """One line for what Hydra could not compose: an unknown option, an unknown key, or its own words."""
     from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import MissingConfigException
+    from hydra.errors import MissingConfigException, OverrideParseException
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError, ValidationError
 
+    if isinstance(error, OverrideParseException):
+        return _unread(error.override)
     if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         options = GlobalHydra.instance().config_loader().get_group_options(group)
@@ -233,6 +246,18 @@ def _explained(error: Exception, overrides: list[str]) -> str:
             return f"{given}: {str(cause).splitlines()[0]}"
         return config.unknown_key(given, key, cause.parent_node)
     return " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+
+
+def _unread(override: str) -> str:
+    """What to tell a user whose KEY=VALUE is not of Hydra's grammar, as many a path or a text is not."""
+    key, equals, value = override.partition("=")
+    if not equals:
+        return f"{override}: not of the form KEY=VALUE"
+    quoted = shlex.quote(f"{key}={json.dumps(value, ensure_ascii=False)}")
+    return (
+        f"{override}: not a value as Hydra writes them; where it is a text, quote it for Hydra and once more for the "
+        f"shell: {quoted}"
+    )
 
 
 if __name__ == "__main__":

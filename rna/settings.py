@@ -27,6 +27,12 @@ class MethodSettings:
     beta: float | None = None
     gamma: float | None = None
     log_prob: str | None = None
+    path: str | None = None  # of method=given: the unlearned model's folder or hub id
+    revision: str | None = None
+
+    @property
+    def trains(self) -> bool:
+        return self.name not in ("none", "given")
 
     def options(self) -> dict[str, Any]:
         """The method's own numbers, without those it does not have."""
@@ -144,6 +150,7 @@ class EvalSettings:
     replaced: int = 1
     policy: str = "random"
     add_bos_token: bool | None = None  # None: as the tokenizer does, and in the variant official no
+    chat_template: bool = False  # lm-eval's --apply_chat_template, by the tokenizer's own template
     of_above: str = "keep"  # questions whose right answer speaks of other choices: keep | leave_out
     tasks: dict[str, TaskSettings] = field(default_factory=dict)
     split: str = "all"
@@ -204,6 +211,12 @@ class Settings:
     def for_training(self) -> "Settings":
         """The same without noise at inference, which trains the plain model."""
         return replace(self, noise=NoiseSettings(name="none", layers=[])) if self.noise.name == "inference" else self
+
+    def judged(self) -> ModelSettings:
+        """The model that is loaded: the base, or with method=given what somebody else made of it."""
+        if self.method.name != "given":
+            return self.model
+        return replace(self.model, path=self.method.path or "", revision=self.method.revision)
 
     def hashes(self) -> Path | None:
         """Where the hashes of large files are kept."""

@@ -188,12 +188,13 @@ def _perplexity_columns(row: Arm) -> dict[str, str]:
 def _rates(label: str, by_arm: dict[str, Scores]) -> list[str]:
     """Reduction of the plain method, reduction and recovery of RNA, in percent of the base's perturbed accuracy."""
     perturbed = {name: found["perturbed"].value for name, found in by_arm.items() if "perturbed" in found}
-    if label not in ("plain", "with RNA", "smoothed") or "base" not in perturbed or label not in perturbed:
+    plain = "given" if "given" in perturbed else "plain"
+    if label not in (plain, "with RNA", "smoothed") or "base" not in perturbed or label not in perturbed:
         return ["", ""]
     reduction = _rate(perturb.reduction_rate(perturbed["base"], perturbed[label]))
-    if label == "plain" or "plain" not in perturbed:
+    if label == plain or plain not in perturbed:
         return [reduction, ""]
-    return [reduction, _rate(perturb.recovery_rate(perturbed["base"], perturbed["plain"], perturbed[label]))]
+    return [reduction, _rate(perturb.recovery_rate(perturbed["base"], perturbed[plain], perturbed[label]))]
 
 
 CHANCE = 25.0  # percent, of questions with four choices
@@ -249,7 +250,8 @@ def verdicts(rows: list[Arm]) -> list[str]:
     """What the table shows and what it does not, in plain words, with 95 % intervals over questions."""
     by_arm = {row.label: scores(row) for row in rows}
     name = "with RNA" if "with RNA" in by_arm or "smoothed" not in by_arm else "smoothed"
-    base, plain, rna = (by_arm.get(label, {}) for label in ("base", "plain", name))
+    first = "given" if "given" in by_arm else "plain"
+    base, plain, rna = (by_arm.get(label, {}) for label in ("base", first, name))
     noise = "RNA" if name == "with RNA" else "noise at inference"
     choice = rows[0].settings.eval.kind == "choice"
     unit = "points" if choice else "nats a token"
@@ -264,20 +266,20 @@ def verdicts(rows: list[Arm]) -> list[str]:
 
     lines: list[str] = []
     by_label = {row.label: row for row in rows}
-    judged = [by_label[label] for label in ("plain", name) if by_arm.get(label) and "base" in by_label]
+    judged = [by_label[label] for label in (first, name) if by_arm.get(label) and "base" in by_label]
     found = [(row.label, told) for row in judged if (told := forgetting(row, by_label["base"]))]
     if found:
         lines.append(f"Against base, {'; '.join(f'{label} {told.verdict}: {told.said}' for label, told in found)}.")
     if (change := difference(plain, base)) is not None:
         words = {worse: "a forget-token harms it", 0: "no evidence of harm", -worse: "it does better than base"}
-        lines.append(f"Perturbed retain, plain against base: {said(change)}: {words[change.sign]}.")
+        lines.append(f"Perturbed retain, {first} against base: {said(change)}: {words[change.sign]}.")
     if (change := difference(rna, plain)) is not None:
         words = {worse: f"{noise} hurts here", 0: f"no evidence that {noise} helps", -worse: f"{noise} helps"}
-        lines.append(f"Perturbed retain, {noise} against plain: {said(change)}: {words[change.sign]}.")
+        lines.append(f"Perturbed retain, {noise} against {first}: {said(change)}: {words[change.sign]}.")
     if rna.get("forget") and plain.get("forget"):
         change = rna["forget"].minus(plain["forget"])
         words = {-1: f"{noise} forgets more", 0: "no evidence of a difference", 1: f"{noise} forgets less"}
-        lines.append(f"Forget, {noise} against plain: {said(change)}: {words[change.sign]}.")
+        lines.append(f"Forget, {noise} against {first}: {said(change)}: {words[change.sign]}.")
     if lines:
         counted = "questions" if choice else "documents"
         lines.append(f"(± half a 95 % interval over {counted}; one seed, so nothing here speaks of other seeds.)")

@@ -11,6 +11,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from rna.architecture import CHAT_FILES
+
 TEXT_FILES = (".txt", ".jsonl", ".parquet", ".json", ".csv", ".tsv", ".arrow")
 BINARY = (".parquet", ".arrow")  # which pack their columns themselves
 PACKED = (".gz", ".bz2", ".xz", ".zst")
@@ -326,7 +328,17 @@ def text_fingerprint(
     return found
 
 
-def model_fingerprint(path: str, revision: str | None, hashes: Path | None) -> str:
+def chat_fingerprint(path: str) -> list[tuple[str, str]]:
+    """The names and fingerprints of a model folder's chat templates, where they are files of their own.
+
+    Those within tokenizer_config.json or a GGUF file, and the hub's, are in the model's fingerprint.
+    """
+    folder = Path(path)
+    found = [file for pattern in CHAT_FILES for file in folder.glob(pattern) if file.is_file()]
+    return [(str(file.relative_to(folder)), fingerprint(file, None)) for file in sorted(found)]
+
+
+def model_fingerprint(path: str, revision: str | None, hashes: Path | None, *, key: str = "model.path") -> str:
     """The fingerprint of a model folder or GGUF file, or the revision of a hub model.
 
     Args:
@@ -342,17 +354,17 @@ def model_fingerprint(path: str, revision: str | None, hashes: Path | None) -> s
         if where.is_dir():
             found = {file for pattern in MODEL_FILES for file in where.glob(pattern) if not file.is_dir()}
             if not any(file.suffix in WEIGHTS for file in found):
-                raise ValueError(f"model.path={path}: a folder without weights; needs {', '.join(WEIGHTS)} files")
+                raise ValueError(f"{key}={path}: a folder without weights; needs {', '.join(WEIGHTS)} files")
             return digest([(file.name, fingerprint(file, hashes)) for file in sorted(found)])
     except OSError as error:
         name = Path(str(error.filename)).name
-        raise ValueError(f"model.path={path}: {name} cannot be read ({error.strerror})") from None
+        raise ValueError(f"{key}={path}: {name} cannot be read ({error.strerror})") from None
     if path.startswith((".", "/", "~")) or path.endswith(WEIGHTS):
-        raise ValueError(f"model.path={path}: no such file or folder")
+        raise ValueError(f"{key}={path}: no such file or folder")
     try:
         return _snapshot(path, "model", revision, ("config.json",)).name
     except Exception as error:  # the client raises errors of its own, and those of its HTTP library
         raise ValueError(
-            f"model.path={path}: no file or folder of that name, and not to be had from the hub "
-            f"({type(error).__name__}); download the model and give model.path=FOLDER"
+            f"{key}={path}: no file or folder of that name, and not to be had from the hub "
+            f"({type(error).__name__}); download the model and give {key}=FOLDER"
         ) from None

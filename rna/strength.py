@@ -116,7 +116,7 @@ def keyword_warnings(settings: Settings) -> list[str]:
     judged = options.kind == "perplexity" or any(
         task.role in ("perturbed", "forget_perturbed") for task in options.tasks.values()
     )
-    if settings.method.name == "none" or settings.train_only or not judged:
+    if not settings.method.trains or settings.train_only or not judged:
         return []
     keywords = perturb.read_keywords(options.keywords, options.keyword) if options.kind == "perplexity" else None
     missing = {keyword: f" {_words(keyword)} " for keyword in keywords or [options.keyword]}

@@ -106,8 +106,10 @@ def suggest(options: argparse.Namespace) -> None:
     common += _fitting(common)
     cells = _cells(said)
     every = [config.check(compose([*common, *cell], None)) for cell in cells]
-    if every[0].method.name == "none":
-        raise ValueError("method=none: has no strength; allowed: rmu, adaptive_rmu, rsv, npo, simnpo, dpo")
+    if not every[0].method.trains:
+        raise ValueError(
+            f"method={every[0].method.name}: has no strength; allowed: rmu, adaptive_rmu, rsv, npo, simnpo, dpo"
+        )
     if every[0].layer.site == "mlp":
         raise ValueError("layer.site=mlp: measured is the residual stream; allowed: residual")
     results.check_writable(every[0].output_dir)

@@ -54,7 +54,8 @@ def row(settings: Settings) -> str:
 
 def config_of(settings: Settings) -> dict[str, Any]:
     """A run's configuration: the trial's settings, its row, and whether noise was on it."""
-    arm = "base" if settings.method.name == "none" else "plain" if settings.noise.name == "none" else "rna"
+    other = {"none": "base", "given": "given"}.get(settings.method.name)
+    arm = other or ("plain" if settings.noise.name == "none" else "rna")
     return asdict(settings) | {"row": row(settings), "arm": arm}
 
 

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from rna import NUMERICS, ledger, results, signals
 from rna.cache import Cache, Remembered
 from rna.checkpoint import Checkpoint
+from rna.folder import NO_CHAT
 from rna.results import Record
 from rna.settings import RM_METHODS, MethodSettings, NoiseSettings, Settings
 
@@ -70,6 +71,8 @@ def arm(label: str, settings: Settings, *, rerun: bool = False) -> Arm:
 def arms(settings: Settings) -> list[Arm]:
     """The rows of a trial's table: base, plain twin, with RNA, and retrained where there is such a model.
 
+    With `method=given` the row below the base is a model that was unlearned elsewhere.
+
     With noise at inference the row with it is the plain trial, or the base, `smoothed`: one training, two evaluations.
     With `train_only` the rows that are trained, and no others.
     """
@@ -81,16 +84,21 @@ def arms(settings: Settings) -> list[Arm]:
         noise=NoiseSettings(name="none", layers=[]),
     )
     rows = [] if settings.train_only else [arm("base", base)]
-    if settings.method.name != "none":
+    smoothed = settings.noise.name == "inference"
+    if settings.method.trains:
         with_noise = settings.noise.name != "none"
         if with_noise and settings.baseline != "skip":
             rows.append(arm("plain", replace(settings, noise=NoiseSettings(name="none", layers=[]))))
-        label = "smoothed" if settings.noise.name == "inference" else "with RNA" if with_noise else "plain"
+        label = "smoothed" if smoothed else "with RNA" if with_noise else "plain"
         rows.append(arm(label, settings, rerun=settings.rerun))
-    elif settings.noise.name == "inference":
-        rows.append(arm("smoothed", replace(base, noise=settings.noise), rerun=settings.rerun))
-    elif settings.rerun:
-        rows = [arm("base", base, rerun=True)]
+    else:
+        judged = replace(base, method=settings.method)
+        if settings.method.name == "given":
+            rows.append(arm("given", judged, rerun=settings.rerun and not smoothed))
+        elif settings.rerun and not smoothed:
+            rows = [arm("base", base, rerun=True)]
+        if smoothed:
+            rows.append(arm("smoothed", replace(judged, noise=settings.noise), rerun=settings.rerun))
     if settings.model.retrained and not settings.train_only:
         model = replace(settings.model, path=settings.model.retrained, revision=None)
         rows.append(arm("retrained", replace(base, model=model)))
@@ -99,7 +107,7 @@ def arms(settings: Settings) -> list[Arm]:
 
 def to_compute(settings: Settings, rows: list[Arm]) -> list[Arm]:
     """The arms that want work, the longest first; a plain twin is left alone with `baseline=cached`."""
-    order = {"with RNA": 0, "smoothed": 0, "plain": 1, "base": 2, "retrained": 3}
+    order = {"with RNA": 0, "smoothed": 0, "plain": 1, "given": 1, "base": 2, "retrained": 3}
     wanted = [row for row in rows if not row.complete]
     if settings.baseline == "cached" and settings.noise.name != "none":
         wanted = [row for row in wanted if row.label != "plain"]
@@ -136,16 +144,18 @@ def load_model(settings: Settings) -> tuple[Any, Any]:
     """The trial's model and tokenizer; of the model no more than the trial runs.
 
     Raises:
-        ValueError: for a tokenizer without the token that variant=official pads with.
+        ValueError: for a tokenizer without the token that variant=official pads with, or without a chat template.
     """
-    choice = settings.model.loading(compiled=settings.train.compile)
+    choice = settings.judged().loading(compiled=settings.train.compile)
     part = settings.train_only and settings.method.name in RM_METHODS
     decoder, tokenizer = _loaded(json.dumps(choice), settings.layer.unlearn + 1 if part else None)
     if settings.variant == "official" and tokenizer.eos_token_id is None:
         raise ValueError(
-            f"model.path={settings.model.path}: its tokenizer has no eos_token, with which variant=official pads; name "
+            f"model.path={choice['path']}: its tokenizer has no eos_token, with which variant=official pads; name "
             "one in its tokenizer_config.json, or give variant=paper"
         )
+    if settings.eval.chat_template and not settings.train_only and tokenizer.chat_template is None:
+        raise ValueError(f"model.path={choice['path']}: {NO_CHAT}")
     return decoder, tokenizer
 
 
@@ -176,10 +186,10 @@ def work(row: Arm, progress: Progress, *, wait: bool = True) -> None:
         try:
             decoder, tokenizer = load_model(settings)
             if row.label == "smoothed" and row.trained is None:  # the plain trial's own run, which no noise may enter
-                kind = "train" if settings.method.name != "none" else "eval"
+                kind = "train" if settings.method.trains else "eval"
                 with track.tracking(settings.for_training(), run_id=row.key, job_type=kind) as tracked:
                     _train(row, decoder, tokenizer, tracked, progress, curve)
-            fresh = row.trained is None and settings.method.name != "none"
+            fresh = row.trained is None and settings.method.trains
             run_id = row.key if row.trained is None else f"{row.key}-{results.digest(_evaluations(row))}"
             with track.tracking(settings, run_id=run_id, job_type="train" if fresh else "eval") as tracked:
                 if row.trained is None:
@@ -217,11 +227,11 @@ def cache_of(settings: Settings) -> Cache:
 def _train(
     row: Arm, decoder: Any, tokenizer: Any, tracked: Any, progress: Progress, curve: list[dict[str, float]]
 ) -> None:
-    """Train and record; for `method=none` there is nothing to train, and the record says so."""
+    """Train and record; for `method=none` and `given` there is nothing to train, and the record says so."""
     settings, started = row.settings.for_training(), time.perf_counter()
     facts: Record = {}
     checkpoint = Checkpoint(results.checkpoint_path(settings.output_dir, row.key), row.key)
-    if settings.method.name != "none":
+    if settings.method.trains:
         from rna import data, model, strength, train
 
         cache = cache_of(settings)
@@ -265,10 +275,29 @@ def _train(
         }
         if unanswered := {corpus.name: corpus.unanswered for corpus in every if corpus.unanswered}:
             facts["unanswered_pairs"] = unanswered
+    elif settings.method.name == "given":
+        facts = {"warnings": _warned_of_words(settings, tokenizer)}
     record = _describe(row, "train", started) | {"curve": curve, "wandb": tracked.path} | facts
     results.write(settings.output_dir, row.key, record)
     checkpoint.clear()
     row.trained = record
+
+
+def _warned_of_words(settings: Settings, tokenizer: Any) -> list[str]:
+    """A given model that reads other tokens than the base: its perplexities are of another unit."""
+    from rna import model
+
+    if settings.eval.kind != "perplexity":
+        return []
+    base = model.load_tokenizer(settings.model.path, settings.model.revision)
+    if base.get_vocab() == tokenizer.get_vocab():
+        return []
+    line = (
+        f"method.path={settings.method.path}: has other tokens than model.path={settings.model.path}; perplexities are "
+        "per token, so theirs are not to be compared; eval=mmlu and the like are"
+    )
+    print(f"given: warning: {line}", file=sys.stderr, flush=True)
+    return [line]
 
 
 def _remembered(row: Arm, cache: Cache, corpora: Any, decoder: Any) -> dict[str, Remembered]:
@@ -448,10 +477,11 @@ def _flat(metrics: dict[str, Any], prefix: str) -> dict[str, float]:
 def _describe(row: Arm, kind: str, started: float) -> Record:
     """What every record says of itself; the training behind noise at inference is the plain one's."""
     judged = kind == "eval" or row.label != "smoothed"
+    unsmoothed = {"none": "base", "given": "given"}.get(row.settings.method.name, "plain")
     return {
         "kind": kind,
         "key": row.key,
-        "label": row.label if judged else "base" if row.settings.method.name == "none" else "plain",
+        "label": row.label if judged else unsmoothed,
         "config": asdict(row.settings if judged else row.settings.for_training()),
         "identity": row.identity,
         **results.provenance(),

@@ -79,7 +79,7 @@ def overrides(trial: Trial) -> list[str]:
         corpora = {f"topics.{topic}": item for topic, item in config["data"]["topics"].items()}
         for name, item in {**corpora, "retain": config["data"]["retain"]}.items():
             words += [f"data.{name}.path={said(item['path'])}", *_reads(f"data.{name}", item)]
-    names = ("keyword", "neutral_keyword", "seed", "limit", "add_bos_token", "of_above", "ngrams_path")
+    names = ("keyword", "neutral_keyword", "seed", "limit", "add_bos_token", "chat_template", "of_above", "ngrams_path")
     return words + _differing("eval", config["eval"], EvalSettings(), only=names)
 
 

@@ -4,7 +4,7 @@ import math
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -31,6 +31,7 @@ PNG_DPI = 200
 MAX_WORKERS = 4  # each holds the trials, though most of them in memory that is shared
 CHANCE = 25.0  # per cent: four choices
 SHAPES = {"": "o", "KL": "^", "MSE": "v"}
+REFERENCES = {"base": ("*", 9), "retrained": ("D", 5), "given": ("X", 6)}  # mark and its size
 STYLE: dict[str, Any] = {
     "text.parse_math": False,  # a dollar in a name is a dollar
     "font.family": "DejaVu Sans",
@@ -159,7 +160,13 @@ def mark(axes: Any, points: Sequence[tuple[float, float]], method: str, *, rna: 
         axes.plot(xs, ys, markersize=1.55 * size, zorder=5, **common, **ring)
 
 
-def handles_of(methods: Sequence[str], references: Sequence[str] = (), line: bool = False) -> list[Any]:
+def mark_reference(axes: Any, at: tuple[float, float], arm: str) -> None:
+    """The mark of a base, retrained or given model."""
+    shape, size = REFERENCES[arm]
+    axes.plot(*at, shape, color=INK, markersize=size, zorder=3)
+
+
+def handles_of(methods: Sequence[str], references: Mapping[str, Trial] | None = None, line: bool = False) -> list[Any]:
     from matplotlib.lines import Line2D
 
     dash: dict[str, Any] = {"linestyle": "--" if line else "none"}
@@ -170,8 +177,8 @@ def handles_of(methods: Sequence[str], references: Sequence[str] = (), line: boo
     made.append(Line2D([], [], color=FAINT, marker="o", **dash, label="plain"))
     ring: dict[str, Any] = {"markeredgecolor": RING, "markeredgewidth": 1.6, "markersize": 7.5}
     made.append(Line2D([], [], color=FAINT, marker="o", linestyle="-" if line else "none", **ring, label="with RNA"))
-    marks = {"base": "*", "retrained": "D"}
-    made += [Line2D([], [], color=INK, marker=marks[name], linestyle="none", label=name) for name in references]
+    for name, trial in (references or {}).items():
+        made.append(Line2D([], [], color=INK, marker=REFERENCES[trial.arm][0], linestyle="none", label=name))
     return made
 
 

@@ -65,10 +65,9 @@ def robustness(study: Study, picks: dict[str, Chosen | None]) -> Picture:
         if not drawn:
             drawing.empty(axes, name, why)
             return
-        for arm, mark in (("base", "*"), ("retrained", "D")):
-            reference = study.references.get(arm)
-            if reference is not None and (at := drawing.point(study, Condition([reference]), x, y)) is not None:
-                axes.plot(*at, mark, color=drawing.INK, markersize=9 if mark == "*" else 5, zorder=3)
+        for reference in study.references.values():
+            if (at := drawing.point(study, Condition([reference]), x, y)) is not None:
+                drawing.mark_reference(axes, at, reference.arm)
                 drawn.append(at)
         drawing.frame(axes, drawn)
         if diagonal:
@@ -89,7 +88,7 @@ def robustness(study: Study, picks: dict[str, Chosen | None]) -> Picture:
     related = sorted({item.task for trial in study.trials for item in trial.evaluations if item.role == "related"})
     x, y = (related[0], related[1]) if len(related) > 1 else ("retain", "related")
     panel(grid[1, 1], list(items), x, y, "Forget-related retain tasks", "no evaluation of\nforget-related tasks")
-    drawing.legend(figure, drawing.handles_of(list(items), list(study.references)))
+    drawing.legend(figure, drawing.handles_of(list(items), study.references))
     higher = sum(
         item.changes["perturbed"].value * study.better > 0 for item in items.values() if "perturbed" in item.changes
     )
@@ -182,10 +181,11 @@ def pareto(study: Study) -> Picture:
             mine = [at for row, at in rows if (row.first.method, row.first.arm) == (method, arm)]
             drawing.mark(axes, mine, method, rna=arm == "rna", size=size)
     points = [at for _, at in rows]
-    retrained = study.references.get("retrained")
-    if retrained is not None and (at := drawing.point(study, Condition([retrained]), "forget", "perturbed")):
-        axes.plot(*at, "D", color=drawing.INK, markersize=5, zorder=3)
-        points.append(at)
+    others = {name: trial for name, trial in study.references.items() if trial.arm != "base"}
+    for trial in others.values():
+        if at := drawing.point(study, Condition([trial]), "forget", "perturbed"):
+            drawing.mark_reference(axes, at, trial.arm)
+            points.append(at)
     drawing.frame(axes, points)
     base = study.references.get("base")
     if base is not None and (at := drawing.point(study, Condition([base]), "forget", "perturbed")):
@@ -196,7 +196,7 @@ def pareto(study: Study) -> Picture:
     axes.set_ylabel(drawing.label(study, "perturbed") + (" · up is better" if sign > 0 else " · down is better"))
     drawing.chance(axes, study, vertical=True)
     drawing.chance(axes, study)
-    drawing.legend(figure, drawing.handles_of(study.methods, ["retrained"] if retrained is not None else [], line=True))
+    drawing.legend(figure, drawing.handles_of(study.methods, others, line=True))
     better = "top left" if sign > 0 else "bottom right"
     caption = (
         f"One mark for each setting (mean over its seeds); {better} is best. The lines join the settings that no other "
@@ -227,6 +227,7 @@ def ngrams(study: Study) -> Picture:
         return Picture("figure4", title, why, None, commands.ngrams(study, 2))
     figure, panels = drawing.panels_for([str(n) for n in sizes], height=2.9, columns=2)
     shown: dict[str, None] = {}
+    base = study.references.get("base")
     for n, axes in zip(sizes, panels.values(), strict=True):
         places = {"neutral": "neutral"} | {tasks[n, group]: group for group in GROUPS[::-1] if (n, group) in tasks}
         for (size, method), pair in rows.items():
@@ -234,14 +235,13 @@ def ngrams(study: Study) -> Picture:
                 shown[method] = None
                 for row, rna in zip(pair, (False, True), strict=True):
                     _groups(axes, study, row, list(places), drawing.colour(method), method, rna)
-        base = study.references.get("base")
         if base is not None:
             _groups(axes, study, Condition([base]), list(places), drawing.INK, "", False)
         axes.set_xticks(range(len(places)), list(places.values()))
         axes.set_title(f"{n}-grams")
         drawing.chance(axes, study)
     drawing.share_labels(panels, "similarity to the document", "retain (%)")
-    drawing.legend(figure, drawing.handles_of(list(shown), ["base"] if "base" in study.references else [], line=True))
+    drawing.legend(figure, drawing.handles_of(list(shown), {"base": base} if base is not None else {}, line=True))
     caption = (
         f"Retain questions with an n-gram of the forget documents among their choices, by its similarity to its "
         f"document, beside the neutral keyword “{study.config['eval'].get('neutral_keyword')}”. Harm is the fall "

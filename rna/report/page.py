@@ -19,7 +19,7 @@ from rna.report.records import Study, Trial
 from rna.report.sheet import Table
 from rna.report.tables import ROLES
 
-ARMS = {"base": "base", "retrained": "retrained", "plain": "plain", "rna": "with RNA"}
+ARMS = {"base": "base", "retrained": "retrained", "given": "given", "plain": "plain", "rna": "with RNA"}
 WORDS = {"helps": "good", "hurts": "bad", "unclear": "unsure"}  # word -> class of its badge
 
 

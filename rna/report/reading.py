@@ -107,7 +107,7 @@ def _needed(record: Record) -> None:
 def method_title(config: dict[str, Any]) -> str:
     """A method as the paper writes it: RMU, NPO+KL."""
     name, retain = config["method"]["name"], config["retain_loss"]
-    if name == "none":
+    if name in ("none", "given"):
         return ""
     title = str(TITLES.get(name, name))
     return title if retain == "representation" else f"{title}+{retain.upper()}"
@@ -132,7 +132,9 @@ def _trial(key: str, record: Record, evaluated: list[Record]) -> Trial:
     # Of several ways of evaluating the one with most tasks, which holds the others' as a rule.
     most = max((one["config"]["eval"] for one in evaluated), key=lambda one: len(one["tasks"]), default=None)
     config = record["config"] | ({"eval": most} if most else {})
-    if config["method"]["name"] == "none":
+    if config["method"]["name"] == "given":
+        arm = "given"
+    elif config["method"]["name"] == "none":
         arm = "retrained" if record.get("label") == "retrained" else "base"
     else:
         arm = "plain" if config["noise"]["name"] == "none" else "rna"

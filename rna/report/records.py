@@ -19,7 +19,9 @@ from rna.sources import digest
 PAPER_ORDER = (
     ["RMU", "Adaptive RMU", "RSV", "NPO+KL", "NPO+MSE", "DPO+KL", "DPO+MSE", "SimNPO+KL", "SimNPO+MSE"]
 )  # fmt: skip
-ARMS = ("base", "retrained", "plain", "rna")
+
+
+REFERENCES = ("base", "retrained", "given")
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ class Trial:
     """One training (or reference model) and what was evaluated of it."""
 
     key: str
-    arm: str  # base, retrained, plain, rna; smoothed: plain or base, judged with noise at inference
-    method: str  # as the paper writes it: RMU, NPO+KL; "" for base and retrained
+    arm: str  # base, retrained, given, plain, rna; smoothed: one without noise, judged with noise at inference
+    method: str  # as the paper writes it: RMU, NPO+KL; "" for base, retrained and given
     seed: int
     config: dict[str, Any]
     identity: dict[str, Any]
@@ -117,7 +119,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Filters:
-    """What to keep; an empty tuple keeps all. Base and retrained pass all but `model`."""
+    """What to keep; an empty tuple keeps all. Base, retrained and given pass all but `model`."""
 
     method: tuple[str, ...] = ()
     retain: tuple[str, ...] = ()
@@ -143,8 +145,8 @@ class Filters:
 def select(trials: Iterable[Trial], filters: Filters, keys: set[str] | None = None) -> list[Trial]:
     """The trials of these keys (None: all) that pass the filters.
 
-    Base, retrained and the plain twins of a key belong to it though no list names them: they are computed once and
-    shared between sweeps.
+    References and the plain twins of a key belong to it though no list names them: they are computed once and shared
+    between sweeps.
     """
     every = list(trials)
     if keys is not None:
@@ -180,7 +182,7 @@ class Study:
     """Trials that may be compared: one model, one corpus, one way of evaluating."""
 
     trials: list[Trial]  # plain and with RNA
-    references: dict[str, Trial]  # base, retrained
+    references: dict[str, Trial]  # base, retrained, and each given model under "given" and its folder's name
     varied: dict[str, Any]  # the evaluation settings in which this study differs from the others
     smoothed: list[Trial] = field(default_factory=list)  # its trials once more, with noise at inference
 
@@ -262,7 +264,7 @@ def studies(trials: Iterable[Trial]) -> list[Study]:
         found.append(Study(ordered(members), _references(members[0], how, every, judged), {}))
     if not groups:
         for how, members in itertools.groupby(sorted(every, key=judged), key=judged):
-            found.append(Study([], {view.arm: view for view in members}, {"evaluation": how}))
+            found.append(Study([], _named(members), {"evaluation": how}))
     found.sort(key=lambda study: -len(study.trials))
     _say_differences(found)
     return found
@@ -288,16 +290,30 @@ def _corpora(view: Trial) -> dict[str, Any]:
 
 
 def _references(like: Trial, how: str, every: list[Trial], judged: Any) -> dict[str, Trial]:
-    """The base and retrained models of a study: same model, numerics and evaluation."""
-    found: dict[str, Trial] = {}
+    """The base, retrained and given models of a study: same model, numerics and evaluation."""
+    found: list[Trial] = []
     for view in every:
         same_base = view.identity["model"] == like.identity["model"]
         same_name = view.config["model"]["name"] == like.config["model"]["name"]
         same_numerics = view.identity.get("numerics") == like.identity.get("numerics")
         if view.method or judged(view) != how or not same_numerics:
             continue
-        if (view.arm == "base" and same_base) or (view.arm == "retrained" and same_name):
-            found.setdefault(view.arm, view)
+        if (view.arm in ("base", "given") and same_base) or (view.arm == "retrained" and same_name):
+            found.append(view)
+    return _named(found)
+
+
+def _named(references: Iterable[Trial]) -> dict[str, Trial]:
+    """References by what a table calls them, the base first; of each the first that was found."""
+    found: dict[str, Trial] = {}
+    for view in sorted(references, key=lambda view: REFERENCES.index(view.arm)):
+        name = view.arm
+        if name == "given":
+            name += f" {Path(view.config['method']['path']).name}"
+            same = found.get(name)
+            if same is not None and same.identity != view.identity:
+                name += f" {view.key[:6]}"
+        found.setdefault(name, view)
     return found
 
 

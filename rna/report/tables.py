@@ -69,16 +69,14 @@ def _said_of(study: Study) -> list[str]:
 
 
 def summary(study: Study, picks: dict[str, Chosen | None]) -> Table:
-    """Each method with and without RNA: 18 rows where all are there, below base and retrained."""
+    """Each method with and without RNA: 18 rows where all are there, below the references."""
     names = [name for name in ROLES if study.has(name)]
     columns = ["method", "", "ν", "seeds", "Δ perturbed", "verdict"]
     columns += [*(ROLES[name] + _arrow(study, name) for name in names), "settings"]
     rows: list[list[Cell]] = []
-    for arm in ("base", "retrained"):
-        reference = study.references.get(arm)
-        if reference is not None:
-            cells = [Condition([reference]).estimate(study, name) for name in names]
-            rows.append([arm, "", None, None, None, "", *cells, ""])
+    for title, reference in study.references.items():
+        cells = [Condition([reference]).estimate(study, name) for name in names]
+        rows.append([title, "", None, None, None, "", *cells, ""])
     notes, how = _said_of(study), dict[str, list[str]]()
     for method in [*PAPER_ORDER, *(method for method in study.methods if method not in PAPER_ORDER)]:
         pick = picks.get(method)
