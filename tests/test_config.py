@@ -22,6 +22,7 @@ NEEDED = {
     "model=local": ["model.path=${builtin:base}", "model.unlearn_layer=1"],
     "data=text": ["data.topics.text.path=f.txt", "data.retain.path=r.txt"],
     "eval=perplexity": ["data=text", "data.topics.text.path=f.txt", "data.retain.path=r.txt"],
+    "method=given": ["method.path=folder"],
     "retain=none": ["method=none"],
     "retain=representation": ["method=rmu"],
     "retain_loss=none": ["method=none"],
@@ -177,7 +178,7 @@ def test_the_command_line_wins_over_tuned_values():
 
 
 WRONG = {
-    "method=rmuu": r"method=rmuu: .*did you mean 'rmu'\? allowed: adaptive_rmu, dpo, none, npo, rmu, rsv, simnpo",
+    "method=rmuu": r"method=rmuu: .*did you mean 'rmu'\? allowed: adaptive_rmu, dpo, given, none, npo, rmu, rsv, simnpo",
     "noise=rnaa": r"noise=rnaa: .*did you mean 'rna'\? allowed: .*none, relative, rna",
     "noise.nuu=0.1": r"noise\.nuu=0\.1: unknown key.*did you mean 'nu'\? allowed: layers, name, nu, scale",
     "methd=rmu": r"methd=rmu: unknown key.*did you mean 'method'\? allowed: .*method, model",

@@ -1,16 +1,18 @@
 """lm-eval in process, and perplexity against numbers worked out the plain way."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from rna import config, evaluate, mined, perturb, questions, run
+from rna import config, evaluate, mined, perturb, questions, results, run
 from rna.evaluate import Clustered
 from rna.settings import BUILTIN, TaskSettings
-from tests import test_questions, tiny
+from tests import folders, test_questions, tiny
 from tests.test_ngrams import write_mined
 
 
@@ -154,6 +156,70 @@ def test_halves_subjects_and_bits_belong_together(demo):
     assert sum(part["n"] for part in found["subjects"].values()) == found["n"]
     weighted = sum(found[half]["acc"] * found[half]["n"] for half in ("select", "report"))
     assert weighted / found["n"] == pytest.approx(found["acc"])
+
+
+TEMPLATE = (
+    "{% for turn in messages %}<{{ turn.role }}>{{ turn.content }}{% endfor %}"
+    "{% if add_generation_prompt %}:{% endif %}"
+)
+
+
+def test_a_chat_template_asks_as_lm_eval_does(demo, monkeypatch: pytest.MonkeyPatch):
+    """The same contexts, answers and verdicts as lm-eval's own model with `--apply_chat_template`."""
+    from lm_eval.evaluator import evaluate as evaluate_plainly
+    from lm_eval.models.huggingface import HFLM
+
+    from rna import score
+
+    decoder, tokenizer = demo
+    monkeypatch.setattr(tokenizer, "chat_template", TEMPLATE)
+    options = config.check(run.compose(["eval.limit=12", "eval.chat_template=true"], None)).eval
+    seen: list[Any] = []
+    scored = score.score
+
+    def watched(decoder: Any, contexts: Any, *rest: Any) -> Any:
+        seen.extend(contexts)
+        return scored(decoder, contexts, *rest)
+
+    monkeypatch.setattr(score, "score", watched)
+    ours = evaluate.multiple_choice(decoder, tokenizer, ["retain"], options, lambda *_: None)["retain"]
+    names, loaded = evaluate._asked(["retain"], options)
+    plain: Any = HFLM(decoder.model, tokenizer=tokenizer)
+    found: Any = evaluate_plainly(plain, loaded, apply_chat_template=True)
+    samples = sorted(found["samples"][names["retain"]], key=lambda sample: sample["doc_id"])
+    asked = {sample["arguments"][0][0] for sample in samples}
+    assert all(text.startswith("<user>") and text.endswith(":") for text in asked)
+    assert set(seen) == {tuple(plain.tok_encode(text)) for text in asked}
+    assert ours["correct"] == f"{int(''.join(str(int(sample['acc'])) for sample in samples), 2):03x}"
+
+
+def test_a_chat_template_is_part_of_the_evaluations_key_and_a_model_without_one_is_refused(
+    tmp_path: Path, rna_here: Callable[..., str]
+):
+    folder = folders.sound(tmp_path / "m")
+    common = ("method=none", "model=local", f"model.path={folder}", "model.unlearn_layer=1", "eval.limit=4")
+
+    def keys(*words: str) -> dict[str, str]:
+        made = config.check(run.compose([*common, *words], None))
+        return {name: results.digest(one) for name, one in results.task_identities(made).items()}
+
+    said = rna_here(*common, "eval.chat_template=true", f"output_dir={tmp_path / 'o'}", code=2)
+    assert said == (
+        f"error: model.path={folder}: its tokenizer has no chat template; give one as chat_template.jinja there, or "
+        "eval.chat_template=false\n"
+    )
+    assert rna_here("eval=perplexity", "data.holdout=0.1", "+eval.chat_template=true", code=2).startswith(
+        "error: eval.chat_template=True: has no meaning with eval.kind=perplexity"
+    )
+    plain = keys()
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    with_template = keys("eval.chat_template=true")
+    assert plain == keys()
+    assert not set(with_template.values()) & set(plain.values())
+    printed = rna_here(*common, "eval.chat_template=true", f"output_dir={tmp_path / 'o'}", "wandb=disabled")
+    assert "│ base" in printed
+    (folder / "chat_template.jinja").write_text(TEMPLATE + "\n")
+    assert not set(keys("eval.chat_template=true").values()) & set(with_template.values())
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ BLOCKS = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL)).replace(
 COMMANDS = [line.split("#")[0].strip() for line in BLOCKS.splitlines() if line.strip()]
 SWEEPS = [command for command in COMMANDS if command.startswith("python -m rna.run -m ")]
 RUNS = [command for command in COMMANDS if command.startswith("python -m rna.run") and command not in SWEEPS]
-OWN_FILES = [command for command in RUNS if "data=text" in command or "experiment=" in command]
+OWN_FILES = [command for command in RUNS if any(word in command for word in ("data=text", "data=wmdp", "experiment="))]
 COMPLETE = [command for command in RUNS if command not in OWN_FILES]
 
 

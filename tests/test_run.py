@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from rna.report import reading
+
 SHORT = ("train.steps=4", "eval.limit=12")
 BASE_AND_ARMS = 4  # base, plain, with RNA, retrained
 TASKS = 6
@@ -53,6 +55,7 @@ def test_the_canonical_call_ends_in_a_table_and_complete_records(finished: tuple
     assert rna_record["config"]["noise"]["nu"] == 0.014
     assert {"commit", "packages", "identity", "seconds", "peak_memory_bytes"} <= set(rna_record)
     assert (folder / rna_record["delta"]).is_file()
+    assert not reading.load(str(folder)).unknown
 
 
 def test_the_same_trial_is_recognised_and_nothing_is_computed(finished: tuple[Path, str]):

@@ -23,7 +23,8 @@ TITLES = {
 }
 KNOWN_FIELDS = frozenset(
     "kind key label config identity rna numerics commit python packages host created seconds peak_memory_bytes "
-    "curve wandb delta truncated_documents train_key task task_identity metrics reason step message".split()
+    "curve wandb delta truncated_documents unanswered_pairs warnings train_key task task_identity metrics reason step "
+    "message".split()
 )
 CURVE_POINTS = 50  # a training curve is kept as so many means
 
