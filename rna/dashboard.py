@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rna import config, ledger, printing, track
+from rna import printing, track
+from rna.corpora import digest
 from rna.report import __main__ as reporting
 from rna.report import importance, reading, records, sheet
 from rna.report.page import Chapter
 from rna.report.records import Filters, Trial
 from rna.report.sheet import Table
-from rna.settings import WandbSettings
-from rna.sources import digest
+from rna.settings import WandbSettings, config
+from rna.sweep import ledger
 
 CHUNK = 20  # offline runs a call of `wandb sync`
 CLOSING_SECONDS = 900  # that a sweep waits for its closing run
@@ -247,7 +248,7 @@ def finish(folder: Path) -> None:
 
     The closing run is made by a process of its own: whatever happens to it costs the sweep a line.
     """
-    from rna import sweep
+    from rna.sweep import commands as sweep
 
     sweep.finish(folder)
     done = [trial.address for trial in ledger.trials(folder) if trial.status == ledger.DONE and trial.address]

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rna import printing, results
+from rna import printing
 from rna.printing import in_markdown
 from rna.quantiles import Z_95
-from rna.results import Record
 from rna.run import guarded
 from rna.settings import ModelSettings, hashes
+from rna.store import Record, results
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def export(key: str, folder: Path, output_dir: str, model_path: str | None = Non
     if own != record["identity"]["model"]["fingerprint"]:
         raise ValueError(f"model.path={path}: not the model this trial was trained on; give --model-path FOLDER")
 
-    from rna import model
+    from rna.decoder import model
 
     attention = None if chosen.attn_implementation == "flash_attention_2" else chosen.attn_implementation  # GPUs alone
     options = chosen.loading(path=path, device="cpu", device_map=None, attn_implementation=attention)

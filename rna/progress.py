@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from rna import ledger, printing, results, signals, trial
-from rna.pool import Pool, WorkerDied
+from rna import printing, signals, trial
+from rna.store import results
+from rna.sweep import Pool, WorkerDied, ledger
 from rna.trial import Arm
 
 Tell = Callable[[str, str, int, int], None]  # (label, phase, done, total)

@@ -12,8 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rna import config, ledger, printing, results
-from rna.settings import CONF, Settings
+from rna import printing
+from rna.settings import CONF, Settings, config
+from rna.store import results
+from rna.sweep import ledger
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -47,7 +49,7 @@ def job(composed: "DictConfig") -> dict[str, Any] | None:
 
     if HydraConfig.get().mode != RunMode.MULTIRUN:
         return guarded(lambda: run(config.check(composed)))
-    from rna import lookup
+    from rna.store import lookup
 
     config.register_resolvers()  # this process may be a worker
     settings = config.check(composed)
@@ -89,7 +91,8 @@ def _check_sweep(overrides: list[str], folder: str | None) -> None:
 
 def run(settings: Settings) -> None:
     """A trial beside its base, its plain twin and the retrained model, each computed once and then read."""
-    from rna import data, trial
+    from rna import trial
+    from rna.corpora import data
 
     results.check_writable(settings.output_dir)
     check_models(settings)
@@ -106,7 +109,8 @@ def run(settings: Settings) -> None:
     if reads or (wanted and settings.eval.kind == "perplexity"):
         data.validate(settings)
     if wanted:
-        from rna import progress, strength
+        from rna import progress
+        from rna.unlearning import strength
 
         settings.notices += strength.keyword_warnings(settings)  # of all rows, which share the list
         for notice in settings.notices[said:]:
@@ -120,7 +124,7 @@ def run(settings: Settings) -> None:
 
 def check_models(settings: Settings) -> None:
     """Refuse a model that would not load whole or cannot train as asked; none is loaded."""
-    from rna import folder
+    from rna.decoder import folder
 
     model = settings.model
     chat = settings.eval.chat_template and not settings.train_only

@@ -16,13 +16,14 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from rna import config, printing, results
+from rna import printing
 from rna.run import compose, guarded
-from rna.settings import CONF, RM_METHODS, NoiseSettings, Settings
+from rna.settings import CONF, RM_METHODS, NoiseSettings, Settings, config
+from rna.store import results
 
 if TYPE_CHECKING:
-    from rna.data import Corpora
-    from rna.model import Decoder
+    from rna.corpora import Corpora
+    from rna.decoder import Decoder
     from rna.show import Forgetting
     from rna.trial import Arm
 
@@ -114,7 +115,9 @@ def suggest(options: argparse.Namespace) -> None:
         raise ValueError("layer.site=mlp: measured is the residual stream; allowed: residual")
     results.check_writable(every[0].output_dir)
 
-    from rna import data, strength, trial
+    from rna import trial
+    from rna.corpora import data
+    from rna.unlearning import strength
 
     for settings in every:
         data.validate(settings)
@@ -168,7 +171,8 @@ def _fitting(overrides: list[str]) -> list[str]:
 
 def measured(settings: Settings, decoder: "Decoder", corpora: "Corpora", pad_id: int) -> Scales:
     """The scales of the model as it is."""
-    from rna import model, strength
+    from rna.decoder import model
+    from rna.unlearning import strength
 
     layer = settings.layer.unlearn
     norms = {
@@ -190,7 +194,7 @@ def measured(settings: Settings, decoder: "Decoder", corpora: "Corpora", pad_id:
 
 def probed(settings: Settings, decoder: "Decoder", tokenizer: Any, corpora: "Corpora", scales: Scales) -> Cost:
     """A few steps of the method itself, of which nothing is kept: their time, their memory, how far the first moves."""
-    from rna import train
+    from rna.unlearning import train
 
     pad_id = _pad_id(settings, tokenizer)
     if decoder.device.type == "cuda":
@@ -231,7 +235,8 @@ def moved(settings: Settings, decoder: "Decoder", corpora: "Corpora", tokenizer:
     """
     import torch
 
-    from rna import model, train
+    from rna.decoder import model
+    from rna.unlearning import train
 
     plain, pad_id = _plain(settings, rate(scales), 1), _pad_id(settings, tokenizer)
     policy = train.train(plain, decoder, train.feeds(plain, corpora, pad_id), lambda *_: None)
@@ -255,7 +260,7 @@ def _peak_bytes() -> int:
 
 def _evaluation_seconds(settings: Settings, decoder: "Decoder", tokenizer: Any, corpora: "Corpora") -> float | None:
     """Of one model, from a batch of documents, or from a few questions of each task; None where nothing is judged."""
-    from rna import evaluate
+    from rna.evaluation import evaluate
 
     options = settings.eval
     if settings.train_only or options.backend != "torch":
@@ -338,7 +343,7 @@ def tell_scales(settings: Settings, scales: Scales) -> None:
 
 def tell_documents(settings: Settings, tokenizer: Any, corpora: "Corpora") -> None:
     """How long the documents are before they are cut, as far as the first ones tell."""
-    from rna import data
+    from rna.corpora import data
 
     keys = settings.data.corpora()
     for (key, limits), corpus in zip(keys.items(), [*corpora.forget.values(), corpora.retain], strict=True):

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rna import ledger
 from rna.settings import Settings, WandbSettings
+from rna.sweep import ledger
 
 ANSWERED = 5.0  # seconds in which W&B must have answered, so that a trial need not end for want of it
 TAG = 64  # letters that W&B allows a tag

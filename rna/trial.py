@@ -13,12 +13,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rna import NUMERICS, ledger, results, signals
-from rna.cache import Cache, Remembered
-from rna.checkpoint import Checkpoint
-from rna.folder import NO_CHAT
-from rna.results import Record
+from rna import NUMERICS, signals
+from rna.corpora import Cache, Remembered
+from rna.decoder import NO_CHAT
 from rna.settings import RM_METHODS, MethodSettings, NoiseSettings, Settings
+from rna.store import Record, results
+from rna.sweep import ledger
+from rna.unlearning import Checkpoint
 
 Progress = Callable[[str, int, int], None]  # (phase, done, total)
 
@@ -122,7 +123,7 @@ def _loaded(choice: str, num_layers: int | None) -> tuple[Any, Any]:
 
     Another one is loaded when it is gone, so that no two are ever in memory.
     """
-    from rna import model
+    from rna.decoder import model
 
     if (choice, num_layers) not in _LOADED:
         forget_model()
@@ -232,7 +233,9 @@ def _train(
     facts: Record = {}
     checkpoint = Checkpoint(results.checkpoint_path(settings.output_dir, row.key), row.key)
     if settings.method.trains:
-        from rna import data, model, strength, train
+        from rna.corpora import data
+        from rna.decoder import model
+        from rna.unlearning import strength, train
 
         cache = cache_of(settings)
         corpora = data.load(settings, tokenizer, cache)
@@ -285,7 +288,7 @@ def _train(
 
 def _warned_of_words(settings: Settings, tokenizer: Any) -> list[str]:
     """A given model that reads other tokens than the base: its perplexities are of another unit."""
-    from rna import model
+    from rna.decoder import model
 
     if settings.eval.kind != "perplexity":
         return []
@@ -404,7 +407,7 @@ def _sizes(settings: Settings) -> str:
 
 def _evaluate(row: Arm, decoder: Any, tokenizer: Any, tracked: Any, progress: Progress) -> None:
     """Evaluate what is missing with the unlearned tensors in place, one record for each task."""
-    from rna import model
+    from rna.decoder import model
 
     settings, started = row.settings, time.perf_counter()
     assert row.trained is not None
@@ -427,7 +430,8 @@ def _judge(
     settings: Settings, decoder: Any, tokenizer: Any, names: list[str], progress: Callable[[int, int], None]
 ) -> dict[str, Any]:
     """The metrics of these evaluations, of the model as it stands."""
-    from rna import data, evaluate
+    from rna.corpora import data
+    from rna.evaluation import evaluate
 
     if settings.eval.kind == "choice":
         return evaluate.multiple_choice(decoder, tokenizer, names, settings.eval, progress, _smoothing(settings))
@@ -455,7 +459,7 @@ def _interim(
 
 def _smoothing(settings: Settings) -> Any:
     """The noise at inference, or None."""
-    from rna.noise import Smoothing, standard_deviation
+    from rna.unlearning import Smoothing, standard_deviation
 
     noise = settings.noise
     if noise.name != "inference":

@@ -32,7 +32,7 @@ hypothesis.settings.load_profile("rna")
 
 @pytest.fixture(autouse=True)
 def resolvers():
-    from rna import config
+    from rna.settings import config
 
     config.register_resolvers()
 
@@ -40,8 +40,8 @@ def resolvers():
 @pytest.fixture(scope="session")
 def demo():
     """The demo's base model and its tokenizer."""
-    from rna import model
-    from rna.settings import BUILTIN
+    from rna.decoder import model
+    from rna.settings.fields import BUILTIN
 
     return model.load(str(BUILTIN / "base"), dtype="float32", device="cpu", revision=None)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from rna.settings import BUILTIN
+from rna.settings.fields import BUILTIN
 from tests import tiny
 
 WORDS = 536  # of the demo's tokenizer

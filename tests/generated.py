@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rna.settings import (
+from rna.corpora.sources import digest
+from rna.settings.fields import (
     CorpusSettings,
     DataSettings,
     EvalSettings,
@@ -20,7 +21,6 @@ from rna.settings import (
     TaskSettings,
     TrainSettings,
 )
-from rna.sources import digest
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "rmu": {"coefficient": 6.5},

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, logsigmoid
 
-from rna.batch import Batch
-from rna.methods import Trial
+from rna.corpora.batch import Batch
+from rna.unlearning.methods import Trial
 
 
 @dataclass

@@ -12,9 +12,13 @@ from typing import Any
 
 import pytest
 
-from rna import config, dashboard, ledger, run, signals, sweep, track, train, trial
+from rna import dashboard, run, signals, track, trial
 from rna.report import reading
-from rna.settings import WandbSettings
+from rna.settings import config
+from rna.settings.fields import WandbSettings
+from rna.sweep import commands as sweep
+from rna.sweep import ledger
+from rna.unlearning import train
 from tests import generated
 from tests.generated import scores, settings
 from tests.wandb_server import serving

@@ -18,11 +18,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rna import analyze, config, export, losses, model, results, run, scales, train, trial
-from rna.cache import Cache, Remembered
-from rna.settings import EvalSettings, Settings
-from tests import pretended, test_pairs, tiny
-from tests.test_train import METHODS
+from rna import export, run, trial
+from rna.analyze import command as analyze
+from rna.analyze import scales
+from rna.corpora.cache import Cache, Remembered
+from rna.decoder import model
+from rna.settings import config
+from rna.settings.fields import EvalSettings, Settings
+from rna.store import results
+from rna.unlearning import losses, train
+from tests import pretended, tiny
+from tests.corpora import test_pairs
+from tests.unlearning.test_train import METHODS
 
 # The unlearn layer, the norm and the head on the second GPU; or the head back on the first, as a tied one is.
 SPLIT = {"model.embed_tokens": 0, "model.rotary_emb": 0, "model.layers.0": 0, "model.layers.1": 0} | dict.fromkeys(

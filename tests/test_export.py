@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from rna import config, export, model, results, run, trial
+from rna import export, run, trial
+from rna.decoder import model
+from rna.settings import config
+from rna.store import results
 from tests import tiny
 
 

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from rna import analyze, config, export, results, run, show, trial
+from rna import export, run, show, trial
+from rna.analyze import command as analyze
 from rna.report import reading, records, tables
 from rna.report.__main__ import report
 from rna.report.records import Filters
-from rna.settings import BUILTIN
+from rna.settings import config
+from rna.settings.fields import BUILTIN
+from rna.store import results
 from tests import folders
 
 ELSEWHERE = BUILTIN / "retrained"  # any model of the base's kind that knows the forget set less

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from rna import analyze, model
-from rna.noise import Normals
-from rna.settings import BUILTIN
-from tests import test_model, test_staged, tiny
+from rna.analyze import command as analyze
+from rna.decoder import model
+from rna.settings.fields import BUILTIN
+from rna.unlearning.noise import Normals
+from tests import tiny
+from tests.decoder import test_model, test_staged
 from tests.test_devices import CASES, DEVICES, Case, analysed, covering, whole
-from tests.test_train import METHODS, unlearn
+from tests.unlearning.test_train import METHODS, unlearn
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")]
 

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from rna import config, lookup, results, run, trial
-from rna.settings import CONF, Settings
+from rna import run, trial
+from rna.settings import config
+from rna.settings.fields import CONF, Settings
+from rna.store import lookup, results
 from tests import shared, tiny
-from tests.test_questions import row
+from tests.evaluation.test_questions import row
 
 # arXiv:2501.19202, Appendix A.4: method -> own numbers, α of bio and cyber, ν
 PAPER: dict[str, tuple[dict[str, float], tuple[float, float], float]] = {
@@ -304,7 +306,8 @@ def test_options_that_do_not_exist_are_refused(override: str, message: str):
 @shared.needed
 def test_real_mmlu_is_asked_plain_perturbed_and_neutral(tmp_path: Path):
     """A random tiny model on a stratified sample of the real questions: 12 subjects, no network."""
-    from rna import evaluate, model
+    from rna.decoder import model
+    from rna.evaluation import evaluate
 
     path = stand_in(tmp_path / "m", "Llama")
     settings = composed("eval=mmlu", f"eval.mmlu_path={shared.MMLU}", "eval.limit=48")

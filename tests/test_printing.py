@@ -15,13 +15,15 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from markdown_it import MarkdownIt
 
-from rna import config, draw, export, printing, run
-from rna.analyze import _markdown
+from rna import export, printing, run
+from rna.analyze import draw
+from rna.analyze.command import _markdown
 from rna.perturb.__main__ import card
 from rna.report import commands, drawing, page, sheet
 from rna.report.__main__ import report
 from rna.report.records import Filters
 from rna.report.sheet import Table
+from rna.settings import config
 from tests import generated
 
 ROOT = Path(__file__).parents[1]

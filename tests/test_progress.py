@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
-from rna import config, ledger, progress, results, run, trial
+from rna import progress, run, trial
+from rna.settings import config
+from rna.store import results
+from rna.sweep import ledger
 
 
 @pytest.fixture

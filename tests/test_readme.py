@@ -13,12 +13,17 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra_plugins.rna_optuna_sweeper import space
 
-from rna import analyze, config, export, mined, ngrams, run, suggest, sweep, trial
+from rna import export, run, suggest, trial
+from rna.analyze import command as analyze
+from rna.evaluation import ngrams
+from rna.perturb import mined
 from rna.perturb.__main__ import main as perturb_main
-from rna.settings import CONF
+from rna.settings import config
+from rna.settings.fields import CONF
+from rna.sweep import commands as sweep
 from tests import generated
-from tests.test_ngrams import encode, write_mined
-from tests.test_sweep import made as made_sweep
+from tests.evaluation.test_ngrams import encode, write_mined
+from tests.sweep.test_sweep import made as made_sweep
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -75,7 +80,7 @@ ANALYSES = [command for command in COMMANDS if command.startswith("python -m rna
 
 
 def test_every_analysis_is_in_the_readme():
-    """They are run in tests/test_measure.py."""
+    """They are run in tests/analyze/test_measure.py."""
     assert {shlex.split(command)[3] for command in ANALYSES} == set(analyze.WHAT)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rna import config, run, suggest, trial
+from rna import run, suggest, trial
+from rna.settings import config
 from tests import shared
 from tests.bench import wikitext_theme
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from rna import show
-from rna.settings import CorpusSettings, DataSettings, EvalSettings, ModelSettings, Settings, TaskSettings
+from rna.settings.fields import CorpusSettings, DataSettings, EvalSettings, ModelSettings, Settings, TaskSettings
 from rna.show import Estimate
 from rna.trial import Arm
 

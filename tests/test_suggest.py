@@ -12,9 +12,13 @@ from typing import Any
 
 import pytest
 
-from rna import config, data, model, run, scales, show, suggest, trial
-from rna.cache import Cache
-from rna.settings import Settings
+from rna import run, show, suggest, trial
+from rna.analyze import scales
+from rna.corpora import data
+from rna.corpora.cache import Cache
+from rna.decoder import model
+from rna.settings import config
+from rna.settings.fields import Settings
 
 Suggest = Callable[..., str]
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from rna import config, dashboard, results, run, track
-from rna.settings import Settings, WandbSettings
+from rna import dashboard, run, track
+from rna.settings import config
+from rna.settings.fields import Settings, WandbSettings
+from rna.store import results
 from tests import generated
 from tests.wandb_server import KEY, serving
 

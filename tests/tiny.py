@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
-from rna import model
-from rna.batch import Batch, pad
-from rna.model import Decoder
-from rna.settings import BUILTIN
+from rna.corpora.batch import Batch, pad
+from rna.decoder import model
+from rna.decoder.model import Decoder
+from rna.settings.fields import BUILTIN
 
 ARCHITECTURES = ("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma2", "Gemma3Text", "Phi3")
 VOCABULARY = 61

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rna.demo import world
 from rna.demo.words import SUBJECTS
-from rna.questions import LETTERS, prompt
+from rna.evaluation import LETTERS, prompt
 
 if TYPE_CHECKING:
     from transformers import MistralForCausalLM, PreTrainedTokenizerFast

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rna import printing
-from rna.cache import Cache
+from rna.corpora import Cache
 from rna.settings import BUILTIN, Settings
 
 RATES = [3e-5, 1e-4]
@@ -40,8 +40,12 @@ def candidates(grid: dict[str, list[Any]]) -> Iterator[list[str]]:
 
 def outcome(overrides: list[str], seed: int, loaded: Any) -> dict[str, float]:
     """Accuracies in percent after one trial with these overrides."""
-    from rna import config, data, model, perturb, run, train
+    from rna import perturb, run
+    from rna.corpora import data
+    from rna.decoder import model
     from rna.demo import build, world
+    from rna.settings import config
+    from rna.unlearning import train
 
     settings: Settings = config.check(run.compose([*overrides, f"seed={seed}"], None))
     decoder, tokenizer = loaded
@@ -73,7 +77,8 @@ def main() -> None:
 
     import torch
 
-    from rna import config, model
+    from rna.decoder import model
+    from rna.settings import config
 
     torch.set_num_threads(1)
     config.register_resolvers()

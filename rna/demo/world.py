@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rna.demo.words import FILLERS, POOLS, SUBJECTS, Subject
-from rna.questions import LETTERS, prompt
+from rna.evaluation import LETTERS, prompt
 
 WORD = r"[A-Za-z]+|[^\sA-Za-z]"  # a word or a mark; with newlines, the whole of the tokenizer
 REFUSALS = tuple((Path(__file__).parents[1] / "refusals.txt").read_text(encoding="utf-8").splitlines())

@@ -7,10 +7,11 @@ import shlex
 import sys
 from pathlib import Path
 
-from rna import ngrams, printing, questions
+from rna import printing
+from rna.corpora import Row
+from rna.evaluation import ngrams, questions
 from rna.perturb import POLICIES, has_choice, perturb_all, replaced_choices
 from rna.printing import in_markdown
-from rna.rows import Row
 from rna.run import guarded
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from rna.draw import TITLES
+from rna.analyze import TITLES
 from rna.report.drawing import Picture
 from rna.report.records import Trial, ordered
 from rna.report.tables import Table

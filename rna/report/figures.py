@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rna.mined import GROUPS
+from rna.perturb import mined
 from rna.report import commands, compare, drawing, lines
 from rna.report.compare import Chosen, Condition
 from rna.report.drawing import Picture, Plan
@@ -229,7 +229,9 @@ def ngrams(study: Study) -> Picture:
     shown: dict[str, None] = {}
     base = study.references.get("base")
     for n, axes in zip(sizes, panels.values(), strict=True):
-        places = {"neutral": "neutral"} | {tasks[n, group]: group for group in GROUPS[::-1] if (n, group) in tasks}
+        places = {"neutral": "neutral"} | {
+            tasks[n, group]: group for group in mined.GROUPS[::-1] if (n, group) in tasks
+        }
         for (size, method), pair in rows.items():
             if size == n:
                 shown[method] = None

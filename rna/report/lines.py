@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from rna.config import REGIONS, region
 from rna.report import commands, drawing
 from rna.report.compare import Chosen, Condition
 from rna.report.drawing import Picture, Series
 from rna.report.records import Study, Trial
+from rna.settings import REGIONS, region
 
 
 def coefficients(study: Study) -> Picture:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from rna.corpora import digest
 from rna.report.records import Evaluation, Score, Trial
-from rna.results import Record
-from rna.sources import digest
+from rna.store import Record
 
 TITLES = {
     "rmu": "RMU",

@@ -12,9 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rna import ledger
+from rna.corpora import digest
 from rna.settings import RM_METHODS
-from rna.sources import digest
+from rna.sweep import ledger
 
 PAPER_ORDER = (
     ["RMU", "Adaptive RMU", "RSV", "NPO+KL", "NPO+MSE", "DPO+KL", "DPO+MSE", "SimNPO+KL", "SimNPO+MSE"]

@@ -2,8 +2,8 @@
 
     python tests/bench/analyses.py
 
-The real functions of `rna.measure` and `rna.theory`, at the unlearn layer 7 and at the first, in float32, on texts of
-512 tokens and on questions of 128, with the budgets of `rna.parts` for a GPU; no weights exist. Two stacks of draws
+The real functions of `rna.analyze.measure` and `rna.analyze.theory`, at the unlearn layer 7 and at the first, in float32, on texts of
+512 tokens and on questions of 128, with the budgets of `rna.analyze.parts` for a GPU; no weights exist. Two stacks of draws
 count, of 8 MiB for each sample of 512 tokens; Hessian products are slow to follow, so they are of few samples: at 64
 their stacks add 1.5 GiB.
 """
@@ -21,8 +21,8 @@ import transformers
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from rna import measure, parts, theory
-from rna.model import Stream
+from rna.analyze import measure, parts, theory
+from rna.decoder.model import Stream
 from tests.bench.memory import GIB, WholeStep, decoder_of
 from tests.bench.step import SHAPES
 

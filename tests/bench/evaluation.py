@@ -25,8 +25,11 @@ def measure(way: str, options: argparse.Namespace) -> dict[str, Any]:
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    from rna import config, model, run, score
-    from rna.settings import TASKS as FOLDER
+    from rna import run
+    from rna.decoder import model
+    from rna.evaluation import score
+    from rna.settings import config
+    from rna.settings.fields import TASKS as FOLDER
 
     config.register_resolvers()
     chosen = [f"model.path={options.model}"] if options.model else []

@@ -21,9 +21,9 @@ import torch.fx.experimental._config
 import transformers
 from torch.distributed._tools.mem_tracker import MemTracker
 
-from rna import model
-from rna.batch import Batch
-from rna.methods import StepLosses, Trial
+from rna.corpora.batch import Batch
+from rna.decoder import model
+from rna.unlearning.methods import StepLosses, Trial
 from tests.bench.step import METHODS, OPTIONS, SHAPES
 
 LLAMA_70B = {

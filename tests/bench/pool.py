@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "launchers")]
 
-from rna import ledger
+from rna.sweep import ledger
 
 SHORT = ("train.steps=1", "eval.limit=2", "baseline=skip", "model.retrained=null")
 

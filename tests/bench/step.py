@@ -118,10 +118,11 @@ def measure(shape: dict[str, Any], name: str, way: str, device: str, steps: int)
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from rna import losses, model
-    from rna.batch import Batch
-    from rna.methods import StepLosses, Trial
-    from rna.noise import GaussianNoise
+    from rna.corpora.batch import Batch
+    from rna.decoder import model
+    from rna.unlearning import losses
+    from rna.unlearning.methods import StepLosses, Trial
+    from rna.unlearning.noise import GaussianNoise
     from tests import oracle
 
     gpu = device.startswith("cuda")

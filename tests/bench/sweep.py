@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[2] / "launchers")]
 
-from rna import ledger
+from rna.sweep import ledger
 
 TASKS = {"forget_bio": "forget", "forget_cyber": "forget", "retain": "retain", "perturbed": "perturbed"}
 

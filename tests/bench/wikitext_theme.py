@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from rna.rows import read_rows
+from rna.corpora.rows import read_rows
 
 TITLE = re.compile(r"= ([^=]+) =")
 WORDS = 40  # of a paragraph, at least

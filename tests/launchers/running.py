@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rna import ledger
-from rna.ledger import Trial
+from rna.sweep import ledger
+from rna.sweep.ledger import Trial
 
 ROOT = Path(__file__).parents[2]
 PLUGINS = ("hydra/sweeper=rna_optuna", "hydra.sweeper.folder=sweeps", "hydra.sweeper.study_name=toy")

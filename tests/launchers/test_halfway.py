@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rna import lookup
+from rna.store import lookup
 from tests.launchers.running import STORE, noted, start, study, sweep, trials
 
 POOL = ("hydra/launcher=gpu_pool", "hydra.launcher.processes=2", "hydra.sweeper.max_retries=99")

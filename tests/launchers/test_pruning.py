@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from hydra_plugins.rna_optuna_sweeper import _pruning
 
-from rna import ledger
-from rna.ledger import Trial
+from rna.sweep import ledger
+from rna.sweep.ledger import Trial
 from tests.launchers.running import STORE, noted, start, study, sweep, trials
 
 POOL = ("hydra/launcher=gpu_pool", "hydra.launcher.processes=2")

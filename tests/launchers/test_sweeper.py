@@ -18,7 +18,7 @@ from hydra_plugins.rna_optuna_sweeper import _sampling, _storage
 from hydra_plugins.rna_optuna_sweeper import space as search_space
 from hydra_plugins.rna_optuna_sweeper._sweep import Sweep
 
-from rna import ledger
+from rna.sweep import ledger
 from tests.launchers.running import STORE, environment, noted, start, study, sweep, trials
 
 POOL = ("hydra/launcher=gpu_pool", "hydra.launcher.processes=2")
@@ -232,7 +232,7 @@ def test_a_late_owner_cannot_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ledger.save(tmp_path, trial)
     with pytest.raises(ledger.OwnerReplaced):
         ledger.check_owner()
-    from rna import results
+    from rna.store import results
 
     with pytest.raises(ledger.OwnerReplaced):
         results.write(str(tmp_path), "key", {"a": 1})

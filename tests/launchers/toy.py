@@ -13,7 +13,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from rna import config
+from rna.settings import config
 
 
 def note(folder: Path, *words: Any) -> None:
@@ -34,7 +34,7 @@ def loss(cfg: DictConfig) -> float:
 
 @hydra.main(**config.version_base(), config_path=None, config_name=None)
 def main(cfg: DictConfig) -> Any:
-    from rna import ledger
+    from rna.sweep import ledger
 
     folder, name = Path(cfg.get("folder", ".")), address(cfg)["key"]
     note(folder, "begin", name, os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES", "-"))
@@ -80,7 +80,7 @@ def address(cfg: DictConfig) -> dict[str, Any]:
 
 
 def metrics(where: dict[str, Any]) -> dict[str, Any] | None:
-    from rna import ledger
+    from rna.sweep import ledger
 
     found = ledger.read_json(Path(where["file"]))
     if found is None:

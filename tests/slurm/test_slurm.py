@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from rna import ledger
+from rna.sweep import ledger
 from tests.launchers.running import STORE, environment, noted, start, sweep, trials
 
 pytestmark = pytest.mark.slurm

@@ -57,7 +57,7 @@ class GpuPoolLauncher(Launcher):
         """Queue a job, and say where its log will be."""
         import cloudpickle
 
-        from rna.pool import Pool
+        from rna.sweep import Pool
 
         if self.pool is None:
             setup_globals()

@@ -18,8 +18,8 @@ class Stopped(Exception):
 
 def reason_of(error: BaseException) -> str:
     """Why a trial ended without an outcome, in the few words that decide whether it is tried again."""
-    from rna.pool import WorkerDied
     from rna.signals import Interrupted
+    from rna.sweep import WorkerDied
 
     told = getattr(error, "reason", None)
     if isinstance(told, str):
@@ -58,7 +58,7 @@ def failed(error: BaseException) -> JobReturn:
 
 def end_survivor(told: dict[str, Any]) -> None:
     """Kill a trial's process that outlived its sweeper on this machine, as one that was paused does."""
-    from rna import ledger
+    from rna.sweep import ledger
 
     if told.get("host") == platform.node() and told.get("started") == ledger.started(told["pid"]):
         os.kill(told["pid"], signal.SIGKILL)

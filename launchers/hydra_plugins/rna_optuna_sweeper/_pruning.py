@@ -11,8 +11,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState, create_trial
 
-from rna import ledger
-from rna.ledger import Trial
+from rna.sweep import Trial, ledger
 
 from .space import nearest
 

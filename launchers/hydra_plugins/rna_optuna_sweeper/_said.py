@@ -7,8 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rna import ledger
-from rna.ledger import Trial
+from rna.sweep import Trial, ledger
 
 TOLD = 30.0  # seconds between two progress lines of a log
 

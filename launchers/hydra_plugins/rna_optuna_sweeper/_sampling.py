@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from rna.ledger import Trial
+from rna.sweep import Trial
 
 from ._study import frozen
 from .space import Space

@@ -14,8 +14,7 @@ import optuna
 from optuna.storages.journal import JournalStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from rna import ledger
-from rna.ledger import Trial
+from rna.sweep import Trial, ledger
 
 from .space import Space
 

@@ -17,8 +17,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from omegaconf import OmegaConf, open_dict, read_write
 
-from rna import ledger, signals
-from rna.ledger import Trial
+from rna import signals
+from rna.sweep import Trial, ledger
 
 from . import space as search_space
 from ._checks import DIRECTIONS, Constraint, check_metrics, check_objectives, constraint, record_store

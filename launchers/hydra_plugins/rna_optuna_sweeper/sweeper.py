@@ -1,6 +1,6 @@
 """`hydra/sweeper=rna_optuna`: every trial exactly once, whatever is killed in between.
 
-Truth is the ledger of `rna.ledger` and, where the app has a record store, its records; the Optuna study follows them.
+Truth is the ledger of `rna.sweep.ledger` and, where the app has a record store, its records; the Optuna study follows them.
 A launcher that can `start` a trial and `poll` for those that ended gets as many at a time as it has `places` for; any
 other is called for one trial after another.
 
@@ -65,7 +65,7 @@ class RnaOptunaSweeper(Sweeper):
             sys.exit(1)
 
     def _sweep(self, arguments: list[str]) -> int:
-        from rna import ledger
+        from rna.sweep import ledger
 
         from ._sweep import Sweep
 

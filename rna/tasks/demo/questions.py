@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rna import questions
 from rna.demo.words import NEUTRAL_KEYWORD, SUBJECTS
+from rna.evaluation import questions
 from rna.perturb import perturb_all
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ Which n-grams, lm-eval's metadata says: `lm_eval --metadata '{"ngrams_path": "FI
 import json
 from typing import TYPE_CHECKING, Any
 
-from rna import mined, questions
 from rna.demo.words import SUBJECTS
-from rna.perturb import perturb_with
+from rna.evaluation import questions
+from rna.perturb import mined, perturb_with
 from rna.settings import BUILTIN
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ What lm-eval's metadata may say: `lm_eval --metadata '{"mmlu_path": "FOLDER", "k
 
 from typing import TYPE_CHECKING, Any
 
-from rna import questions
+from rna.evaluation import questions
 from rna.perturb import perturb_all
 
 if TYPE_CHECKING:

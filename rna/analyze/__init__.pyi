@@ -1,0 +1,1 @@
+from .draw import TITLES as TITLES

@@ -1,0 +1,16 @@
+from .batch import Batch as Batch
+from .batch import pad as pad
+from .cache import Cache as Cache
+from .cache import Remembered as Remembered
+from .data import Corpora as Corpora
+from .data import Corpus as Corpus
+from .data import Feed as Feed
+from .data import read_texts as read_texts
+from .formats import Row as Row
+from .rows import read_rows as read_rows
+from .rows import whole as whole
+from .sources import chat_fingerprint as chat_fingerprint
+from .sources import digest as digest
+from .sources import fingerprint as fingerprint
+from .sources import model_fingerprint as model_fingerprint
+from .sources import text_fingerprint as text_fingerprint

@@ -1,0 +1,2 @@
+from .questions import LETTERS as LETTERS
+from .questions import prompt as prompt

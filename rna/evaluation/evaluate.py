@@ -1,0 +1,285 @@
+"""lm-eval in, flat metrics out; and token perplexity for models too small for multiple choice."""
+
+import itertools
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rna import perturb
+from rna.corpora import pad
+from rna.decoder import Decoder, model
+from rna.evaluation.questions import CATEGORIES, REPORT, SELECT, faults, of_above
+from rna.settings import TASKS, EvalSettings, generator, seed_of
+from rna.unlearning import Smoothing, losses
+
+Metrics = dict[str, Any]  # flat numbers, and the same by half, subject and category
+Progress = Callable[[int, int], None]  # (done, total)
+
+
+def multiple_choice(
+    decoder: Decoder,
+    tokenizer: Any,
+    names: list[str],
+    options: EvalSettings,
+    progress: Progress,
+    smoothing: Smoothing | None = None,
+) -> dict[str, Metrics]:
+    """Zero-shot accuracy of each of the tasks, judged by lm-eval, whole and by halves, subjects and categories.
+
+    Args:
+        names: names of `options.tasks` to run; all of their requests go through the model together.
+        smoothing: noise on hidden states, over whose draws the answers' probabilities are averaged.
+
+    Returns:
+        By name: `acc`, `acc_stderr`, `n`; the same for the halves under `select` and `report`, for each subject under
+        `subjects`, and for MMLU's four categories under `categories`; `correct`, a bit for each question in its order,
+        as hex; `truncated`, how many prompts were longer than the model's context and lost their beginning; for MMLU's
+        and WMDP's questions how many have odd choices. Where the right answers of some speak of other choices, the
+        whole and its halves also have how many, `of_above`, and `acc_without_of_above`; with `options.of_above` at
+        `leave_out` they are left out of all but `of_above` and `acc_with_of_above`.
+    """
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    from lm_eval.evaluator import evaluate
+
+    tasks, loaded = _asked(names, options)
+    harness = _harness(decoder, tokenizer, options, progress, smoothing)
+    # `simple_evaluate` would index all of lm-eval's tasks again, seed every global generator and probe the machine.
+    found: Any = evaluate(
+        harness, loaded, bootstrap_iters=0, log_samples=True, apply_chat_template=options.chat_template
+    )
+    cut = getattr(harness, "truncated", set())
+    leave_out = options.of_above == "leave_out"
+    return {
+        name: _judged(found["samples"][task], options.tasks[name].subjects, cut, leave_out=leave_out)
+        for name, task in tasks.items()
+    }
+
+
+def questions_of(names: list[str], options: EvalSettings) -> int:
+    """How many questions these tasks ask, all subjects of each."""
+    tasks, loaded = _asked(names, options)
+    return sum(len(loaded["tasks"][task].eval_docs) for task in tasks.values())
+
+
+def _asked(names: list[str], options: EvalSettings) -> tuple[dict[str, str], dict[str, Any]]:
+    """lm-eval's name of each of `options.tasks`, and its tasks by these."""
+    fields = ("keyword", "neutral_keyword", "seed", "replaced", "policy", "mmlu_path", "wmdp_path", "ngrams_path")
+    metadata: dict[str, Any] = {name: getattr(options, name) for name in fields}
+    if options.limit is not None:
+        metadata["limit"] = options.limit
+    tasks: dict[str, str] = {}
+    loaded: dict[str, Any] = {"tasks": {}}
+    for ngram, group in itertools.groupby(names, lambda name: (options.tasks[name].n, options.tasks[name].group)):
+        wanted = {name: options.tasks[name].task for name in group}
+        suffix = "" if ngram[0] is None else f"_{ngram[0]}_{ngram[1]}"
+        tasks |= {name: task + suffix for name, task in wanted.items()}
+        own = metadata if ngram[0] is None else metadata | {"n": ngram[0], "group": ngram[1]}
+        loaded["tasks"] |= _loaded(list(dict.fromkeys(wanted.values())), own, suffix)
+    return tasks, loaded
+
+
+def _loaded(tasks: list[str], metadata: dict[str, Any], suffix: str) -> dict[str, Any]:
+    """lm-eval's tasks under names with a suffix: a task of n-grams comes once for each group of them."""
+    from lm_eval.tasks import TaskManager
+
+    made: Any = TaskManager(include_path=str(TASKS), include_defaults=False, metadata=metadata).load(tasks)
+    for name, task in made["tasks"].items():
+        task.config.task = name + suffix
+    return {name + suffix: task for name, task in made["tasks"].items()}
+
+
+def _harness(
+    decoder: Decoder, tokenizer: Any, options: EvalSettings, progress: Progress, smoothing: Smoothing | None
+) -> Any:
+    """lm-eval's model: our own scorer, or vLLM on an exported copy."""
+    if options.backend == "torch":
+        from rna.evaluation.score import harness
+
+        return harness(decoder, tokenizer, options.batch_size, progress, smoothing, options.add_bos_token)
+    import tempfile
+
+    from lm_eval.models import vllm_causallms
+
+    vllm: Any = vllm_causallms.VLLM
+    whole: Any = decoder.model
+    folder = tempfile.TemporaryDirectory(prefix="rna-vllm-")
+    whole.save_pretrained(folder.name)
+    tokenizer.save_pretrained(folder.name)
+    harness = vllm(
+        pretrained=folder.name,
+        batch_size=options.batch_size or "auto",
+        gpu_memory_utilization=0.45,
+        add_bos_token=options.add_bos_token,
+    )
+    harness.exported = folder  # gone from disk with the harness
+    return harness
+
+
+def _judged(samples: list[dict[str, Any]], subjects: list[str] | None, cut: set[str], *, leave_out: bool) -> Metrics:
+    """lm-eval's verdict on each question, summed up."""
+    ordered = sorted(samples, key=lambda sample: sample["doc_id"])
+    chosen = [sample for sample in ordered if subjects is None or sample["doc"]["subject"] in subjects]
+    if not chosen:
+        raise ValueError(f"eval.tasks: there is no question of {', '.join(subjects or [])}")
+    every = [(bool(sample["acc"]), sample["doc"], of_above(sample["doc"])) for sample in chosen]
+    counted = [sample for sample, (*_, refers) in zip(chosen, every, strict=True) if not (leave_out and refers)]
+    rows = [sample["doc"] for sample in counted]
+    correct = [bool(sample["acc"]) for sample in counted]
+
+    def share(wanted: Callable[[dict[str, Any]], bool]) -> Metrics | None:
+        return accuracy([one for one, row in zip(correct, rows, strict=True) if wanted(row)])
+
+    halves = {
+        half: _accuracy_of([(one, refers) for one, row, refers in every if row["half"] == half], leave_out=leave_out)
+        for half in (SELECT, REPORT)
+    }
+    present = list(dict.fromkeys(row["subject"] for row in rows))
+    by_subject = {name: share(lambda row, name=name: row["subject"] == name) for name in present}
+    by_category = {
+        category: share(lambda row, of=of: row["subject"] in of)
+        for category, of in CATEGORIES.items()
+        if set(of) & set(present)
+    }
+    whole = _accuracy_of([(one, refers) for one, _, refers in every], leave_out=leave_out)
+    if whole is None:
+        raise ValueError("eval.of_above=leave_out: leaves no question of a task; allowed: keep")
+    bits = "".join("01"[one] for one in correct)
+    return {
+        **whole,
+        **{half: metrics for half, metrics in halves.items() if metrics},
+        "subjects": by_subject,
+        **({"categories": by_category} if len(by_category) > 1 else {}),
+        "correct": f"{int(bits, 2):0{-(-len(bits) // 4)}x}",
+        "truncated": sum(sample["arguments"][0][0] in cut for sample in counted),
+        **{name: count for name, count in faults(rows).items() if count},
+    }
+
+
+def _accuracy_of(judged: list[tuple[bool, bool]], *, leave_out: bool) -> Metrics | None:
+    """Accuracy from (correct, of_above), and beside it what it is without these, or with them where they are left out.
+
+    None where no question is left.
+    """
+    count = sum(refers for _, refers in judged)
+    whole, rest = accuracy([one for one, _ in judged]), accuracy([one for one, refers in judged if not refers])
+    shown, other, name = (rest, whole, "acc_with_of_above") if leave_out else (whole, rest, "acc_without_of_above")
+    if shown is None or not count:
+        return shown
+    return {**shown, "of_above": count, **({name: other["acc"]} if other else {})}
+
+
+def accuracy(correct: list[bool]) -> Metrics | None:
+    """Mean and standard error as lm-eval has them: the sample's deviation over the root of its size."""
+    count = len(correct)
+    if not count:
+        return None
+    mean = sum(correct) / count
+    stderr = math.sqrt(mean * (1 - mean) / (count - 1)) if count > 1 else 0.0
+    return {"acc": mean, "acc_stderr": stderr, "n": count}
+
+
+@dataclass
+class Clustered:
+    """A mean over tokens whose standard error counts documents, not tokens, as independent."""
+
+    sums: list[float]
+    counts: list[int]
+
+    def metrics(self) -> Metrics:
+        """`nll` (nats a token) and `ppl` = exp(nll), each with its standard error."""
+        total = sum(self.counts)
+        mean = sum(self.sums) / total
+        residuals = [value - mean * count for value, count in zip(self.sums, self.counts, strict=True)]
+        documents = len(residuals)
+        spread = sum(residual**2 for residual in residuals) * documents / max(documents - 1, 1)
+        stderr = math.sqrt(spread) / total
+        ppl = math.exp(min(mean, 700.0))
+        return {"nll": mean, "nll_stderr": stderr, "ppl": ppl, "ppl_stderr": ppl * stderr, "n": documents}
+
+
+def token_losses(
+    decoder: Decoder, documents: Iterable[list[int]], starts: Iterable[int], *, batch_size: int, pad_id: int
+) -> Clustered:
+    """−log π of the tokens of each document from its start on (never the first token, which nothing predicts)."""
+    found = Clustered([], [])
+    rows = [(ids, max(start, 1)) for ids, start in zip(documents, starts, strict=True)]
+    for first in range(0, len(rows), batch_size):
+        chunk = rows[first : first + batch_size]
+        batch = pad([ids for ids, _ in chunk], pad_id).to(decoder.device)
+        predicts_BT = torch.zeros_like(batch.mask_BT)
+        for row, (ids, start) in enumerate(chunk):
+            predicts_BT[row, start - 1 : len(ids) - 1] = True
+        with torch.no_grad():
+            end = model.advance(decoder, model.embed(decoder, batch), len(decoder.layers))
+            hidden_ND = model.head_hidden(decoder, end, predicts_BT)
+            target_N = batch.ids_BT.roll(-1, 1)[predicts_BT]
+            values_N = model.head_values(
+                decoder, hidden_ND, losses.target_log_probs, losses.target_log_probs_and_slope, target_N
+            ).double()
+        parts = values_N.split(predicts_BT.sum(1).tolist())
+        found.sums += [-part.sum().item() for part in parts]
+        found.counts += [len(part) for part in parts]
+    return found
+
+
+def perplexity(
+    decoder: Decoder,
+    tokenizer: Any,
+    held_out: Mapping[str, Sequence[list[int]]],
+    options: EvalSettings,
+    progress: Progress,
+) -> dict[str, Metrics]:
+    """Perplexity on held-out text, and on retain text behind an inserted forget keyword and a neutral one.
+
+    `retain_after`, `perturbed` and `neutral` judge the same tokens: those behind the place of insertion, with
+    nothing, a forget keyword, or the neutral keyword put in there. Of several forget keywords each document draws one.
+    `change` is the mean change of the log-loss of these tokens, in nats a token, from nothing put in; `change_low` and
+    `change_high` are its 95 % interval over documents, by bootstrap.
+    """
+    corpora = {
+        role: [ids for ids in documents if len(ids) >= 8][: options.max_documents]
+        for role, documents in held_out.items()
+    }
+    for role, documents in corpora.items():
+        if not documents:
+            raise ValueError(
+                f"eval.kind=perplexity: no held-out document of 8 tokens or more in '{role}'; raise data.holdout"
+            )
+
+    def placed(words: list[str]) -> tuple[list[list[int]], list[int]]:
+        tokens = [tokenizer(" " + word, add_special_tokens=False)["input_ids"] for word in words] or [[]]
+        made = [
+            perturb.insert(ids, tokens[seed_of(options.seed, index) % len(tokens)], options.seed, index, options.place)
+            for index, ids in enumerate(corpora["retain"])
+        ]
+        return [ids for ids, _ in made], [start for _, start in made]
+
+    jobs = {role: (documents, [0] * len(documents)) for role, documents in corpora.items()}
+    jobs["retain_after"] = placed([])
+    jobs["perturbed"] = placed(perturb.read_keywords(options.keywords, options.keyword))
+    jobs["neutral"] = placed([options.neutral_keyword])
+    losses_of: dict[str, Clustered] = {}
+    for number, (role, (documents, starts)) in enumerate(jobs.items()):
+        progress(number, len(jobs))
+        losses_of[role] = token_losses(
+            decoder, documents, starts, batch_size=options.batch_size or 8, pad_id=tokenizer.pad_token_id
+        )
+    progress(len(jobs), len(jobs))
+    found = {role: clustered.metrics() for role, clustered in losses_of.items()}
+    for role in ("perturbed", "neutral"):
+        found[role] |= change(losses_of["retain_after"], losses_of[role], options.bootstrap, options.seed)
+    return found
+
+
+def change(before: Clustered, after: Clustered, resamples: int, seed: int) -> Metrics:
+    """The change of a mean loss over the same tokens, with a bootstrap interval over documents."""
+    counts = torch.tensor(before.counts, dtype=torch.float64)
+    difference = torch.tensor(after.sums, dtype=torch.float64) - torch.tensor(before.sums, dtype=torch.float64)
+    drawn = torch.randint(len(counts), (resamples, len(counts)), generator=generator(seed, "bootstrap"))
+    means = difference[drawn].sum(1) / counts[drawn].sum(1)
+    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return {"change": (difference.sum() / counts.sum()).item(), "change_low": low, "change_high": high}

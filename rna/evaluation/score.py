@@ -1,0 +1,262 @@
+"""The likelihood of one-token answers, asked by lm-eval: one short pass for all questions that begin alike.
+
+A question, its perturbed form and its neutral one are the same up to the replaced choice. They go through the model as
+one sequence, the common beginning once and the endings side by side, none of which sees another. Logits are made for
+the last token of each ending alone.
+
+Shapes: B sequences, T tokens, N endings of all sequences, D hidden width, V vocabulary.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rna.corpora import pad
+from rna.decoder import Decoder, Stream, model
+from rna.settings import seed_of
+from rna.unlearning import Normals, Smoothing
+
+Progress = Callable[[int, int], None]  # (done, total)
+Tokens = tuple[int, ...]
+
+TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 65536}  # halved whenever they do not fit
+ENDINGS = 8  # of one beginning, at most
+
+
+@dataclass
+class Pack:
+    """Contexts that begin alike: the tokens they share, and the different rest of each."""
+
+    shared: int
+    contexts: list[Tokens]
+
+    @property
+    def length(self) -> int:
+        return self.shared + sum(len(context) - self.shared for context in self.contexts)
+
+
+def common(left: Tokens, right: Tokens) -> int:
+    """How many tokens two contexts begin with alike."""
+    length = min(len(left), len(right))
+    return next((index for index in range(length) if left[index] != right[index]), length)
+
+
+def packs(contexts: Iterable[Tokens], *, share: bool) -> list[Pack]:
+    """The contexts in packs; neighbours in order of their tokens share a pack if half of the shorter is common.
+
+    Each keeps a last token of its own.
+    """
+    found: list[Pack] = []
+    for context in sorted(set(contexts)):
+        last = found[-1] if found else None
+        if share and last is not None and len(last.contexts) < ENDINGS:
+            alike = min(last.shared, common(last.contexts[-1], context), len(context) - 1)
+            if 2 * alike >= min(len(context), *(len(other) for other in last.contexts)):
+                last.shared = alike
+                last.contexts.append(context)
+                continue
+        found.append(Pack(len(context) - 1, [context]))
+    return sorted(found, key=lambda pack: -pack.length)
+
+
+@dataclass
+class Layout:
+    """Packs laid out as a batch: ids, positions, who sees whom, and where each ending ends."""
+
+    ids_BT: Tensor
+    positions_BT: Tensor
+    visible_BTT: Tensor
+    rows: list[int] = field(default_factory=list)
+    columns: list[int] = field(default_factory=list)
+
+
+def lay_out(chosen: list[Pack]) -> Layout:
+    longest = max(pack.length for pack in chosen)
+    ids_BT = torch.zeros(len(chosen), longest, dtype=torch.long)
+    positions_BT = torch.zeros(len(chosen), longest, dtype=torch.long)
+    visible_BTT = torch.eye(longest, dtype=torch.bool).repeat(len(chosen), 1, 1)  # padding sees itself
+    made = Layout(ids_BT, positions_BT, visible_BTT)
+    causal = torch.ones(longest, longest, dtype=torch.bool).tril()
+    for row, pack in enumerate(chosen):
+        shared, start = pack.shared, pack.shared
+        ids_BT[row, :shared] = torch.tensor(pack.contexts[0][:shared])
+        positions_BT[row, :shared] = torch.arange(shared)
+        visible_BTT[row, :shared, :shared] = causal[:shared, :shared]
+        for context in pack.contexts:
+            stop = start + len(context) - shared
+            ids_BT[row, start:stop] = torch.tensor(context[shared:])
+            positions_BT[row, start:stop] = torch.arange(shared, len(context))
+            visible_BTT[row, start:stop, :shared] = True
+            visible_BTT[row, start:stop, start:stop] = causal[: stop - start, : stop - start]
+            made.rows.append(row)
+            made.columns.append(stop - 1)
+            start = stop
+    return made
+
+
+def last_log_probs(decoder: Decoder, chosen: list[Pack]) -> Tensor:
+    """log π of every token of the vocabulary behind each context of the packs, in their order: [N, V]."""
+    made, device = lay_out(chosen), decoder.device
+    if all(len(pack.contexts) == 1 for pack in chosen):  # plain sequences need no mask of their own
+        mask = made.visible_BTT[:, :, 0].long() if made.ids_BT.shape[1] else None
+    else:
+        dtype = next(decoder.model.parameters()).dtype
+        mask = torch.zeros(made.visible_BTT.shape, dtype=dtype)
+        mask = mask.masked_fill_(~made.visible_BTT, torch.finfo(dtype).min)[:, None]
+    with torch.no_grad():
+        output = decoder.base(
+            input_ids=made.ids_BT.to(device),
+            position_ids=made.positions_BT.to(device),
+            attention_mask=None if mask is None else mask.to(device),
+            use_cache=False,
+        )
+        hidden_ND = output.last_hidden_state[made.rows, made.columns]
+        return model.logits(decoder, hidden_ND).float().log_softmax(-1)
+
+
+def smoothed_log_probs(decoder: Decoder, contexts: list[Tokens], smoothing: Smoothing) -> Tensor:
+    """log (1/k)·Σᵢ π(· | context, δᵢ) behind each context: [N, V]; what no noise has reached is run once."""
+    batch = pad(contexts, 0).to(decoder.device)
+    sources = [Normals(seed_of(smoothing.seed, "inference", str(context))) for context in contexts]
+    lengths = [len(context) for context in contexts]
+    rows, first = list(range(len(contexts))), min(smoothing.layers)
+
+    def add_noise(layer: int, hidden_BTD: Tensor) -> Tensor:
+        if layer not in smoothing.layers:
+            return hidden_BTD
+        noise_BTD = torch.zeros_like(hidden_BTD)
+        for row, (length, source) in enumerate(zip(lengths, sources, strict=True)):
+            drawn_TD = source(1, length * decoder.width, noise_BTD.device).view(length, decoder.width)
+            noise_BTD[row, :length] = (smoothing.std * drawn_TD).to(noise_BTD.dtype)
+        return hidden_BTD + noise_BTD
+
+    with torch.no_grad():
+        clean = model.advance(decoder, model.embed(decoder, batch), first + 1)
+        total_NV: Tensor | None = None
+        for _ in range(smoothing.samples):
+            noisy = Stream(add_noise(first, clean.hidden_BTD), first + 1, clean.layer_inputs)
+            end_BTD = model.advance(decoder, noisy, len(decoder.layers), add_noise=add_noise).hidden_BTD
+            last_ND = decoder.norm(end_BTD[rows, [length - 1 for length in lengths]])
+            log_probs_NV = model.logits(decoder, last_ND).float().log_softmax(-1)
+            total_NV = log_probs_NV if total_NV is None else torch.logaddexp(total_NV, log_probs_NV)
+    assert total_NV is not None
+    return total_NV - math.log(smoothing.samples)
+
+
+def can_share(decoder: Decoder, longest: int) -> bool:
+    """Whether the attention takes a mask of ours and sees as far back as the longest context."""
+    config: Any = decoder.model.config
+    text = config.get_text_config()
+    window = getattr(text, "sliding_window", None)
+    return text._attn_implementation in ("sdpa", "eager") and (window is None or window >= longest)
+
+
+def score(
+    decoder: Decoder,
+    contexts: list[Tokens],
+    wanted: dict[Tokens, set[int]],
+    batch_size: int | None,
+    progress: Progress,
+    smoothing: Smoothing | None = None,
+) -> dict[tuple[Tokens, int], tuple[float, bool]]:
+    """(log-likelihood, whether it is the likeliest token) of each wanted token behind each context.
+
+    With `smoothing` contexts go through the model alone: each has noise of its own, also where they begin alike.
+    """
+    found: dict[tuple[Tokens, int], tuple[float, bool]] = {}
+    share = smoothing is None and can_share(decoder, max(map(len, contexts), default=0))
+    waiting = packs(contexts, share=share)
+    budget, done, total = TOKENS_AT_ONCE[decoder.device.type], 0, len(set(contexts))
+    while waiting:
+        longest = waiting[0].length
+        size = max(1, min(batch_size or len(waiting), budget // longest))
+        chosen = waiting[:size]
+        try:
+            if smoothing is None:
+                log_probs_NV = last_log_probs(decoder, chosen)
+            else:
+                log_probs_NV = smoothed_log_probs(decoder, [pack.contexts[0] for pack in chosen], smoothing)
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+            budget = max(longest, size // 2 * longest)
+            torch.cuda.empty_cache()
+            continue
+        likeliest = log_probs_NV.argmax(-1).tolist()
+        order = [context for pack in chosen for context in pack.contexts]
+        for row, context in enumerate(order):
+            for token in wanted[context]:
+                found[context, token] = (log_probs_NV[row, token].item(), likeliest[row] == token)
+        waiting = waiting[size:]
+        done += len(order)
+        progress(done, total)
+    return found
+
+
+def harness(
+    decoder: Decoder,
+    tokenizer: Any,
+    batch_size: int | None,
+    progress: Progress,
+    smoothing: Smoothing | None = None,
+    add_bos_token: bool | None = None,
+) -> Any:
+    """lm-eval's Hugging Face model with its likelihoods of one-token continuations made here."""
+    from lm_eval.models import huggingface
+
+    hflm: Any = huggingface.HFLM
+
+    class Harness(hflm):
+        """`truncated` holds the contexts that were longer than the model's and lost their beginning."""
+
+        truncated: set[str]
+
+        def loglikelihood(self, requests: Any, **_: Any) -> Any:
+            return super().loglikelihood(requests, disable_tqdm=True)  # `progress` shows how far it is
+
+        def tok_encode(self, string: Any, *arguments: Any, **options: Any) -> Any:
+            key = (string, repr(arguments), repr(options))
+            if key not in encoded:  # four choices ask for the same context
+                encoded[key] = super().tok_encode(string, *arguments, **options)
+            return list(encoded[key])
+
+        def _loglikelihood_tokens(self, requests: Any, **options: Any) -> Any:
+            longest: int = self.max_length
+            short = [len(continuation) == 1 for _, _, continuation in requests]
+            if smoothing is not None and not all(short):
+                raise ValueError("noise=inference: averages answers of one token; a task here has longer ones")
+            contexts: list[Tokens] = []
+            wanted: dict[Tokens, set[int]] = {}
+            for ((text, _), context, continuation), one in zip(requests, short, strict=True):
+                if len(context) > longest:
+                    self.truncated.add(text)
+                contexts.append(tuple(context[-longest:]))
+                if one:
+                    wanted.setdefault(contexts[-1], set()).add(continuation[0])
+            found = score(decoder, list(wanted), wanted, batch_size, progress, smoothing)
+            rest = iter(
+                super()._loglikelihood_tokens([r for r, one in zip(requests, short, strict=True) if not one], **options)
+                if not all(short)
+                else ()
+            )
+            return [
+                found[context, continuation[0]] if one else next(rest)
+                for (_, _, continuation), context, one in zip(requests, contexts, short, strict=True)
+            ]
+
+    encoded: dict[Any, list[int]] = {}
+    # lm-eval begins what has no beginning, which no task here has, with bos or eos, and fails where there is neither.
+    nameless = tokenizer.bos_token_id is None and tokenizer.eos_token_id is None
+    made = Harness(
+        pretrained=decoder.model,
+        tokenizer=tokenizer,
+        batch_size=batch_size or 8,
+        add_bos_token=add_bos_token,
+        prefix_token_id=tokenizer.pad_token_id if nameless else None,
+    )
+    made.truncated = set()
+    return made

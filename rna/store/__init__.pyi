@@ -1,0 +1,1 @@
+from .results import Record as Record

@@ -1,0 +1,196 @@
+"""What a sweep asks of the records: where a trial's lie, what they say, and which metrics there will be.
+
+An address is plain data, kept with the trial, so that a thousand cells need composing once and not at each look.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from rna import NUMERICS, __version__
+from rna.corpora import digest
+from rna.settings import CONF, EvalSettings, Settings, config, without_defaults
+from rna.store import results
+
+Address = dict[str, Any]
+Metrics = dict[str, Any]
+HALVES = ("select", "report")
+ESTIMATES = {"choice": ("acc", "acc_stderr", "n"), "perplexity": ("nll", "nll_stderr", "ppl", "ppl_stderr", "n")}
+
+
+def address(composed: Any) -> Address:
+    """Where the records of a trial that Hydra composed lie, and how it is called.
+
+    Raises:
+        ValueError: for whatever `config.check` refuses.
+    """
+    return address_of(config.check(composed))
+
+
+def address_of(settings: Settings) -> Address:
+    if settings.rerun:
+        raise ValueError("rerun=True: a sweep computes each trial once; allowed: false")
+    identity = results.train_identity(settings)
+    key = results.train_key(identity)
+    tasks = {} if settings.train_only else results.task_identities(settings)
+    return {
+        "output_dir": settings.output_dir,
+        "key": key,
+        "evals": {name: results.eval_key(key, task) for name, task in tasks.items()},
+        "kind": settings.eval.kind,
+        "roles": _roles(settings.eval),
+        "parts": [*(f"forget_{topic}" for topic in settings.data.topics), *PERPLEXITY_PARTS],
+        "title": _title(settings),
+        "seed": settings.seed,
+        "group": digest({name: value for name, value in identity.items() if name != "seed"} | _smoothing(settings)),
+        "interim": _interim(settings),
+    }
+
+
+PERPLEXITY_PARTS = ("retain", "retain_after", "perturbed", "neutral")
+
+
+def _roles(options: EvalSettings) -> dict[str, str]:
+    return {name: task.role for name, task in options.tasks.items()} if options.kind == "choice" else {}
+
+
+def _interim(settings: Settings) -> list[str]:
+    """The metrics of the evaluations on the way, where there are any."""
+    if settings.eval.interim_every is None or not settings.method.trains:
+        return []
+    if settings.eval.kind == "perplexity":
+        parts = [*(f"forget_{topic}" for topic in settings.data.topics), *PERPLEXITY_PARTS]
+        return [f"interim/{part}/nll" for part in parts]
+    return [f"interim/{role}/acc" for role in dict.fromkeys(_roles(settings.eval).values())]
+
+
+def _smoothing(settings: Settings) -> dict[str, Any]:
+    """What parts noise at inference from the plain trial, whose tensors it shares."""
+    return {"smoothing": without_defaults(settings.noise)} if settings.noise.name == "inference" else {}
+
+
+def _title(settings: Settings) -> str:
+    """The trial in a few words: method, retain loss, noise."""
+    if not settings.method.trains:
+        return settings.method.name
+    noise = f"nu{settings.noise.nu:g}" if settings.noise.name != "none" else "plain"
+    noise += "-inference" if settings.noise.name == "inference" else ""
+    return f"{settings.method.name}-{settings.retain_loss}-{noise}"
+
+
+def metrics(where: Address) -> Metrics | None:
+    """The trial's metrics under flat names, `eval/forget/acc`; None until all of its records are there.
+
+    A role that several tasks have holds their unweighted mean, with the standard error of independent parts.
+    """
+    trained = _record(where, where["key"])
+    found = {name: _record(where, key) for name, key in where["evals"].items()}
+    if trained is None or any(record is None for record in found.values()):
+        return None
+    flat: Metrics = dict((trained.get("curve") or [{}])[-1])
+    judged = {name: record["metrics"] for name, record in found.items() if record is not None}
+    if where["kind"] == "perplexity":
+        judged = judged.get("perplexity", {})
+    roles: dict[str, list[Metrics]] = {}
+    for name, values in judged.items():
+        roles.setdefault(where["roles"].get(name, name), []).append(values)
+        flat |= _flat(f"eval/{name}", values)
+    for role, parts in roles.items():
+        if role not in judged:
+            flat |= _flat(f"eval/{role}", _mean(parts))
+    took = [record.get("seconds") or 0.0 for record in found.values() if record is not None]
+    return flat | {"seconds": (trained.get("seconds") or 0.0) + max(took, default=0.0)}
+
+
+def _record(where: Address, key: str) -> results.Record | None:
+    """A record that is whole; half of one, from a disk that lost it, is none, and makes room for another."""
+    path = results.path_of(where["output_dir"], key)
+    try:
+        return results.read(where["output_dir"], key)
+    except ValueError:
+        path.replace(path.with_suffix(".broken"))
+        return None
+
+
+def _flat(prefix: str, values: Metrics) -> Metrics:
+    flat: Metrics = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(f"{prefix}/{name}", value)
+        elif value is None or isinstance(value, int | float):
+            flat[f"{prefix}/{name}"] = value
+    return flat
+
+
+def _mean(parts: list[Metrics]) -> Metrics:
+    mean: Metrics = {}
+    for name in parts[0]:
+        values: list[Any] = [part.get(name) for part in parts]
+        if all(isinstance(value, dict) for value in values):
+            mean[name] = _mean(values)
+        elif any(not isinstance(value, int | float) for value in values):
+            mean[name] = None
+        elif name == "n":
+            mean[name] = sum(values)
+        else:
+            mean[name] = (math.hypot(*values) if name.endswith("_stderr") else sum(values)) / len(values)
+    return mean
+
+
+def names(where: Address) -> list[str]:
+    """The metrics that the trial's records will have."""
+    train = [*TRAIN_CURVES, "seconds"]
+    if not where["evals"]:
+        return train
+    if where["kind"] == "perplexity":
+        return [f"eval/{part}/{name}" for part in where["parts"] for name in ESTIMATES["perplexity"]] + train
+    parts = [*where["roles"], *where["roles"].values()]
+    flat = dict.fromkeys(f"eval/{part}/{name}" for part in parts for name in ESTIMATES["choice"])
+    halves = dict.fromkeys(f"eval/{part}/{half}/acc" for part in parts for half in HALVES)
+    return [*flat, *halves, *train]
+
+
+TRAIN_CURVES = ["train/loss", "train/forget_loss", "train/retain_loss", "train/grad_norm"]
+
+
+def curves(where: Address) -> list[str]:
+    """The metrics whose course over the training can be watched."""
+    return [*TRAIN_CURVES, *where.get("interim", [])]
+
+
+def curve(where: Address, metric: str) -> list[tuple[int, float]]:
+    """The course of a metric over a finished training: (step, value)."""
+    trained = _record(where, where["key"]) or {}
+    points = ((step, report.get(metric)) for step, report in enumerate(trained.get("curve") or [], 1))
+    return [(step, value) for step, value in points if value is not None]
+
+
+def objectives(where: Address) -> dict[str, str]:
+    """What a sweep is judged by if it does not say: what the forget keyword leaves of the retain task."""
+    if not where["evals"]:
+        return {"train/loss": "minimize"}
+    if where["kind"] == "perplexity":
+        return {"eval/perturbed/nll": "minimize"}
+    for role in ("perturbed", "retain"):
+        if role in where["roles"].values():
+            return {f"eval/{role}/acc": "maximize"}
+    return {f"eval/{next(iter(where['roles']))}/acc": "maximize"}
+
+
+def fingerprint(common: dict[str, Any]) -> str:
+    """What the addresses of a sweep depend on: the settings that its trials have in common, as they stand before
+    interpolation, the options, the files they name, the version of the numerics."""
+    files = sorted(CONF.rglob("*.yaml"))
+    told: list[Any] = [NUMERICS, __version__, common, [[file.name, file.read_text(encoding="utf-8")] for file in files]]
+    for path in (Path(text).expanduser() for text in sorted({text for text in _texts(common) if "/" in text})):
+        if path.is_file():
+            told.append([str(path), path.stat().st_size, path.stat().st_mtime_ns])
+    return digest(told)
+
+
+def _texts(node: Any) -> list[str]:
+    if isinstance(node, dict):
+        return [text for value in node.values() for text in _texts(value)]
+    if isinstance(node, list):
+        return [text for value in node for text in _texts(value)]
+    return [node] if isinstance(node, str) else []

@@ -1,0 +1,304 @@
+"""Records: what a trial was and what came of it, under keys that say exactly what it depends on.
+
+`outputs/results/KEY.json` is written once and complete. TRAIN_KEY hashes what can change the trained tensors; an
+EVAL_KEY is TRAIN_KEY and a hash of one task with its settings, so that a new evaluation never retrains anything.
+"""
+
+import fcntl
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rna import NUMERICS, __version__
+from rna.corpora import chat_fingerprint, digest, fingerprint, model_fingerprint, text_fingerprint
+from rna.evaluation import asked, questions
+from rna.perturb import mined, read_keywords
+from rna.settings import (
+    BUILTIN,
+    NEUTRAL,
+    REFUSALS,
+    TASKS,
+    EvalSettings,
+    ModelSettings,
+    Settings,
+    TaskSettings,
+    without_defaults,
+)
+from rna.sweep import ledger
+
+Record = dict[str, Any]
+PACKAGES = ("torch", "transformers", "lm_eval", "datasets", "hydra-core", "omegaconf", "tokenizers")
+
+
+def train_identity(settings: Settings) -> dict[str, Any]:
+    """All that can change the trained tensors and nothing else; options at their neutral defaults are left out."""
+    identity: dict[str, Any] = {
+        "numerics": NUMERICS,
+        "model": {
+            "fingerprint": model_fingerprint(settings.model.path, settings.model.revision, settings.hashes()),
+            "dtype": settings.model.dtype,
+        },
+    }
+    for option in ("attn_implementation", "layer_path"):
+        value = getattr(settings.model, option)
+        identity["model"] |= {option: value} if value != getattr(ModelSettings, option) else {}
+    if settings.method.name == "given":
+        given = settings.judged()
+        identity["given"] = model_fingerprint(given.path, given.revision, settings.hashes(), key="method.path")
+    if not settings.method.trains:
+        return identity
+    settings = settings.for_training()
+    data = _corpora(settings)
+    if settings.method.name == "dpo":
+        data["data.refusals"] = text_fingerprint(
+            settings.data.refusals or str(REFUSALS), "data.refusals", None, settings.hashes()
+        )
+    identity |= {
+        "method": without_defaults(settings.method),
+        "retain_loss": settings.retain_loss,
+        "alpha": settings.alpha,
+        "noise": _noise(settings),
+        "layer": without_defaults(settings.layer),
+        "train": {key: value for key, value in without_defaults(settings.train).items() if key not in NEUTRAL},
+        "topics": list(settings.data.topics),
+        "data": data,
+        "seed": settings.seed,
+    }
+    neutral = Settings()
+    identity |= {"variant": settings.variant} if settings.variant != neutral.variant else {}
+    for option in ("holdout", "order", "max_refusals", "retain_cut"):
+        value = getattr(settings.data, option)
+        identity |= {option: value} if value != getattr(neutral.data, option) else {}
+    return identity
+
+
+def _corpora(settings: Settings) -> dict[str, Any]:
+    """Each corpus by the content of its files and how they are read, wherever they lie."""
+    return {
+        key: {
+            **{name: value for name, value in without_defaults(corpus).items() if name not in ("files", "hub_files")},
+            "path": text_fingerprint(corpus.path, f"{key}.path", corpus.files, settings.hashes(), corpus.hub_files),
+        }
+        for key, corpus in settings.data.corpora().items()
+    }
+
+
+def _noise(settings: Settings) -> dict[str, Any]:
+    """The noise's settings, and how its numbers are drawn: on every kind of device the same."""
+    drawn = {"draws": "philox4x64"} if settings.noise.name != "none" else {}
+    return without_defaults(settings.noise) | drawn
+
+
+def train_key(identity: dict[str, Any]) -> str:
+    return digest(identity)
+
+
+def task_identities(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Each evaluation's name and what its outcome depends on, next to the trained tensors."""
+    options = settings.eval
+    if options.kind == "perplexity":
+        return {
+            "perplexity": {
+                "corpora": _corpora(settings),
+                "holdout": settings.data.holdout,
+                "keywords": [options.keyword, options.neutral_keyword],
+                "seed": options.seed,
+                "max_documents": options.max_documents,
+                **({"place": options.place} if options.place != EvalSettings.place else {}),
+                **({"more": read_keywords(options.keywords, options.keyword)} if options.keywords else {}),
+            }
+        }
+    found = {name: _task_identity(task, options, settings.hashes()) for name, task in options.tasks.items()}
+    if options.chat_template:
+        template = chat_fingerprint(settings.judged().path)
+        found = {name: identity | {"chat_template": template} for name, identity in found.items()}
+    if settings.noise.name == "inference":
+        smoothing = {**_noise(settings), "seed": options.seed}
+        return {name: identity | {"smoothing": smoothing} for name, identity in found.items()}
+    return found
+
+
+def _task_identity(task: TaskSettings, options: EvalSettings, hashes: Path | None) -> dict[str, Any]:
+    identity: dict[str, Any] = {"task": task.task, "lm_eval": version("lm_eval"), "numerics": NUMERICS}
+    word = _word(task, options)
+    if task.role == "ngram":
+        assert options.ngrams_path is not None
+        grams = mined.read_groups(options.ngrams_path)[task.n or 0, task.group or ""]
+        identity |= {"n": task.n, "group": task.group, "ngrams": digest(grams), "seed": options.seed}
+        identity |= {"replaced": options.replaced, "policy": options.policy}
+    if word is not None:
+        identity |= {"keyword": word, "seed": options.seed}
+        identity |= {"replaced": options.replaced, "policy": options.policy}
+    if options.add_bos_token is not None:
+        identity |= {"add_bos_token": options.add_bos_token}
+    if options.limit is not None:
+        identity |= {"limit": options.limit, "seed": options.seed}
+    if options.of_above != EvalSettings.of_above:
+        identity["of_above"] = options.of_above
+    if task.subjects is not None:
+        identity["subjects"] = task.subjects
+    if options.backend != EvalSettings.backend:
+        identity["backend"] = options.backend
+    if asks := asked.identity(task.task, TASKS, fingerprint(BUILTIN / "questions.jsonl", hashes)):
+        identity |= asks
+        for source, path in (("mmlu", options.mmlu_path), ("wmdp", options.wmdp_path)):
+            if source in task.task:
+                identity["questions"] = _question_files(source, path, task.task, hashes)
+    return identity
+
+
+def _word(task: TaskSettings, options: EvalSettings) -> str | None:
+    """The keyword that a task's questions are perturbed with."""
+    if task.role == "neutral":
+        return options.neutral_keyword
+    return options.keyword if task.role in ("perturbed", "forget_perturbed") else None
+
+
+def _question_files(source: str, path: str, task: str, hashes: Path | None) -> list[str]:
+    subset = next((name for name in ("bio", "cyber") if name in task), None) if source == "wmdp" else None
+    key, pattern = questions.place(source, path, subset)
+    return text_fingerprint(path, key, None, hashes, pattern)
+
+
+def eval_key(key: str, identity: dict[str, Any]) -> str:
+    return f"{key}-{digest(identity)}"
+
+
+# Files
+
+
+def path_of(output_dir: str, key: str) -> Path:
+    return Path(output_dir) / "results" / f"{key}.json"
+
+
+def check_writable(output_dir: str) -> None:
+    """Raises ValueError, naming the key, if no record could be written there."""
+    folder = Path(output_dir) / "results"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink(missing_ok=True)  # another thread may have been here
+    except (OSError, UnicodeEncodeError) as error:
+        why = getattr(error, "strerror", None) or f"this locale knows {sys.getfilesystemencoding()} alone: PYTHONUTF8=1"
+        raise ValueError(
+            f"output_dir={output_dir}: cannot write there ({why}); give a folder that can be written"
+        ) from None
+
+
+def read(output_dir: str, key: str) -> Record | None:
+    """The record of a key, or None."""
+    try:
+        return json.loads(path_of(output_dir, key).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def write(output_dir: str, key: str, record: Record) -> Path:
+    """Write a record once: complete under its final name, or not at all. NaN and infinity become None.
+
+    Raises:
+        FileExistsError: if there is a record of this key already; it stays as it was.
+        OwnerReplaced: if the trial was given to another process in the meantime.
+    """
+    target = path_of(output_dir, key)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{key}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", errors="surrogateescape") as stream:
+            json.dump(_finite(record), stream, indent=1, ensure_ascii=False, allow_nan=False)
+            stream.flush()
+            os.fsync(stream.fileno())
+        ledger.check_owner()
+        os.link(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+def _finite(value: Any) -> Any:
+    """The value with None for every number that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def next_rerun(output_dir: str, key: str) -> str:
+    """KEY itself if it has no record, else KEY.r2, KEY.r3, …"""
+    name, count = key, 1
+    while path_of(output_dir, name).exists():
+        count += 1
+        name = f"{key}.r{count}"
+    return name
+
+
+def next_failure(output_dir: str, key: str) -> str:
+    """A name for the record of a failed attempt; it stands beside the key and never in its place."""
+    count = 1
+    while path_of(output_dir, f"{key}.failed{count}").exists():
+        count += 1
+    return f"{key}.failed{count}"
+
+
+class InFlight(RuntimeError):
+    """Another process computes this key now."""
+
+
+@contextmanager
+def single_flight(output_dir: str, key: str, *, wait: bool = True) -> Generator[None]:
+    """Hold the key's lock: whoever comes second waits, and then finds the record. The kernel frees a dead owner's.
+
+    Raises:
+        InFlight: if another process holds it and nobody wants to wait.
+    """
+    folder = Path(output_dir) / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / key).open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise InFlight(f"{key} is being computed by another process") from None
+        yield
+
+
+def delta_path(output_dir: str, key: str) -> Path:
+    return Path(output_dir) / "trials" / key / "unlearned.safetensors"
+
+
+def checkpoint_path(output_dir: str, key: str) -> Path:
+    return Path(output_dir) / "trials" / key / "checkpoint.pt"
+
+
+def provenance() -> Record:
+    """What made a record: versions, commit, machine and time."""
+    return {
+        "rna": __version__,
+        "numerics": NUMERICS,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "host": platform.node(),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _commit() -> str | None:
+    """The checkout's commit, with `-dirty` behind it where files differ; None for an installed package."""
+    here = Path(__file__).parent
+    try:
+        command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,3 @@
+from .ledger import Trial as Trial
+from .pool import Pool as Pool
+from .pool import WorkerDied as WorkerDied

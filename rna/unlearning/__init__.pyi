@@ -1,0 +1,4 @@
+from .checkpoint import Checkpoint as Checkpoint
+from .noise import Normals as Normals
+from .noise import Smoothing as Smoothing
+from .noise import standard_deviation as standard_deviation

@@ -1,0 +1,312 @@
+"""The loop of an unlearning trial: the only backward pass and the only optimiser's step."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rna import signals
+from rna.corpora import Batch, Corpora, Corpus, Feed, Remembered
+from rna.decoder import Decoder, Deltas, model
+from rna.settings import RM_METHODS, Settings, generator, seed_of
+from rna.unlearning import losses
+from rna.unlearning.checkpoint import Checkpoint
+from rna.unlearning.methods import StepLosses, Trial
+from rna.unlearning.noise import GaussianNoise, Normals, standard_deviation
+from rna.unlearning.released import ReleasedAdamW
+
+# float16 gradients below 6e-8 would vanish, so the losses are raised by a power of two, which changes no other bit.
+LOSS_SCALE = {torch.float16: 1024.0, torch.bfloat16: 1.0, torch.float32: 1.0}
+
+MEASURED = 256  # retain documents that tell a layer's root mean square, for relative noise
+
+StepReport = dict[str, float]  # flat names: train/forget_loss, train/grad_norm, …
+Interim = Callable[[int, Callable[[], Deltas]], StepReport]  # (step, what gives the tensors as they are then)
+
+
+class NotFinite(ArithmeticError):
+    """A loss or gradient became infinite or NaN; `step` says where (counted from 1)."""
+
+    def __init__(self, step: int, what: str) -> None:
+        super().__init__(f"{what} is not finite at step {step}")
+        self.step = step
+
+
+@dataclass
+class Feeds:
+    """Endless batches: the forget set of each topic, the retain set, and refusals for DPO."""
+
+    forget: dict[str, Feed]
+    retain: dict[str, Feed]  # by topic: one that all topics draw from, or in the variant `official` each its own
+    refusal: Feed | None
+    behind: dict[str, Feed] = field(default_factory=dict)  # by topic of pairs: refusals that follow their questions
+
+    def by_name(self) -> dict[str, Feed]:
+        named = {f"forget/{topic}": feed for topic, feed in self.forget.items()}
+        apart = len({id(feed) for feed in self.retain.values()}) > 1
+        named |= {f"retain/{topic}" if apart else "retain": feed for topic, feed in self.retain.items()}
+        named |= {f"refusal/{topic}": feed for topic, feed in self.behind.items()}
+        return named | ({"refusal": self.refusal} if self.refusal else {})
+
+
+@dataclass
+class Micro:
+    """One micro-batch: its share of each loss, so that accumulated gradients are those of one large batch."""
+
+    forget: Batch
+    retain: Batch
+    refusal: Batch | None
+    number: int  # of the forget batch in its feed
+    refusal_number: int
+    shares: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> int:
+        return self.forget.tokens + self.retain.tokens + (self.refusal.tokens if self.refusal else 0)
+
+
+def feeds(settings: Settings, corpora: Corpora, pad_id: int) -> Feeds:
+    """Batches in an order drawn for each corpus from the trial's seed.
+
+    In the variant `official` every topic goes through the retain set from its beginning, so that a round of steps, one
+    of each topic, shares a retain batch.
+    """
+
+    def draw(corpus: Corpus) -> Feed:
+        order = generator(settings.seed, "order", corpus.name)
+        return Feed(
+            corpus.documents,
+            batch_size=settings.train.batch_size,
+            pad_id=pad_id,
+            generator=order,
+            shuffled=settings.data.order == "random",
+            official=settings.variant == "official",
+            answer_only=corpus.answer_only,
+        )
+
+    forget = {topic: draw(corpus) for topic, corpus in corpora.forget.items()}
+    shared = draw(corpora.retain)
+    retain = {topic: draw(corpora.retain) if settings.variant == "official" else shared for topic in forget}
+    behind = {topic: draw(corpus) for topic, corpus in corpora.behind.items()}
+    return Feeds(forget, retain, draw(corpora.refusals) if corpora.refusals else None, behind)
+
+
+def prepare(settings: Settings, decoder: Decoder, retain: Feed | None = None) -> Trial:
+    """Draw the trial's directions and make its noise source; relative noise is measured on the retain documents."""
+    method = settings.method
+    noise = None
+    if settings.noise.name != "none":
+        std: float | dict[int, float] = standard_deviation(settings.noise.nu, settings.noise.scale)
+        if settings.noise.name == "relative":
+            assert retain is not None
+            documents = retain.documents[:MEASURED]
+            measured = model.root_mean_squares(decoder, documents, settings.noise.layers, retain.pad_id)
+            std = {layer: std * rms for layer, rms in measured.items()}
+        normals = Normals(seed_of(settings.seed, "noise"))
+        noise = GaussianNoise(std, tuple(settings.noise.layers), normals, settings.variant == "official")
+    return Trial(
+        method=method.name,
+        retain_loss=settings.retain_loss,
+        options=method.options(),
+        layer=settings.layer.unlearn,
+        first_trained=min(settings.layer.trained),
+        site=settings.layer.site,
+        noise=noise,
+        directions=directions(
+            method.name, settings.data.topics, settings.seed, decoder, official=settings.variant == "official"
+        ),
+        official=settings.variant == "official",
+    )
+
+
+def directions(
+    method: str, topics: Iterable[str], seed: int, decoder: Decoder, *, official: bool = False
+) -> dict[str, Tensor]:
+    """The direction RM drives each topic's representations in, drawn once from the trial's seed; PO has none.
+
+    In the variant `official` it is one of the model's own dtype.
+    """
+    draw = losses.gaussian_direction if method == "rsv" else losses.control_vector
+    dtype = next(decoder.model.parameters()).dtype if official else torch.float32
+    return {
+        topic: draw(decoder.width, generator(seed, "direction", topic), dtype)
+        for topic in (topics if method in RM_METHODS else ())
+    }
+
+
+def train(
+    settings: Settings,
+    decoder: Decoder,
+    source: Feeds,
+    on_step: Callable[[int, StepReport], None],
+    *,
+    checkpoint: Checkpoint | None = None,
+    remembered: dict[str, Remembered] | None = None,
+    interim: Interim | None = None,
+) -> Deltas:
+    """Unlearn, and return the trained tensors in the model's own dtype; the model itself is left as it was.
+
+    `L = forget_loss + α·retain_loss` with the α of the step's topic; step i takes topic i mod n_topics
+    (arXiv:2501.19202, Eqs. 2 to 4 and Algorithm 1). AdamW at a constant learning rate, without weight decay, on
+    float32 copies of the trained tensors. A training that was interrupted goes on from its checkpoint, and ends with
+    the same tensors.
+
+    Args:
+        on_step: called with (step, report) after each step, and for the steps a checkpoint brings back.
+        checkpoint: where to save every `train.checkpoint_every` steps, and at a cluster's warning or a stop.
+        remembered: by feed, the reference's values on its batches, which no trial changes.
+        interim: judges the policy on the way; what it finds joins the step's report and changes no step.
+
+    Raises:
+        NotFinite: before the optimiser's step that would have spread it.
+        Interrupted: after a checkpoint, at SIGTERM.
+    """
+    trial = prepare(settings, decoder, next(iter(source.retain.values())))
+    names = model.trained_names(decoder, settings.layer.trained, settings.layer.trainable)
+    policy = model.masters(decoder, names, keep_dtype=trial.official)
+    options = settings.train
+    adamw = ReleasedAdamW if trial.official else torch.optim.AdamW
+    optimizer = adamw(policy.values(), lr=options.lr, eps=options.eps, weight_decay=0.0)
+    loss_scale = LOSS_SCALE[next(decoder.model.parameters()).dtype]
+    topics = list(source.forget)
+    curve: list[StepReport] = []
+    if checkpoint is not None and (state := checkpoint.load()) is not None:
+        curve = _restore(state, policy, optimizer, trial, source)
+        for step, report in enumerate(curve, 1):
+            on_step(step, report)
+
+    with signals.noted(*signals.WARNINGS, *signals.STOPS) as heard:
+        for step in range(len(curve), options.steps):
+            started = time.perf_counter()
+            topic = topics[step % len(topics)]
+            micros = _draw(settings, source, topic, decoder.device)
+            alpha = settings.alpha[topic]
+
+            optimizer.zero_grad()
+            values = {"forget": 0.0, "retain": 0.0}
+            norms = {"forget": 0.0, "retain": 0.0}
+            for micro in micros:
+                recall = _recall(remembered or {}, topic, micro)
+                step_losses = StepLosses(
+                    decoder,
+                    policy,
+                    trial,
+                    topic,
+                    micro.forget,
+                    micro.retain,
+                    micro.refusal,
+                    recall,
+                    options.gradient_checkpointing,
+                )
+                for name, loss in step_losses:
+                    if not torch.isfinite(loss):
+                        raise NotFinite(step + 1, f"{name}_loss ({loss.item()})")
+                    values[name] += micro.shares[name] * loss.item()
+                    weight = loss_scale * micro.shares[name] * (1.0 if name == "forget" else alpha)
+                    (loss if weight == 1.0 else weight * loss).backward()
+                for name, norm in step_losses.norms.items():
+                    norms[name] += norm.item() / len(micros)
+            if loss_scale != 1.0:
+                for tensor in policy.values():
+                    tensor.grad = tensor.grad / loss_scale if tensor.grad is not None else None
+            grad_norm = torch.nn.utils.clip_grad_norm_(policy.values(), options.max_grad_norm or float("inf"))
+            if not torch.isfinite(grad_norm):
+                raise NotFinite(step + 1, f"grad_norm ({grad_norm.item()})")
+            optimizer.step()
+
+            curve.append(
+                {
+                    "train/forget_loss": values["forget"],
+                    "train/retain_loss": values["retain"],
+                    "train/loss": values["forget"] + alpha * values["retain"],
+                    "train/grad_norm": grad_norm.item(),
+                    **{f"train/{name}_norm": norm for name, norm in norms.items()},
+                    "train/tokens_per_second": sum(m.tokens for m in micros) / (time.perf_counter() - started),
+                }
+            )
+            if interim is not None:
+                curve[-1] |= interim(step + 1, lambda: model.rounded(decoder, policy))
+            on_step(step + 1, curve[-1])
+            due = options.checkpoint_every and (step + 1) % options.checkpoint_every == 0
+            if checkpoint is not None and step + 1 < options.steps and (due or heard.pending):
+                checkpoint.save(_state(policy, optimizer, trial, source, curve))
+            heard.obey()
+    for kept in (remembered or {}).values():
+        kept.keep()
+    return model.rounded(decoder, policy)
+
+
+def _draw(settings: Settings, source: Feeds, topic: str, device: torch.device) -> list[Micro]:
+    """A step's micro-batches. RM's losses and every retain loss are means over tokens, PO's forget losses over
+    sequences: each micro-batch counts by its tokens or its sequences."""
+    micros: list[Micro] = []
+    for _ in range(settings.train.grad_accumulation):
+        forget, retain = source.forget[topic], source.retain[topic]
+        idk = source.behind.get(topic, source.refusal)
+        number, refusal_number = forget.drawn, idk.drawn if idk else 0
+        chosen = forget.draw()
+        if idk is None:
+            refusal = None
+        elif topic in source.behind:
+            longest = settings.data.topics[topic].max_length
+            refusal = idk.behind(forget, chosen, max_length=longest).to(device)
+        else:
+            refusal = next(idk).to(device)
+        kept = next(retain)
+        if topic in settings.data.retain_cut:
+            kept = kept.cut(settings.data.retain_cut[topic])
+        micros.append(Micro(forget.batch(chosen).to(device), kept.to(device), refusal, number, refusal_number))
+    forget_tokens = sum(micro.forget.tokens for micro in micros)
+    retain_tokens = sum(micro.retain.tokens for micro in micros)
+    for micro in micros:
+        by_token = settings.method.name in RM_METHODS
+        micro.shares = {
+            "forget": micro.forget.tokens / forget_tokens if by_token else 1 / len(micros),
+            "retain": micro.retain.tokens / retain_tokens,
+        }
+    return micros
+
+
+def _recall(
+    remembered: dict[str, Remembered], topic: str, micro: Micro
+) -> Callable[[str, Callable[[], Tensor]], Tensor]:
+    """How a step's losses ask for a value of the reference: from the memory of the batch's feed, or computed."""
+    refusal = f"refusal/{topic}" if f"refusal/{topic}" in remembered else "refusal"
+    numbers = {"forget": (f"forget/{topic}", micro.number), "refusal": (refusal, micro.refusal_number)}
+
+    def recall(role: str, compute: Callable[[], Tensor]) -> Tensor:
+        feed, number = numbers[role]
+        if feed not in remembered:
+            return compute()
+        return remembered[feed].recall(number, compute)
+
+    return recall
+
+
+def _state(policy: Deltas, optimizer: Any, trial: Trial, source: Feeds, curve: list[StepReport]) -> dict[str, Any]:
+    """All that the next step depends on."""
+    return {
+        "policy": {name: tensor.detach() for name, tensor in policy.items()},
+        "optimizer": optimizer.state_dict(),
+        "noise": trial.noise.normals.drawn if trial.noise else None,
+        "coefficients": trial.coefficients,
+        "feeds": {name: feed.state() for name, feed in source.by_name().items()},
+        "curve": curve,
+    }
+
+
+def _restore(state: dict[str, Any], policy: Deltas, optimizer: Any, trial: Trial, source: Feeds) -> list[StepReport]:
+    """Stand where the checkpoint was written; its curve tells how far that was."""
+    with torch.no_grad():
+        for name, tensor in policy.items():
+            tensor.copy_(state["policy"][name])
+    optimizer.load_state_dict(state["optimizer"])
+    if trial.noise:
+        trial.noise.normals.drawn = state["noise"]
+    trial.coefficients.update(state["coefficients"])
+    for name, feed in source.by_name().items():
+        feed.restore(state["feeds"][name])
+    return state["curve"]

@@ -1,0 +1,322 @@
+"""Texts from files, tokenised documents, endless batches, and what is said of a file that will not do."""
+
+import json
+import tracemalloc
+from itertools import islice
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rna.corpora import data
+from rna.corpora.cache import Cache
+from rna.settings.fields import (
+    BUILTIN,
+    CorpusSettings,
+    DataSettings,
+    MethodSettings,
+    ModelSettings,
+    Settings,
+    TrainSettings,
+)
+
+NO_CACHE = Cache(None, 0)
+
+TEXTS = ["first text", "zweiter Text ä", "третий"]
+
+
+def lines(path: Path, *rows: str) -> str:
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def jsonl(path: Path, *texts: str, field: str = "text") -> str:
+    return lines(path, *(json.dumps({"id": 1, field: text}) for text in texts))
+
+
+def parquet(path: Path, texts: list, field: str = "text") -> str:
+    pyarrow.parquet.write_table(pyarrow.table({field: texts}), path)
+    return str(path)
+
+
+def read(path: str, field: str = "text") -> list[str]:
+    return list(data.read_texts(CorpusSettings(path, field), "data.retain.path"))
+
+
+def error(path: str, field: str = "text") -> str:
+    with pytest.raises(ValueError, match=r"^data\.retain\.path=") as caught:
+        read(path, field)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_txt_is_a_text_a_line_without_the_empty_ones(tmp_path):
+    assert read(lines(tmp_path / "a.txt", TEXTS[0], "", "  ", *TEXTS[1:])) == TEXTS
+
+
+def test_jsonl_reads_the_field_of_each_row(tmp_path):
+    path = lines(tmp_path / "a.jsonl", '{"body": "x"}', "", '{"body": " "}', '{"text": "no", "body": "y"}')
+    assert read(path, "body") == ["x", "y"]
+
+
+def test_parquet_reads_the_column_without_the_empty_rows(tmp_path):
+    assert read(parquet(tmp_path / "a.parquet", [TEXTS[0], " ", "", *TEXTS[1:]], "body"), "body") == TEXTS
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path):
+    for name, line in (("a.txt", "first"), ("b.jsonl", '{"text": "first"}')):
+        (tmp_path / name).write_text(f"{line}\n", encoding="utf-8-sig")
+        assert read(str(tmp_path / name)) == ["first"]
+
+
+def test_a_folder_is_its_files_in_order_of_name(tmp_path):
+    jsonl(tmp_path / "b.jsonl", "second")
+    jsonl(tmp_path / "a.jsonl", "first")
+    lines(tmp_path / "README.txt", "not a text")
+    assert read(str(tmp_path)) == ["first", "second"]
+
+
+def test_a_missing_field_names_file_line_and_what_was_found(tmp_path):
+    path = lines(tmp_path / "a.jsonl", '{"text": "x"}', "", '{"body": "y", "abstract": "z"}')
+    said = error(path)
+    assert "a.jsonl, line 3 has no text field 'text' (found: abstract, body)" in said
+
+
+@pytest.mark.parametrize(("row", "found"), [("[1, 2]", "list"), ('{"text": 3}', "text")])
+def test_a_row_that_is_no_text_is_refused(tmp_path, row, found):
+    said = error(lines(tmp_path / "a.jsonl", row))
+    assert "line 1" in said
+    assert found in said
+
+
+def test_a_null_is_refused_alike_in_jsonl_and_parquet(tmp_path):
+    said = error(lines(tmp_path / "a.jsonl", '{"text": "x"}', '{"text": null}'))
+    assert said.endswith("a.jsonl, line 2: the field 'text' is null, and must be text")
+    said = error(parquet(tmp_path / "a.parquet", ["x", None]))
+    assert said.endswith("a.parquet, row 2: the field 'text' is null, and must be text")
+
+
+def test_a_column_that_is_no_text_is_refused(tmp_path):
+    assert "a.parquet, row 1: the field 'text' is of type int" in error(parquet(tmp_path / "a.parquet", [1, 2]))
+
+
+def test_a_missing_column_names_file_and_columns(tmp_path):
+    said = error(parquet(tmp_path / "a.parquet", ["x"], "body"))
+    assert "a.parquet has no column 'text' (found: body)" in said
+
+
+def test_bad_json_names_the_line(tmp_path):
+    assert "a.jsonl, line 2 is not JSON" in error(lines(tmp_path / "a.jsonl", '{"text": "x"}', '{"text": '))
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
+def test_text_that_is_not_utf8_names_the_file(tmp_path, name):
+    (tmp_path / name).write_bytes('{"text": "caf\xe9"}\n'.encode("latin-1"))
+    assert f"{name} is not UTF-8" in error(str(tmp_path / name))
+
+
+def test_a_file_that_is_not_parquet_is_refused_by_name(tmp_path):
+    lines(tmp_path / "a.parquet", "plain text")
+    assert "a.parquet is not a sound parquet file" in error(str(tmp_path))
+
+
+def test_a_damaged_parquet_file_is_refused_by_name(tmp_path):
+    path = tmp_path / "a.parquet"
+    parquet(path, ["some text"] * 99)
+    content = bytearray(path.read_bytes())
+    content[4:60] = b"\xff" * 56
+    path.write_bytes(content)
+    assert ": a.parquet " in error(str(path))
+
+
+def words(text: str, **options: bool) -> dict[str, list[int]]:
+    """A tokenizer: begin-of-text, then a token for each word's length."""
+    assert options["add_special_tokens"]
+    return {"input_ids": [0, *(len(word) for word in text.split())]}
+
+
+def tokenise(*texts: str, max_length: int = 100) -> dict[str, torch.Tensor]:
+    return data.tokenise(words, iter(texts), max_length=max_length)
+
+
+def test_tokenise_counts_what_it_cuts():
+    made = tokenise("a bb ccc", "a bb", "a bb ccc dddd", max_length=3)
+    assert data.Documents(made["ids"], made["lengths"]) == [[0, 1, 2], [0, 1, 2], [0, 1, 2]]
+    assert made["truncated"] == 2
+
+
+def test_tokenise_drops_documents_in_which_nothing_is_predicted():
+    assert tokenise("a b", "", "a")["lengths"].tolist() == [3, 2]
+    assert len(tokenise("")["ids"]) == 0
+
+
+def packed(rows: list[list[int]]) -> data.Documents:
+    ids = torch.tensor([token for row in rows for token in row], dtype=torch.int32)
+    return data.Documents(ids, torch.tensor([len(row) for row in rows], dtype=torch.int32))
+
+
+@given(st.lists(st.lists(st.integers(0, 2**31 - 1), min_size=2, max_size=9), max_size=6), st.integers(0, 6))
+def test_documents_are_a_list_of_lists(rows: list[list[int]], cut: int):
+    made = packed(rows)
+    assert list(made) == rows
+    assert len(made) == len(rows)
+    assert (made[:cut], made[cut:]) == (rows[:cut], rows[cut:])
+    assert list(made[cut:][:1]) == rows[cut:][:1]
+    assert made.digest() == packed(rows).digest()
+    if rows:
+        assert made[-1] == rows[-1]
+        assert packed([*rows[:-1], [*rows[-1][:-1], 7, 7]]).digest() != made.digest()
+
+
+def test_a_large_corpus_is_read_in_little_memory(tmp_path):
+    """40 MB of text cut to 8 tokens a document: what is kept grows with the tokens kept, not with the file."""
+    path = tmp_path / "large.txt"
+    with path.open("w") as stream:
+        for _ in range(4000):
+            stream.write("word " * 2000 + "\n")
+    tracemalloc.start()
+    texts = data.read_texts(CorpusSettings(str(path)), "data.retain.path")
+    made = data.tokenise(lambda text, **_: {"input_ids": range(len(text) // 500)}, texts, max_length=8)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(made["lengths"]) == 4000
+    assert peak < 2e6
+
+
+def test_holdout_is_the_last_share(tmp_path):
+    path = lines(tmp_path / "a.txt", *("a " * count for count in range(1, 11)))
+    made = data.load(settings(path, path, holdout=0.3), words, NO_CACHE).retain
+    assert [len(ids) - 1 for ids in made.documents] == [1, 2, 3, 4, 5, 6, 7]
+    assert [len(ids) - 1 for ids in made.held_out] == [8, 9, 10]
+
+
+def test_load_wants_a_batch_of_documents(tmp_path):
+    path = lines(tmp_path / "a.txt", "a", "b", "c")
+    with pytest.raises(ValueError, match=r"data.topics.bio.path=.*has 1 documents.*train.batch_size=2"):
+        data.load(settings(path, path, holdout=0.5), words, NO_CACHE)
+
+
+DOCUMENTS = [[10 + number] * (1 + number % 3) for number in range(10)]
+
+
+def first_tokens(count: int, *, batch_size: int, seed: int = 0) -> list[int]:
+    """The documents of `count` batches, told apart by their first token."""
+    source = torch.Generator().manual_seed(seed)
+    endless = data.Feed(DOCUMENTS, batch_size=batch_size, pad_id=0, generator=source)
+    return [row for batch in islice(endless, count) for row in batch.ids_BT[:, 0].tolist()]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 10])
+def test_each_pass_covers_every_document_once(batch_size):
+    drawn = first_tokens(40 // batch_size, batch_size=batch_size)
+    for start in range(0, 40, 10):
+        assert sorted(drawn[start : start + 10]) == list(range(10, 20))
+
+
+def test_passes_come_in_fresh_orders():
+    drawn = first_tokens(2, batch_size=10)
+    assert drawn[:10] != drawn[10:]
+    assert drawn[:10] != sorted(drawn[:10])
+
+
+def test_the_order_belongs_to_the_generator():
+    torch.rand(3)
+    assert first_tokens(5, batch_size=4) == first_tokens(5, batch_size=4)
+    assert first_tokens(5, batch_size=4) != first_tokens(5, batch_size=4, seed=1)
+
+
+def test_batches_hold_whole_documents():
+    batch = next(data.Feed([[1, 2, 3], [4]], batch_size=2, pad_id=9, generator=torch.Generator()))
+    assert sorted(row[mask].tolist() for row, mask in zip(batch.ids_BT, batch.mask_BT, strict=True)) == [[1, 2, 3], [4]]
+
+
+def settings(retain: str, forget: str, *, method: str = "npo", refusals: str | None = None, **rest) -> Settings:
+    made = DataSettings("text", {"bio": CorpusSettings(forget)}, CorpusSettings(retain), refusals, **rest)
+    model = ModelSettings(name="demo", path=str(BUILTIN / "base"))
+    return Settings(method=MethodSettings(name=method), model=model, data=made, train=TrainSettings(batch_size=2))
+
+
+def test_validate_accepts_what_can_be_trained_on(tmp_path):
+    path = jsonl(tmp_path / "a.jsonl", "x 1", "y 1")
+    data.validate(settings(path, path))
+    data.validate(settings(path, path, method="dpo"))
+
+
+@pytest.mark.parametrize("short", ["data.retain", "data.topics.bio"])
+def test_validate_wants_a_batch_of_each_corpus(tmp_path, short):
+    enough, few = jsonl(tmp_path / "a.jsonl", "x 1", "y 1"), jsonl(tmp_path / "b.jsonl", "x", " ")
+    made = settings(few, enough) if short == "data.retain" else settings(enough, few)
+    with pytest.raises(ValueError, match=rf"^{short}\.path=.*b\.jsonl: has 1 documents.*train.batch_size=2"):
+        data.validate(made)
+
+
+def test_validate_counts_what_the_holdout_leaves(tmp_path):
+    path = jsonl(tmp_path / "a.jsonl", "x 1", "y 1", "z 1")
+    with pytest.raises(ValueError, match=r"has 1 documents after data.holdout=0.6"):
+        data.validate(settings(path, path, holdout=0.6))
+
+
+def test_validate_wants_a_held_out_document_for_perplexity(tmp_path):
+    made = settings(path := jsonl(tmp_path / "a.jsonl", "x 1", "y 1", "z 1"), path, holdout=0.1)
+    data.validate(made)
+    made.eval.kind = "perplexity"
+    with pytest.raises(
+        ValueError, match=r"^data\.topics\.bio\.path=.*data\.holdout=0\.1 leaves none of its 3 documents"
+    ):
+        data.validate(made)
+
+
+def test_validate_names_key_file_and_line_of_a_bad_row(tmp_path):
+    good, bad = jsonl(tmp_path / "a.jsonl", "x 1", "y 1"), lines(tmp_path / "b.jsonl", '{"text": "x"}', '{"body": "y"}')
+    with pytest.raises(ValueError, match=r"^data\.topics\.bio\.path=.*b\.jsonl, line 2 has no text field"):
+        data.validate(settings(good, bad))
+
+
+def test_validate_reads_refusals_only_for_dpo(tmp_path):
+    path, few = jsonl(tmp_path / "a.jsonl", "x 1", "y 1"), lines(tmp_path / "no.txt", "I do not know.")
+    data.validate(settings(path, path, refusals=few))
+    with pytest.raises(ValueError, match=r"^data\.refusals=.*no\.txt: has 1 lines"):
+        data.validate(settings(path, path, method="dpo", refusals=few))
+
+
+def test_validate_says_what_was_read(tmp_path, capsys):
+    (tmp_path / "many" / "data").mkdir(parents=True)
+    for number in range(7):
+        jsonl(tmp_path / "many" / "data" / f"train-{number}.jsonl", "two words", " ", "half \ud83d one")
+    one = lines(tmp_path / "r.txt", "two words", "and three words")
+    data.validate(settings(one, str(tmp_path / "many"), method="dpo"))
+    assert capsys.readouterr().err.splitlines() == [
+        "data.topics.bio: 14 documents from 7 files (train-0.jsonl, train-1.jsonl, train-2.jsonl, …, train-6.jsonl), "
+        "7 blank rows left out, U+FFFD put for half a character in 7 texts",
+        "data.retain: 2 documents from 1 file (r.txt)",
+        "data.refusals: 100 documents from 1 file (refusals.txt)",
+    ]
+
+
+def test_validate_refuses_documents_in_which_nothing_is_predicted(tmp_path):
+    """The demo's tokenizer has a token for each of its words."""
+    short, enough = lines(tmp_path / "a.txt", *"abcd"), lines(tmp_path / "b.txt", *"abcd", "a b", "c d")
+    data.validate(settings(enough, enough))
+    with pytest.raises(ValueError, match=r"^data\.topics\.bio\.path=.*a\.txt: has 0 documents of two tokens or more"):
+        data.validate(settings(enough, short))
+
+
+def test_load_tokenises_each_role(tmp_path):
+    forget = jsonl(tmp_path / "f.jsonl", "a", "b", "c", "d")
+    retain = lines(tmp_path / "r.txt", "a b", "a b c", "d", "e")
+    made = data.load(settings(retain, forget, holdout=0.5), words, NO_CACHE)
+    assert made.forget["bio"].name == "forget/bio"
+    assert made.retain.documents == [[0, 1, 1], [0, 1, 1, 1]]
+    assert (len(made.forget["bio"].documents), len(made.forget["bio"].held_out)) == (2, 2)
+    assert made.refusals is None
+
+
+def test_load_brings_a_hundred_refusals_of_its_own_for_dpo(tmp_path):
+    path = jsonl(tmp_path / "a.jsonl", "a", "b", "c", "d")
+    refusals = data.load(settings(path, path, method="dpo", holdout=0.5), words, NO_CACHE).refusals
+    assert refusals is not None
+    assert (len(refusals.documents), refusals.held_out) == (100, [])

@@ -1,0 +1,123 @@
+"""The demo world: its facts, its corpora, its shipped files, and its models."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from rna import perturb
+from rna.decoder import model
+from rna.demo import build, world
+from rna.demo.rebuild import write_world
+from rna.demo.words import FILLERS, POOLS, SUBJECTS
+from rna.evaluation import questions
+from rna.settings.fields import BUILTIN
+
+FORBIDDEN = set(world.FORGET_TOPICS.values())
+
+
+def test_ten_subjects_of_640_facts_and_no_word_twice():
+    facts = world.facts(0)
+    assert len(SUBJECTS) == 10
+    assert len(facts) == 640
+    words = [word for subject in SUBJECTS for word in subject.entities]
+    words += [word for pool in POOLS.values() for word in pool] + list(FILLERS)
+    assert [word for word, count in Counter(words).items() if count > 1] == []
+
+
+def test_the_shipped_corpora_and_questions_are_those_of_seed_0(tmp_path: Path):
+    write_world(tmp_path, 0)
+    for file in tmp_path.iterdir():
+        assert file.read_bytes() == (BUILTIN / file.name).read_bytes(), file.name
+
+
+def test_another_seed_is_another_world(tmp_path: Path):
+    write_world(tmp_path, 1)
+    assert (tmp_path / "questions.jsonl").read_bytes() != (BUILTIN / "questions.jsonl").read_bytes()
+
+
+def test_the_retain_set_never_speaks_of_a_forbidden_entity():
+    entities = {entity for subject in SUBJECTS if subject.role == "forget" for entity in subject.entities}
+    retain = (BUILTIN / "retain.jsonl").read_text()
+    assert not [entity for entity in entities if f"{entity} " in retain.replace(".", " ").replace("?", " ").split()]
+    assert not any(subject in retain for subject in FORBIDDEN)
+
+
+def test_the_tokenizer_knows_every_word_of_the_world():
+    tokenizer = build.build_tokenizer()
+    texts = [
+        json.loads(line)["text"]
+        for name in ("retain", "forget_bio", "forget_cyber")
+        for line in (BUILTIN / f"{name}.jsonl").read_text().splitlines()
+    ]
+    texts += [questions.prompt(row) for row in world.questions(0)] + list(world.REFUSALS)
+    assert tokenizer.unk_token_id not in {token for ids in tokenizer(texts)["input_ids"] for token in ids}
+    prompt = questions.prompt(world.questions(0)[0])
+    whole, context = tokenizer(f"{prompt} B")["input_ids"], tokenizer(prompt)["input_ids"]
+    assert whole == [*context, tokenizer.convert_tokens_to_ids("B")]
+
+
+def test_rescaling_changes_no_logit():
+    import torch
+
+    tokenizer = build.build_tokenizer()
+    small = build.build_model(len(tokenizer), seed=3)
+    ids = torch.tensor([tokenizer(questions.prompt(world.questions(0)[0]))["input_ids"]])
+    before = small(ids).logits
+    assert build.rescale(small, 10.0) == 2.0**-7
+    assert torch.equal(small(ids).logits, before)
+
+
+@pytest.mark.slow
+def test_training_is_a_function_of_its_seed():
+    import torch
+
+    tokenizer, ends = build.build_tokenizer(), []
+    phase = build.Phase("training", 3, 2e-3, reading=1, odd=(0.5, 0.5), odd_from=0)
+    for seed in (0, 0, 1):
+        small = build.build_model(len(tokenizer), seed=0)
+        build.train(small, tokenizer, [SUBJECTS[2].name], phase, seed=seed, report=lambda _step, _loss: None)
+        ends.append(small.lm_head.weight)
+    assert torch.equal(ends[0], ends[1])
+    assert not torch.equal(ends[0], ends[2])
+
+
+def test_the_shipped_models_know_what_they_should_and_are_small():
+    size = sum(file.stat().st_size for file in BUILTIN.rglob("*") if file.is_file())
+    assert size <= 8_000_000
+    rows = world.questions(0)
+    retain = [row for row in rows if row["subject"] not in FORBIDDEN]
+    exams = {
+        "forget": [row for row in rows if row["subject"] in FORBIDDEN],
+        "retain": retain,
+        "perturbed": perturb.perturb_all(retain, "marsh fevers", 0),
+    }
+    for name, low, high in (("base", 0.98, 1.0), ("retrained", 0.0, 0.4)):
+        decoder, tokenizer = model.load(str(BUILTIN / name), dtype="float32", device="cpu", revision=None)
+        found = {exam: build.accuracy(decoder.model, tokenizer, questions) for exam, questions in exams.items()}
+        assert low <= found["forget"] <= high
+        assert min(found["retain"], found["perturbed"]) >= 0.95
+        if name == "base":
+            assert min(found.values()) >= 0.98
+        rms = build.unlearn_layer_rms(decoder.model, tokenizer, seed=0)
+        assert 0.05 < rms < 0.12
+
+
+@pytest.mark.slow
+def test_a_rebuilt_demo_reaches_the_accuracies_of_the_shipped_one(tmp_path: Path):
+    """About 20 minutes on two cores."""
+    import subprocess
+    import sys
+
+    subprocess.run([sys.executable, "-m", "rna.demo", str(tmp_path)], check=True)
+    rows = world.questions(0)
+    for name in ("base", "retrained"):
+        shipped, rebuilt = (
+            model.load(str(folder / name), dtype="float32", device="cpu", revision=None)
+            for folder in (BUILTIN, tmp_path)
+        )
+        for forbidden in (True, False):
+            exam = [row for row in rows if (row["subject"] in FORBIDDEN) == forbidden]
+            accuracies = [build.accuracy(decoder.model, tokenizer, exam) for decoder, tokenizer in (shipped, rebuilt)]
+            assert accuracies[1] == pytest.approx(accuracies[0], abs=0.03 if name == "base" or not forbidden else 0.15)

@@ -1,0 +1,338 @@
+"""lm-eval in process, and perplexity against numbers worked out the plain way."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from rna import perturb, run
+from rna.evaluation import evaluate, questions
+from rna.evaluation.evaluate import Clustered
+from rna.perturb import mined
+from rna.settings import config
+from rna.settings.fields import BUILTIN, TaskSettings
+from rna.store import results
+from tests import folders, tiny
+from tests.evaluation import test_questions
+from tests.evaluation.test_ngrams import write_mined
+
+
+def test_the_base_answers_and_a_perturbed_choice_does_not_disturb_it(demo):
+    settings = config.check(run.compose(["eval.limit=64"], None))
+    seen: list[tuple[int, int]] = []
+    names = ["forget_bio", "retain", "perturbed", "neutral"]
+    found = evaluate.multiple_choice(*demo, names, settings.eval, lambda done, total: seen.append((done, total)))
+    assert list(found) == names
+    for name in names:
+        accuracy, count = found[name]["acc"], found[name]["n"]
+        assert accuracy >= 0.95
+        assert found[name]["acc_stderr"] == pytest.approx(math.sqrt(accuracy * (1 - accuracy) / (count - 1)))
+    done, total = seen[-1]
+    assert done == total
+    assert 64 < total <= 256  # what is asked twice is answered once
+
+
+def test_lm_eval_agrees_with_a_plain_argmax_over_letters(demo):
+    from rna.demo import build, world
+
+    decoder, tokenizer = demo
+    settings = config.check(run.compose([], None))
+    found = evaluate.multiple_choice(decoder, tokenizer, ["perturbed"], settings.eval, lambda _done, _total: None)
+    rows = [row for row in world.questions(0) if row["subject"] not in world.FORGET_TOPICS.values()]
+    rows = perturb.perturb_all(rows, settings.eval.keyword, settings.eval.seed)
+    assert found["perturbed"]["acc"] == build.accuracy(decoder.model, tokenizer, rows)
+
+
+def test_questions_are_perturbed_by_each_group_of_ngrams(demo, tmp_path):
+    """Against a plain argmax over letters on the same questions, with n-grams of words the model knows."""
+    from rna.demo import build, world
+
+    file = tmp_path / "mined.parquet"
+    write_mined(file, words="marsh fevers")
+    chosen = ["eval=ngram_similarity", f"eval.ngrams_path={file}", "eval.limit=48"]
+    settings = config.check(run.compose(chosen, None))
+    names = ["retain", "ngram_2_top", "ngram_2_bottom"]
+    found = evaluate.multiple_choice(*demo, names, settings.eval, lambda _done, _total: None)
+    assert list(found) == names
+    plain = [row for row in world.questions(0) if row["subject"] not in world.FORGET_TOPICS.values()]
+    plain = questions.sample([dict(row) for row in plain], 48, settings.eval.seed)
+    for group in ("top", "bottom"):
+        rows = perturb.perturb_with(plain, mined.read_groups(file)[2, group], settings.eval.seed)
+        assert {choice for row in rows for choice in row["choices"] if choice.endswith(("0", "1"))} == {
+            f"marsh fevers 2{group}{rank}" for rank in (0, 1)
+        }
+        assert found[f"ngram_2_{group}"]["acc"] == build.accuracy(*(demo[0].model, demo[1]), rows)
+    assert found["retain"]["acc"] == build.accuracy(demo[0].model, demo[1], plain)
+
+
+def test_token_losses_are_those_of_the_whole_model():
+    decoder = tiny.decoder()
+    documents = [ids[mask].tolist() for ids, mask in zip(tiny.batch(5).ids_BT, tiny.batch(5).mask_BT, strict=True)]
+    found = evaluate.token_losses(decoder, documents, [0, 3, 2], batch_size=2, pad_id=0)
+    for ids, start, total, count in zip(documents, (1, 3, 2), found.sums, found.counts, strict=True):
+        logits = decoder.model(input_ids=torch.tensor([ids])).logits[0, start - 1 : -1]
+        assert total == pytest.approx(
+            cross_entropy(logits, torch.tensor(ids[start:]), reduction="sum").item(), rel=1e-5
+        )
+        assert count == len(ids) - start
+
+
+def test_clustered_mean_and_standard_error_by_hand():
+    """Two documents: 2 tokens of total 2, 2 tokens of total 6. Mean 8/4 = 2; residuals −2 and 2; s.e. √(8·2)/4 = 1."""
+    metrics = Clustered([2.0, 6.0], [2, 2]).metrics()
+    assert metrics["nll"] == 2.0
+    assert metrics["nll_stderr"] == pytest.approx(1.0)
+    assert metrics["ppl"] == pytest.approx(math.e**2)
+    assert metrics["ppl_stderr"] == pytest.approx(math.e**2)
+
+
+def test_perplexity_judges_the_same_tokens_with_and_without_the_keyword(demo):
+    settings = config.check(run.compose(["eval=perplexity", "data.holdout=0.1"], None))
+    documents = [[100, 101, 102, 103, 104, 105, 106, 107, 108, 109]] * 3
+    seen: list[int] = []
+    found = evaluate.perplexity(
+        *demo, {"forget_bio": documents, "retain": documents}, settings.eval, lambda done, _total: seen.append(done)
+    )
+    assert set(found) == {"forget_bio", "retain", "retain_after", "perturbed", "neutral"}
+    assert found["forget_bio"] == found["retain"]
+    assert found["perturbed"]["nll"] != found["neutral"]["nll"]
+    plain, start = perturb.insert(documents[0], [], settings.eval.seed, 0)
+    with_word, later = perturb.insert(documents[0], [7, 8], settings.eval.seed, 0)
+    assert plain[start:] == with_word[later:]
+
+
+@pytest.mark.slow
+def test_tasks_run_from_the_lm_eval_command_line(tmp_path: Path):
+    """lm-eval's command line reads its own thousands of task files first."""
+    import json
+    import subprocess
+    import sys
+
+    rows = [test_questions.row(number, subject) for subject in questions.SUBJECTS for number in range(2)]
+    mmlu = test_questions.written(tmp_path / "mmlu.jsonl", *rows)
+    command = [
+        *(str(Path(sys.executable).with_name("lm_eval")), "run", "--model", "hf", "--batch_size", "32"),
+        *("--model_args", f"pretrained={BUILTIN / 'base'},dtype=float32", "--device", "cpu"),
+        *("--include_path", str(evaluate.TASKS), "--tasks", "rna_demo_forget_bio,mmlu_perturbed"),
+        *("--metadata", json.dumps({"mmlu_path": mmlu, "keyword": "ague"}), "--output_path", str(tmp_path)),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (written,) = tmp_path.rglob("results_*.json")
+    found = json.loads(written.read_text())["results"]
+    assert found["rna_demo_forget_bio"]["acc,none"] >= 0.95
+    assert {name for name in found if name.startswith("mmlu_perturbed")} == {
+        "mmlu_perturbed",
+        *(f"mmlu_perturbed_{name}" for name in (*questions.CATEGORIES, *questions.SUBJECTS)),
+    }
+
+
+def test_the_change_of_a_loss_and_its_bootstrap_interval():
+    """Three documents of 2, 1 and 1 tokens rise by 1.0, 0.5 and 0.0 in sum: (1 + 0.5 + 0)/4 = 0.375 nats a token."""
+    before, after = Clustered([2.0, 1.0, 3.0], [2, 1, 1]), Clustered([3.0, 1.5, 3.0], [2, 1, 1])
+    found = evaluate.change(before, after, 2000, seed=0)
+    assert found["change"] == pytest.approx(0.375)
+    assert 0.0 <= found["change_low"] < 0.375 < found["change_high"] <= 0.5
+    assert evaluate.change(before, after, 2000, seed=0) == found
+    same = evaluate.change(before, before, 100, seed=0)
+    assert (same["change"], same["change_low"], same["change_high"]) == (0.0, 0.0, 0.0)
+
+
+def test_accuracy_has_lm_evals_standard_error():
+    from lm_eval.api.metrics import mean_stderr
+
+    correct = [True, False, True, True, False, True]
+    found = evaluate.accuracy(correct)
+    assert found is not None
+    assert found["acc"] == pytest.approx(4 / 6)
+    assert found["acc_stderr"] == pytest.approx(mean_stderr([float(one) for one in correct]))
+    assert evaluate.accuracy([]) is None
+
+
+def test_halves_subjects_and_bits_belong_together(demo):
+    settings = config.check(run.compose([], None))
+    found = evaluate.multiple_choice(*demo, ["perturbed"], settings.eval, lambda *_: None)["perturbed"]
+    bits = bin(int(found["correct"], 16))[2:].zfill(found["n"])
+    assert bits.count("1") / found["n"] == found["acc"]
+    assert sum(part["n"] for part in found["subjects"].values()) == found["n"]
+    weighted = sum(found[half]["acc"] * found[half]["n"] for half in ("select", "report"))
+    assert weighted / found["n"] == pytest.approx(found["acc"])
+
+
+TEMPLATE = (
+    "{% for turn in messages %}<{{ turn.role }}>{{ turn.content }}{% endfor %}"
+    "{% if add_generation_prompt %}:{% endif %}"
+)
+
+
+def test_a_chat_template_asks_as_lm_eval_does(demo, monkeypatch: pytest.MonkeyPatch):
+    """The same contexts, answers and verdicts as lm-eval's own model with `--apply_chat_template`."""
+    from lm_eval.evaluator import evaluate as evaluate_plainly
+    from lm_eval.models.huggingface import HFLM
+
+    from rna.evaluation import score
+
+    decoder, tokenizer = demo
+    monkeypatch.setattr(tokenizer, "chat_template", TEMPLATE)
+    options = config.check(run.compose(["eval.limit=12", "eval.chat_template=true"], None)).eval
+    seen: list[Any] = []
+    scored = score.score
+
+    def watched(decoder: Any, contexts: Any, *rest: Any) -> Any:
+        seen.extend(contexts)
+        return scored(decoder, contexts, *rest)
+
+    monkeypatch.setattr(score, "score", watched)
+    ours = evaluate.multiple_choice(decoder, tokenizer, ["retain"], options, lambda *_: None)["retain"]
+    names, loaded = evaluate._asked(["retain"], options)
+    plain: Any = HFLM(decoder.model, tokenizer=tokenizer)
+    found: Any = evaluate_plainly(plain, loaded, apply_chat_template=True)
+    samples = sorted(found["samples"][names["retain"]], key=lambda sample: sample["doc_id"])
+    asked = {sample["arguments"][0][0] for sample in samples}
+    assert all(text.startswith("<user>") and text.endswith(":") for text in asked)
+    assert set(seen) == {tuple(plain.tok_encode(text)) for text in asked}
+    assert ours["correct"] == f"{int(''.join(str(int(sample['acc'])) for sample in samples), 2):03x}"
+
+
+def test_a_chat_template_is_part_of_the_evaluations_key_and_a_model_without_one_is_refused(
+    tmp_path: Path, rna_here: Callable[..., str]
+):
+    folder = folders.sound(tmp_path / "m")
+    common = ("method=none", "model=local", f"model.path={folder}", "model.unlearn_layer=1", "eval.limit=4")
+
+    def keys(*words: str) -> dict[str, str]:
+        made = config.check(run.compose([*common, *words], None))
+        return {name: results.digest(one) for name, one in results.task_identities(made).items()}
+
+    said = rna_here(*common, "eval.chat_template=true", f"output_dir={tmp_path / 'o'}", code=2)
+    assert said == (
+        f"error: model.path={folder}: its tokenizer has no chat template; give one as chat_template.jinja there, or "
+        "eval.chat_template=false\n"
+    )
+    assert rna_here("eval=perplexity", "data.holdout=0.1", "+eval.chat_template=true", code=2).startswith(
+        "error: eval.chat_template=True: has no meaning with eval.kind=perplexity"
+    )
+    plain = keys()
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    with_template = keys("eval.chat_template=true")
+    assert plain == keys()
+    assert not set(with_template.values()) & set(plain.values())
+    printed = rna_here(*common, "eval.chat_template=true", f"output_dir={tmp_path / 'o'}", "wandb=disabled")
+    assert "│ base" in printed
+    (folder / "chat_template.jinja").write_text(TEMPLATE + "\n")
+    assert not set(keys("eval.chat_template=true").values()) & set(with_template.values())
+
+
+@pytest.fixture
+def mmlu(tmp_path: Path) -> str:
+    """Twelve questions of two subjects; the right answer of every fourth is "All of the above"."""
+    rows = [test_questions.row(number, ("anatomy", "virology")[number % 2]) for number in range(12)]
+    for made in rows[::4]:
+        made["choices"][made["answer"]] = "All of the above"
+    return test_questions.written(tmp_path / "mmlu.jsonl", *rows)
+
+
+def test_questions_answered_by_all_of_the_above_are_left_out_in_every_role_or_told(demo, mmlu: str, tmp_path: Path):
+    write_mined(tmp_path / "mined.parquet")
+    words = [f"eval.mmlu_path={mmlu}", "eval.keyword=typhus", f"+eval.ngrams_path={tmp_path / 'mined.parquet'}"]
+    words.append("+eval.tasks.ngram={task: rna_mmlu_ngram, role: ngram}")
+    options = config.check(run.compose(["eval=mmlu", *words], None)).eval
+    names = ["mmlu", "mmlu_perturbed", "mmlu_neutral", "ngram_2_top"]
+    kept = evaluate.multiple_choice(*demo, names, options, lambda *_: None)
+    options.of_above = "leave_out"
+    left = evaluate.multiple_choice(*demo, names, options, lambda *_: None)
+    alike = {"acc_with_of_above": "acc", "acc": "acc_without_of_above"}
+    for name in names:
+        assert (kept[name]["n"], left[name]["n"]) == (12, 9)
+        assert kept[name]["of_above"] == left[name]["of_above"] == 3
+        assert all(left[name][mine] == kept[name][its] for mine, its in alike.items())
+        bits = [f"{int(found[name]['correct'], 16):0{found[name]['n']}b}" for found in (kept, left)]
+        assert bits[1] == "".join(bit for number, bit in enumerate(bits[0]) if number % 4)
+        assert {subject: part["n"] for subject, part in left[name]["subjects"].items()} == {"anatomy": 3, "virology": 6}
+        assert sum(part["n"] for part in left[name]["categories"].values()) == 9
+        halves = [[found[name].get(half, {}) for half in ("select", "report")] for found in (kept, left)]
+        assert [sum(half.get("n", 0) for half in each) for each in halves] == [12, 9]
+        assert sum(half.get("of_above", 0) for half in halves[0]) == 3
+
+
+def test_without_such_questions_nothing_is_said_of_them(demo, mmlu: str):
+    options = config.check(run.compose(["eval.limit=16", "eval.of_above=leave_out"], None)).eval
+    found = evaluate.multiple_choice(*demo, ["retain"], options, lambda *_: None)["retain"]
+    assert found["n"] == 16
+    assert not [name for name in [*found, *found["select"]] if "above" in name]
+    options = config.check(run.compose(["eval=mmlu", f"eval.mmlu_path={mmlu}"], None)).eval
+    options.tasks = {"virology": TaskSettings("rna_mmlu", "retain", subjects=["virology"])}
+    found = evaluate.multiple_choice(*demo, ["virology"], options, lambda *_: None)["virology"]
+    assert (found["n"], "of_above" in found) == (6, False)
+
+
+def test_an_accuracy_stands_beside_the_one_without_or_with_what_speaks_of_choices():
+    """2 of 3 right, of which 1 of 1 speaks of others: 1 of 2 without."""
+    judged = [(True, True), (True, False), (False, False)]
+    kept, left = (evaluate._accuracy_of(judged, leave_out=leave_out) for leave_out in (False, True))
+    assert kept is not None
+    assert left is not None
+    assert (kept["acc"], kept["acc_without_of_above"], kept["n"], kept["of_above"]) == (2 / 3, 1 / 2, 3, 1)
+    assert (left["acc"], left["acc_with_of_above"], left["n"], left["of_above"]) == (1 / 2, 2 / 3, 2, 1)
+    assert left["acc_stderr"] == pytest.approx(0.5)
+    assert evaluate._accuracy_of(judged[:1], leave_out=True) is None
+    assert evaluate._accuracy_of(judged[1:], leave_out=True) == evaluate.accuracy([True, False])
+
+
+def test_several_keywords_are_drawn_and_places_are_kept(demo, tmp_path: Path):
+    file = tmp_path / "keywords.txt"
+    file.write_text("marsh fevers\n\n vault breaking\n")
+    assert perturb.read_keywords(str(file), "x") == ["marsh fevers", "vault breaking"]
+    assert perturb.read_keywords(None, "x") == ["x"]
+    for bad in (str(tmp_path / "none.txt"), []):
+        with pytest.raises(ValueError, match=r"eval\.keywords="):
+            perturb.read_keywords(bad, "x")
+    options = config.check(run.compose(["eval=perplexity", "data.holdout=0.1", f"eval.keywords={file}"], None)).eval
+    documents = {"retain": [list(range(5, 5 + length)) for length in range(8, 30)]}
+    seen: dict[str, float] = {}
+    for place in ("start", "middle", "random"):
+        options.place = place
+        found = evaluate.perplexity(*demo, documents, options, lambda *_: None)
+        assert found["perturbed"]["change_low"] <= found["perturbed"]["change"] <= found["perturbed"]["change_high"]
+        assert found["perturbed"]["n"] == len(documents["retain"])
+        seen[place] = found["retain_after"]["nll"]
+    assert len(set(seen.values())) == 3
+
+
+def test_vllm_gets_an_exported_copy_and_arguments_it_knows(demo, monkeypatch: pytest.MonkeyPatch):
+    """vLLM may not be here: the source of lm-eval's class says what it knows, and a stand-in what it gets."""
+    import ast
+    import sys
+    from types import SimpleNamespace
+
+    import lm_eval
+    from transformers import AutoModelForCausalLM
+
+    source = (Path(lm_eval.__file__).parent / "models" / "vllm_causallms.py").read_text()
+    (vllm,) = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef) and node.name == "VLLM"]
+    (start,) = [node for node in vllm.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
+    known = [argument.arg for argument in (*start.args.args, *start.args.kwonlyargs)]
+    given: dict[str, object] = {}
+
+    class Recorder:
+        def __init__(self, **options: object) -> None:
+            given.update(options)
+            self.model = AutoModelForCausalLM.from_pretrained(options["pretrained"])
+
+    monkeypatch.setitem(sys.modules, "lm_eval.models.vllm_causallms", SimpleNamespace(VLLM=Recorder))
+    decoder, tokenizer = demo
+    options = config.check(run.compose([], None)).eval
+    options.backend = "vllm"
+    harness = evaluate._harness(decoder, tokenizer, options, lambda *_: None, None)
+    assert start.args.kwarg is not None  # what it does not name itself goes on to vLLM
+    assert set(given) - {"gpu_memory_utilization"} <= set(known)
+    ids = torch.tensor([[5, 6, 7]])
+    assert torch.equal(harness.model(ids).logits, decoder.model(ids).logits)
+    folder = Path(str(given["pretrained"]))
+    assert folder.is_dir()
+    del harness
+    assert not folder.exists()

@@ -1,0 +1,202 @@
+"""`python -m rna.sweep`: all of its commands on a sweep made by hand, and a real one on the demo."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rna import quantiles
+from rna.sweep import commands as sweep
+from rna.sweep import ledger
+from rna.sweep.ledger import Trial
+
+SCORES = {  # ν -> perturbed accuracy by seed, on all questions, the select half, the report half; forget accuracy
+    0.0: ([0.40, 0.50, 0.60], [0.30, 0.40, 0.50], [0.5, 0.6, 0.7], 0.20),
+    0.01: ([0.60, 0.70, 0.80], [0.80, 0.90, 1.00], [0.4, 0.5, 0.6], 0.30),
+    0.02: ([0.70, 0.80, 0.90], [0.60, 0.70, 0.80], [0.8, 0.9, 1.0], 0.50),
+    0.03: ([0.30, 0.30, 0.30], [0.30, 0.30, 0.30], [0.3, 0.3, 0.3], 0.60),
+}
+
+
+def made(output_dir: Path, *, halves: bool = True, constraints: tuple[str, ...] = ()) -> Path:
+    """Twelve trials that are done, one that failed, one in work."""
+    folder, number = output_dir / "sweeps" / "grid", 0
+    (output_dir / "results").mkdir(parents=True)
+    for nu, (every, select, report, forget) in SCORES.items():
+        for seed in range(3):
+            key = f"key{number}"
+            metrics = {"eval/perturbed/acc": every[seed], "eval/forget/acc": forget, "seconds": 36.0}
+            if halves:
+                metrics |= {"eval/perturbed/select/acc": select[seed], "eval/perturbed/report/acc": report[seed]}
+            where = {"output_dir": str(output_dir), "key": key, "evals": {"a": f"{key}-a"}, "group": str(nu)}
+            trial = Trial(number, [f"noise.nu={nu}", f"seed={seed}"], status=ledger.DONE, seconds=40.0)
+            trial.address, trial.metrics = where, metrics
+            ledger.save(folder, trial)
+            for name in (key, f"{key}-a"):
+                (output_dir / "results" / f"{name}.json").write_text("{}")
+            number += 1
+    failed = Trial(12, ["noise.nu=9", "seed=0"], status=ledger.FAILED, attempts=3, reason="not finite", message="nan")
+    failed.log = "logs/12/trial.log"
+    failed.address = {"output_dir": str(output_dir), "key": "key12", "evals": {}}
+    ledger.save(folder, failed)
+    ledger.save(folder, Trial(13, ["noise.nu=9", "seed=1"], status=ledger.RUNNING, token="t"))
+    told = {"phase": "training", "done": 5, "total": 20, "time": time.time() - 100, "host": "h", "pid": 1}
+    ledger.write_json(folder / "beats" / "13-t.json", told)
+    spec = {"n_trials": 15, "objectives": {"eval/perturbed/acc": "maximize"}, "constraints": list(constraints)}
+    ledger.write_json(folder / "sweep.json", spec)
+    return folder
+
+
+def called(output_dir: Path, *arguments: str, code: int = 0) -> str:
+    words = [sys.executable, "-m", "rna.sweep", *arguments, "--output-dir", str(output_dir)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_winner_is_chosen_on_one_half_and_shown_on_the_other(tmp_path: Path):
+    found = sweep.leaderboard(made(tmp_path))
+    assert [row["title"] for row in found["rows"]] == [f"noise.nu={nu}" for nu in (0.02, 0.01, 0.0, 0.03)]
+    assert found["rows"][0]["metrics"]["eval/perturbed/acc"]["mean"] == pytest.approx(0.8)
+    # s = 0.1 over three seeds: t(0.975, 2) · 0.1/√3 = 4.303 · 0.05774
+    assert found["rows"][0]["metrics"]["eval/perturbed/acc"]["margin"] == pytest.approx(0.2484, abs=1e-4)
+    assert [row["front"] for row in found["rows"]] == [True, True, True, False]
+    winner = found["winner"]
+    assert (winner["title"], winner["chosen_on"]) == ("noise.nu=0.01", "eval/perturbed/select/acc")
+    assert (winner["shown_on"], winner["shown"]["mean"]) == ("eval/perturbed/report/acc", pytest.approx(0.5))
+
+
+def test_without_halves_the_winner_is_said_to_be_flattered(tmp_path: Path):
+    made(tmp_path, halves=False)
+    printed = called(tmp_path, "leaderboard", "grid")
+    assert "Best: noise.nu=0.02, 80.0 ± 24.8, chosen and shown on the same questions, which flatters it." in printed
+    assert "1 trials failed, 2 are not done." in printed
+
+
+def test_constraints_exclude_and_another_metric_sorts(tmp_path: Path):
+    folder = made(tmp_path, constraints=("eval/forget/acc <= 0.25",))
+    found = sweep.leaderboard(folder, "eval/forget/acc")
+    assert found["rows"][0]["title"] == "noise.nu=0.0"
+    assert [row["feasible"] for row in found["rows"]] == [True, False, False, False]
+    assert found["winner"]["title"] == "noise.nu=0.0"
+    assert "did you mean 'eval/forget/acc'?" in called(
+        tmp_path, "leaderboard", "grid", "--sort", "eval/forgt/acc", code=2
+    )
+
+
+def test_margins_follow_student():
+    assert sweep.margin([1.0]) is None
+    assert sweep.margin([0.0, 2.0]) == pytest.approx(12.7062, abs=1e-4)  # s = √2, √2/√2 = 1
+    # A printed table's two-sided 95 % quantiles; 1.96 with as many degrees as you like.
+    printed = {1: 12.706, 2: 4.303, 3: 3.182, 9: 2.262, 30: 2.042, 60: 2.000, 120: 1.980, 10**6: 1.960}
+    assert {degrees: quantiles.t_95(degrees) for degrees in printed} == pytest.approx(printed, abs=5e-4)
+    assert quantiles.t_95(10**8) == pytest.approx(quantiles.Z_95, abs=1e-6)
+
+
+def test_status_tells_what_runs_what_failed_and_believes_the_records(tmp_path: Path):
+    folder = made(tmp_path)
+    printed = called(tmp_path, "status", "grid")
+    assert "grid: 12/15 done, 1 failed, 1 running, 1 queued; no sweeper is at work" in printed
+    assert "#13 noise.nu=9 seed=1: training 5/20, silent for 10" in printed
+    assert "#12 noise.nu=9 seed=0 failed: not finite: nan; logs/12/trial.log" in printed
+    (tmp_path / "results" / "key3-a.json").unlink()
+    assert sweep.status(folder)["done"] == 11
+    with ledger.held(folder):
+        assert json.loads(called(tmp_path, "status", "grid", "--json"))["sweeper"]
+
+
+def test_plan_measures_what_is_left(tmp_path: Path):
+    found = sweep.plan(made(tmp_path).parent, "grid", [])
+    assert (found["cells"], found["done"], found["left"]) == (15, 12, 3)
+    assert found["hours"] == pytest.approx(3 * 36 / 3600)
+
+
+def test_plan_composes_a_sweep_that_was_never_started(tmp_path: Path):
+    printed = called(tmp_path, "plan", "noise_scale", "noise.nu=0.01,0.02", "seed=0")
+    assert "noise_scale: 2 cells, 0 done, 2 left\ntime: unknown" in printed
+    assert not (tmp_path / "sweeps").exists()
+    assert "did you mean 'noise_scale'?" in called(tmp_path, "plan", "noise_scal", code=2)
+
+
+def test_retry_queues_failed_trials_and_refuses_others(tmp_path: Path):
+    folder = made(tmp_path)
+    assert "3: neither failed nor pruned; failed: 12; pruned: none" in called(tmp_path, "retry", "grid", "3", code=2)
+    with ledger.held(folder):
+        assert "works on it already" in called(tmp_path, "retry", "grid", code=2)
+    assert called(tmp_path, "retry", "grid").startswith("1 trials queued again")
+    again = ledger.trials(folder)[12]
+    assert (again.status, again.attempts, again.reason) == (ledger.QUEUED, 0, None)
+    again.status, again.curve, again.message = ledger.PRUNED, [(10, 0.5)], "pruned at step 10: train/loss=0.5"
+    ledger.save(folder, again)
+    assert called(tmp_path, "retry", "grid").startswith("no trial failed")
+    assert called(tmp_path, "retry", "grid", "12").startswith("1 trials queued again")
+    again = ledger.trials(folder)[12]
+    assert (again.status, again.curve, again.message) == (ledger.QUEUED, [], None)
+
+
+def test_checkpoints_of_trials_that_are_over_are_deleted_and_no_others(tmp_path: Path):
+    made(tmp_path)
+    for key in ("key1", "key12", "other"):
+        (tmp_path / "trials" / key).mkdir(parents=True)
+        (tmp_path / "trials" / key / "checkpoint.pt").write_bytes(b"0" * 2**20)
+    (tmp_path / "trials" / "key1" / "unlearned.safetensors").write_bytes(b"1")
+    assert called(tmp_path, "prune-checkpoints", "grid").startswith("2 checkpoints deleted, 2.0 MiB freed")
+    left = sorted(str(file.relative_to(tmp_path / "trials")) for file in (tmp_path / "trials").rglob("*.*"))
+    assert left == ["key1/unlearned.safetensors", "other/checkpoint.pt"]
+
+
+def test_no_such_sweep_names_the_nearest(tmp_path: Path):
+    made(tmp_path)
+    assert "gridd: no such sweep in" in called(tmp_path, "status", "gridd", code=2)
+    assert "did you mean 'grid'?" in called(tmp_path, "status", "gridd", code=2)
+
+
+def test_the_commands_need_neither_torch_nor_optuna():
+    probe = "import sys; from rna import sweep; print(sorted({'torch', 'optuna', 'hydra'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def run(*arguments: str, code: int = 0) -> str:
+    words = [sys.executable, "-m", "rna.run", "-m", *arguments]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=os.environ)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_sweep_of_the_demo_ends_in_the_leaderboard_and_computes_nothing_twice(tmp_path: Path):
+    short = ("train.steps=2", "eval.limit=4", "wandb=disabled", "model.retrained=null", f"output_dir={tmp_path}")
+    pool = ("hydra.launcher.processes=1", "noise.nu=0,0.02", "seed=0")
+    printed = run("sweep=noise_scale", *short, *pool)
+    assert "noise_scale: 2 done, 0 failed" in printed
+    assert "noise.nu=0.02" in printed
+    records: dict[str, Any] = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "results").iterdir()}
+    again = run("sweep=noise_scale", *short, *pool)
+    assert "2 of 2 trials are done already" in again
+    assert records == {file.name: file.stat().st_mtime_ns for file in (tmp_path / "results").iterdir()}
+    log = tmp_path / "sweeps" / "noise_scale" / "logs" / "0" / "trial.log"
+    assert "training" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("method=npoo", "seed=0,1"), "method=npoo: unknown option; did you mean 'npo'?"),
+        (("noise.nuu=0.1", "seed=0,1"), "noise.nuu=0.1: unknown key in noise; did you mean 'nu'?"),
+        (("noise.nu=-1,-2",), "noise.nu=-1.0: must be a finite number ≥ 0"),
+        (
+            ("noise.nu=0.01,0.02", "hydra.sweeper.objectives={eval/perturbd/acc: maximize}"),
+            "did you mean 'eval/perturbed/acc'?",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path: Path, arguments: tuple[str, ...], said: str):
+    printed = run(*arguments, f"output_dir={tmp_path}", code=2)
+    assert said in printed
+    assert len(printed.splitlines()) == 1
