@@ -97,8 +97,8 @@ def load(
         num_layers: load the embeddings and this many layers alone, without the head: all that RM methods run.
 
     Raises:
-        ValueError: for a model that does not load whole (`rna.decoder.folder`), an architecture that cannot be split, a device
-            map that leaves layers on the CPU or disk, or float16 on a CPU.
+        ValueError: for a model that does not load whole (`rna.decoder.folder`), an architecture that cannot be split, a
+            device map that leaves layers on the CPU or disk, or float16 on a CPU.
         NoDevice: for a GPU that is asked for or assigned and not there.
     """
     where = usable(device) if device_map is None else "cuda"

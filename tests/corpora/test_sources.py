@@ -112,7 +112,7 @@ def test_a_file_that_was_just_written_is_read_again(tmp_path):
 COUNTING = """
 import os, sys, time
 from pathlib import Path
-from rna import sources
+from rna.corpora import sources
 
 read, (file, kept, log, start) = sources._sha256, map(Path, sys.argv[1:])
 

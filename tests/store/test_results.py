@@ -314,7 +314,7 @@ def test_code_that_asks_something_else_changes_the_identity(monkeypatch, where, 
 def test_keys_are_made_without_heavy_imports():
     """A plan and a report make keys; they must not wait for what asks the questions."""
     program = (
-        "import sys; from rna import results; from rna.settings import EvalSettings, Settings, TaskSettings;"
+        "import sys; from rna.store import results; from rna.settings import EvalSettings, Settings, TaskSettings;"
         "tasks = {'a': TaskSettings('rna_demo_retain', 'retain')};"
         "found = results.task_identities(Settings(eval=EvalSettings(tasks=tasks)));"
         "assert 'files' in found['a']; print({'torch', 'lm_eval', 'datasets', 'transformers'} & set(sys.modules))"

@@ -157,7 +157,7 @@ def test_no_such_sweep_names_the_nearest(tmp_path: Path):
 
 
 def test_the_commands_need_neither_torch_nor_optuna():
-    probe = "import sys; from rna import sweep; print(sorted({'torch', 'optuna', 'hydra'} & set(sys.modules)))"
+    probe = "import sys; from rna.sweep import commands; print(sorted({'torch', 'optuna', 'hydra'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

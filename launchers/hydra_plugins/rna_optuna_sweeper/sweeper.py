@@ -1,6 +1,6 @@
 """`hydra/sweeper=rna_optuna`: every trial exactly once, whatever is killed in between.
 
-Truth is the ledger of `rna.sweep.ledger` and, where the app has a record store, its records; the Optuna study follows them.
+Truth is the ledger, `rna.sweep.ledger`, and, where the app has a record store, its records; the Optuna study follows.
 A launcher that can `start` a trial and `poll` for those that ended gets as many at a time as it has `places` for; any
 other is called for one trial after another.
 
