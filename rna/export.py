@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from rna import printing
+from rna.ends import guarded
 from rna.printing import in_markdown
 from rna.quantiles import Z_95
-from rna.run import guarded
 from rna.settings import ModelSettings, hashes
 from rna.store import Record, results
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from rna import printing, signals, trial
+from rna import ends, printing, trial
 from rna.store import results
 from rna.sweep import Pool, WorkerDied, ledger
 from rna.trial import Arm
@@ -38,36 +38,43 @@ def work_on(rows: list[Arm]) -> None:
         raise failures[0]
 
 
-def _in_turn(rows: list[Arm], tell: Tell) -> list[trial.TrialFailed]:
+def listener() -> trial.Listener:
+    """The sweep that this process works for, if it does: signs of life, a watched metric's course, and its veto."""
+    return trial.Listener(ledger.beat, ledger.report, ledger.check_owner, ledger.sweep())
+
+
+def _in_turn(rows: list[Arm], tell: Tell) -> list[ends.TrialFailed]:
     """One arm after the other; what another process computes now comes last.
 
     In a sweep the trial's own arm comes last of all, and an arm that another trial computes is left to that one: should
     it be killed, it is tried again, and as its own record is not there yet, all it was to compute is.
     """
-    failures: list[trial.TrialFailed] = []
+    failures: list[ends.TrialFailed] = []
     swept = ledger.OWNER in os.environ
     waiting = deque(reversed(rows) if swept else rows)
     patient: list[Arm] = []
     while waiting or patient:
         row, wait = (waiting.popleft(), False) if waiting else (patient.pop(0), True)
         try:
-            trial.work(row, partial(tell, row.label), wait=wait or (swept and not waiting))
+            wait = wait or (swept and not waiting)
+            trial.work(row, partial(tell, row.label), wait=wait, listener=listener())
         except results.InFlight:
             if not swept:
                 patient.append(row)
             continue
-        except trial.TrialFailed as failure:
+        except ends.TrialFailed as failure:
             failures.append(failure)
         tell(row.label, "done", 1, 1)
     return failures
 
 
-def _side_by_side(rows: list[Arm], workers: int, tell: Tell) -> list[trial.TrialFailed]:
+def _side_by_side(rows: list[Arm], workers: int, tell: Tell) -> list[ends.TrialFailed]:
     """Each arm in a worker. Signals go to the arms in work, which write checkpoints; at a stop no other begins."""
-    failures: list[trial.TrialFailed] = []
-    stop: signals.Interrupted | KeyboardInterrupt | None = None
-    with signals.noted(*signals.WARNINGS, *signals.STOPS) as heard, Pool([{}] * workers) as pool:
-        running = {pool.submit(trial.work, row): row for row in rows}
+    failures: list[ends.TrialFailed] = []
+    stop: ends.Interrupted | KeyboardInterrupt | None = None
+    with ends.noted(*ends.WARNINGS, *ends.STOPS) as heard, Pool([{}] * workers) as pool:
+        work = partial(trial.work, listener=listener())
+        running = {pool.submit(work, row): row for row in rows}
         while running:
             for event in pool.events(0.1):
                 label = running[event.ticket].label
@@ -76,14 +83,14 @@ def _side_by_side(rows: list[Arm], workers: int, tell: Tell) -> list[trial.Trial
                     continue
                 tell(label, "done", 1, 1)
                 del running[event.ticket]
-                if isinstance(event.error, signals.Interrupted | KeyboardInterrupt):
+                if isinstance(event.error, ends.Interrupted | KeyboardInterrupt):
                     stop = stop or event.error
-                elif isinstance(event.error, trial.TrialFailed):
+                elif isinstance(event.error, ends.TrialFailed):
                     failures.append(event.error)
                 elif isinstance(event.error, WorkerDied):
                     if stop is None:
                         failures.append(
-                            trial.TrialFailed(f"{label}: {event.error}; the same command goes on from there")
+                            ends.TrialFailed(f"{label}: {event.error}; the same command goes on from there")
                         )
                 elif event.error is not None:
                     raise event.error
@@ -91,7 +98,7 @@ def _side_by_side(rows: list[Arm], workers: int, tell: Tell) -> list[trial.Trial
                 pool.signal(number)
             try:
                 heard.obey()
-            except (signals.Interrupted, KeyboardInterrupt) as asked:
+            except (ends.Interrupted, KeyboardInterrupt) as asked:
                 stop = asked
                 for ticket in pool.cancel_waiting():
                     del running[ticket]

@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rna import printing
-from rna.run import compose, guarded
-from rna.settings import CONF, RM_METHODS, NoiseSettings, Settings, config
+from rna.ends import guarded
+from rna.settings import CONF, RM_METHODS, NoiseSettings, Settings, compose, config
 from rna.store import results
 
 if TYPE_CHECKING:

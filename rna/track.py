@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from rna.settings import Settings, WandbSettings
-from rna.sweep import ledger
 
 ANSWERED = 5.0  # seconds in which W&B must have answered, so that a trial need not end for want of it
 TAG = 64  # letters that W&B allows a tag
@@ -164,8 +163,12 @@ def opened(options: WandbSettings, output_dir: str, **about: Any) -> Any:
 
 
 @contextmanager
-def tracking(settings: Settings, *, run_id: str, job_type: str) -> Generator[Track]:
-    """Open a run for the block; offline by default, and never a prompt for an account."""
+def tracking(settings: Settings, group: str | None = None, *, run_id: str, job_type: str) -> Generator[Track]:
+    """Open a run for the block; offline by default, and never a prompt for an account.
+
+    Args:
+        group: the runs it belongs to, where the settings name none.
+    """
     if settings.wandb.mode == "disabled":
         yield Track(None, None)
         return
@@ -173,7 +176,7 @@ def tracking(settings: Settings, *, run_id: str, job_type: str) -> Generator[Tra
         settings.wandb,
         settings.output_dir,
         resume="allow" if settings.wandb.mode == "online" else None,  # else a resumed trial's first half would be lost
-        group=settings.wandb.group or ledger.sweep(),
+        group=settings.wandb.group or group,
         job_type=job_type,
         id=run_id,
         name=f"{'-'.join(tags(settings)[:3])}-s{settings.seed}",

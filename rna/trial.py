@@ -13,21 +13,28 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rna import NUMERICS, signals
+from rna import NUMERICS, ends
 from rna.corpora import Cache, Remembered
 from rna.decoder import NO_CHAT
+from rna.ends import TrialFailed
 from rna.settings import RM_METHODS, MethodSettings, NoiseSettings, Settings
 from rna.store import Record, results
-from rna.sweep import ledger
 from rna.unlearning import Checkpoint
 
 Progress = Callable[[str, int, int], None]  # (phase, done, total)
 
 
-class TrialFailed(RuntimeError):
-    """A trial that stopped; its failure is recorded beside the records, none of which it touched."""
+@dataclass(frozen=True)
+class Listener:
+    """Whoever runs this trial among others: it is told how far the trial is, and each of its calls may stop it."""
 
-    reason = "failed"  # not finite, out of memory, disk full; a sweep judges by it whether to try again
+    phase: Progress
+    step: Callable[[str, int, dict[str, float]], None]  # (KEY, a training step from 1, its report)
+    commit: Callable[[], None]  # before a record is written under its name
+    group: str | None = None  # what W&B groups its runs by
+
+
+NOBODY = Listener(lambda *_: None, lambda *_: None, lambda: None)
 
 
 @dataclass
@@ -160,7 +167,7 @@ def load_model(settings: Settings) -> tuple[Any, Any]:
     return decoder, tokenizer
 
 
-def work(row: Arm, progress: Progress, *, wait: bool = True) -> None:
+def work(row: Arm, progress: Progress, *, wait: bool = True, listener: Listener = NOBODY) -> None:
     """Bring an arm's records into being. Whoever else wants the same waits for this one, and then finds it done.
 
     Raises:
@@ -169,9 +176,9 @@ def work(row: Arm, progress: Progress, *, wait: bool = True) -> None:
         Interrupted: at SIGTERM, after a checkpoint if it was training.
     """
     settings = row.settings
-    progress = _telling(progress)
-    ledger.beat("waiting", 0, 1)  # for whoever computes the same
-    with results.single_flight(settings.output_dir, row.key, wait=wait), signals.noted(*signals.WARNINGS):
+    listener.phase("waiting", 0, 1)  # for whoever computes the same
+    listener = replace(listener, phase=_both(progress, listener.phase))
+    with results.single_flight(settings.output_dir, row.key, wait=wait), ends.noted(*ends.WARNINGS):
         row.refresh()
         if row.complete:
             return
@@ -182,25 +189,25 @@ def work(row: Arm, progress: Progress, *, wait: bool = True) -> None:
         _reset_peak_memory()
         if settings.model.threads:
             torch.set_num_threads(settings.model.threads)
-        progress("loading", 0, 1)
+        listener.phase("loading", 0, 1)
         curve: list[dict[str, float]] = []
         try:
             decoder, tokenizer = load_model(settings)
             if row.label == "smoothed" and row.trained is None:  # the plain trial's own run, which no noise may enter
                 kind = "train" if settings.method.trains else "eval"
-                with track.tracking(settings.for_training(), run_id=row.key, job_type=kind) as tracked:
-                    _train(row, decoder, tokenizer, tracked, progress, curve)
+                with track.tracking(settings.for_training(), listener.group, run_id=row.key, job_type=kind) as tracked:
+                    _train(row, decoder, tokenizer, tracked, listener, curve)
             fresh = row.trained is None and settings.method.trains
             run_id = row.key if row.trained is None else f"{row.key}-{results.digest(_evaluations(row))}"
-            with track.tracking(settings, run_id=run_id, job_type="train" if fresh else "eval") as tracked:
+            with track.tracking(
+                settings, listener.group, run_id=run_id, job_type="train" if fresh else "eval"
+            ) as tracked:
                 if row.trained is None:
-                    _train(row, decoder, tokenizer, tracked, progress, curve)
+                    _train(row, decoder, tokenizer, tracked, listener, curve)
                 if row.missing:
-                    _evaluate(row, decoder, tokenizer, tracked, progress)
-        except ledger.OwnerReplaced:
-            raise
+                    _evaluate(row, decoder, tokenizer, tracked, listener)
         except (ArithmeticError, MemoryError, RuntimeError, OSError) as error:
-            _record_failure(row, error, curve)
+            _record_failure(row, error, curve, listener)
     row.refresh()
 
 
@@ -210,11 +217,9 @@ def _evaluations(row: Arm) -> list[Any]:
     return [*names, *(row.tasks[name]["smoothing"] for name in names)] if row.label == "smoothed" else names
 
 
-def _telling(progress: Progress) -> Progress:
-    """The same, and a sign of life for the sweep that this trial may be of."""
-
+def _both(progress: Progress, listened: Progress) -> Progress:
     def told(phase: str, done: int, total: int) -> None:
-        ledger.beat(phase, done, total)
+        listened(phase, done, total)
         progress(phase, done, total)
 
     return told
@@ -226,7 +231,7 @@ def cache_of(settings: Settings) -> Cache:
 
 
 def _train(
-    row: Arm, decoder: Any, tokenizer: Any, tracked: Any, progress: Progress, curve: list[dict[str, float]]
+    row: Arm, decoder: Any, tokenizer: Any, tracked: Any, listener: Listener, curve: list[dict[str, float]]
 ) -> None:
     """Train and record; for `method=none` and `given` there is nothing to train, and the record says so."""
     settings, started = row.settings.for_training(), time.perf_counter()
@@ -250,14 +255,14 @@ def _train(
         def on_step(step: int, report: dict[str, float]) -> None:
             curve.append(report)
             tracked.step(step, report)
-            progress("training", step, settings.train.steps)
-            ledger.report(row.key, step, report)
+            listener.phase("training", step, settings.train.steps)
+            listener.step(row.key, step, report)
 
         def interim(step: int, deltas: Callable[[], Any]) -> dict[str, float]:
             if step % (settings.eval.interim_every or 1) or step == settings.train.steps:
                 return {}
             with model.installed(decoder, deltas()):
-                return _interim(settings, decoder, tokenizer, functools.partial(progress, "evaluating"))
+                return _interim(settings, decoder, tokenizer, functools.partial(listener.phase, "evaluating"))
 
         deltas = train.train(
             settings,
@@ -281,7 +286,7 @@ def _train(
     elif settings.method.name == "given":
         facts = {"warnings": _warned_of_words(settings, tokenizer)}
     record = _describe(row, "train", started) | {"curve": curve, "wandb": tracked.path} | facts
-    results.write(settings.output_dir, row.key, record)
+    results.write(settings.output_dir, row.key, record, listener.commit)
     checkpoint.clear()
     row.trained = record
 
@@ -373,7 +378,7 @@ REASONS: list[tuple[str, Callable[[BaseException], bool], str]] = [
 ]
 
 
-def _record_failure(row: Arm, error: Exception, curve: list[dict[str, float]]) -> NoReturn:
+def _record_failure(row: Arm, error: Exception, curve: list[dict[str, float]], listener: Listener) -> NoReturn:
     """Say why a trial stopped, in a record of its own and in one line; what is no failure of these kinds goes on up."""
     found = next(((reason, advice) for reason, fits, advice in REASONS if fits(error)), None)
     if found is None:
@@ -385,7 +390,8 @@ def _record_failure(row: Arm, error: Exception, curve: list[dict[str, float]]) -
     name = results.next_failure(row.settings.output_dir, row.key)
     record = _describe(row, "failure", 0.0) | {"reason": reason, "step": len(curve) + 1, "message": message}
     try:
-        where = f"; recorded in {results.write(row.settings.output_dir, name, record | {'curve': curve})}"
+        file = results.write(row.settings.output_dir, name, record | {"curve": curve}, listener.commit)
+        where = f"; recorded in {file}"
     except OSError:
         where = f"; its record could not be written to {row.settings.output_dir}"
     failure = TrialFailed(f"{row.label}: {message}; {advice}{where}")
@@ -405,7 +411,7 @@ def _sizes(settings: Settings) -> str:
     return f" ({'; '.join(said)})"
 
 
-def _evaluate(row: Arm, decoder: Any, tokenizer: Any, tracked: Any, progress: Progress) -> None:
+def _evaluate(row: Arm, decoder: Any, tokenizer: Any, tracked: Any, listener: Listener) -> None:
     """Evaluate what is missing with the unlearned tensors in place, one record for each task."""
     from rna.decoder import model
 
@@ -413,7 +419,7 @@ def _evaluate(row: Arm, decoder: Any, tokenizer: Any, tracked: Any, progress: Pr
     assert row.trained is not None
     deltas = model.load_deltas(results.delta_path(settings.output_dir, row.key)) if "delta" in row.trained else {}
     with model.installed(decoder, deltas):
-        outcome = _judge(settings, decoder, tokenizer, row.missing, functools.partial(progress, "evaluating"))
+        outcome = _judge(settings, decoder, tokenizer, row.missing, functools.partial(listener.phase, "evaluating"))
     for name, metrics in outcome.items():
         key = results.eval_key(row.key, row.tasks[name])
         record = _describe(row, "eval", started) | {
@@ -422,7 +428,7 @@ def _evaluate(row: Arm, decoder: Any, tokenizer: Any, tracked: Any, progress: Pr
             "task_identity": row.tasks[name],
             "metrics": metrics,
         }
-        results.write(settings.output_dir, key, record)
+        results.write(settings.output_dir, key, record, listener.commit)
         tracked.summarise(_flat(metrics, "eval" if settings.eval.kind == "perplexity" else f"eval/{name}"))
 
 

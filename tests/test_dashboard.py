@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rna import dashboard, run, signals, track, trial
+from rna import dashboard, ends, run, track, trial
 from rna.report import reading
 from rna.settings import config
 from rna.settings.fields import WandbSettings
@@ -356,7 +356,7 @@ def test_a_resumed_trial_is_one_curve(tmp_path: Path):
     (row,) = trial.arms(made)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "_draw", warned)
-        with pytest.raises(signals.Interrupted):
+        with pytest.raises(ends.Interrupted):
             trial.work(row, lambda *_: None)
     first = next((tmp_path / "wandb").glob(f"offline-run-*-{row.key}"))
     assert [step["train/step"] for step in history(first)] == [1, 2, 3]

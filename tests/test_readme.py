@@ -18,7 +18,7 @@ from rna.analyze import command as analyze
 from rna.evaluation import ngrams
 from rna.perturb import mined
 from rna.perturb.__main__ import main as perturb_main
-from rna.settings import config
+from rna.settings import compose_fixed, config
 from rna.settings.fields import CONF
 from rna.sweep import commands as sweep
 from tests import generated
@@ -162,7 +162,7 @@ def test_a_sweep_composes(command: str, tmp_path: Path):
     write_mined(tmp_path / "ngrams.parquet")
     words = shlex.split(command)[4:]
     words += [f"eval.ngrams_path={tmp_path}/ngrams.parquet"] if "eval=ngram_similarity" in words else []
-    run.compose_fixed(words, None)
+    compose_fixed(words, None)
     swept = [word for word in words if not word.startswith("hydra")]
     parsed = space.parse(OverridesParser.create().parse_overrides(swept))
     assert parsed.axes or any(word.startswith("sweep=") for word in swept)

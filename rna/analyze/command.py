@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rna import printing, progress
+from rna.ends import guarded
 from rna.printing import in_markdown
-from rna.run import compose, guarded
-from rna.settings import BUILTIN, RM_METHODS, Settings, config
+from rna.settings import BUILTIN, RM_METHODS, Settings, compose, config
 from rna.store import Record, results
 from rna.sweep import ledger
 

@@ -40,14 +40,14 @@ def candidates(grid: dict[str, list[Any]]) -> Iterator[list[str]]:
 
 def outcome(overrides: list[str], seed: int, loaded: Any) -> dict[str, float]:
     """Accuracies in percent after one trial with these overrides."""
-    from rna import perturb, run
+    from rna import perturb
     from rna.corpora import data
     from rna.decoder import model
     from rna.demo import build, world
-    from rna.settings import config
+    from rna.settings import compose, config
     from rna.unlearning import train
 
-    settings: Settings = config.check(run.compose([*overrides, f"seed={seed}"], None))
+    settings: Settings = config.check(compose([*overrides, f"seed={seed}"], None))
     decoder, tokenizer = loaded
     feeds = train.feeds(settings, data.load(settings, tokenizer, Cache(None, 0)), tokenizer.pad_token_id)
     started = time.perf_counter()

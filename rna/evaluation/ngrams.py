@@ -455,7 +455,7 @@ def _perturb_questions(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    from rna.run import guarded
+    from rna.ends import guarded
 
     printing.prepare()
     parser = argparse.ArgumentParser(prog="python -m rna.perturb ngrams", description=__doc__)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from rna import printing
 from rna.corpora import Row
+from rna.ends import guarded
 from rna.evaluation import ngrams, questions
 from rna.perturb import POLICIES, has_choice, perturb_all, replaced_choices
 from rna.printing import in_markdown
-from rna.run import guarded
 
 
 def main() -> None:

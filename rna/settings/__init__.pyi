@@ -1,3 +1,7 @@
+from .composing import cells_of as cells_of
+from .composing import compose as compose
+from .composing import compose_fixed as compose_fixed
+from .composing import planned as planned
 from .config import REGIONS as REGIONS
 from .config import region as region
 from .fields import BUILTIN as BUILTIN

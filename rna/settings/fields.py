@@ -72,7 +72,7 @@ class ModelSettings:
     retrained: str | None = None  # a model trained without the forget set, shown as one more row
 
     def loading(self, **instead: Any) -> dict[str, Any]:
-        """The arguments of `rna.decoder.model.load`, some of them replaced: every option but those it does not ask for."""
+        """The arguments of `rna.decoder.model.load`, some of them replaced: all but those it does not ask for."""
         return {key: value for key, value in asdict(self).items() if key not in NOT_LOADED} | instead
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -34,7 +34,6 @@ from rna.settings import (
     TaskSettings,
     without_defaults,
 )
-from rna.sweep import ledger
 
 Record = dict[str, Any]
 PACKAGES = ("torch", "transformers", "lm_eval", "datasets", "hydra-core", "omegaconf", "tokenizers")
@@ -204,12 +203,12 @@ def read(output_dir: str, key: str) -> Record | None:
         return None
 
 
-def write(output_dir: str, key: str, record: Record) -> Path:
+def write(output_dir: str, key: str, record: Record, commit: Callable[[], None] = lambda: None) -> Path:
     """Write a record once: complete under its final name, or not at all. NaN and infinity become None.
 
     Raises:
         FileExistsError: if there is a record of this key already; it stays as it was.
-        OwnerReplaced: if the trial was given to another process in the meantime.
+        whatever `commit` raises, which is asked at the last moment: nothing is then written.
     """
     target = path_of(output_dir, key)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -219,7 +218,7 @@ def write(output_dir: str, key: str, record: Record) -> Path:
             json.dump(_finite(record), stream, indent=1, ensure_ascii=False, allow_nan=False)
             stream.flush()
             os.fsync(stream.fileno())
-        ledger.check_owner()
+        commit()
         os.link(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

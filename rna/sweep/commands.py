@@ -156,14 +156,13 @@ def _size(trial: Trial) -> int | None:
 
 def _composed(sweeps: Path, name: str, overrides: Sequence[str]) -> list[Trial]:
     """The cells of a sweep of conf/sweep, each composed and checked, with the records that exist."""
-    from rna import run
-    from rna.settings import CONF
+    from rna.settings import CONF, planned
 
     known = sorted(file.stem for file in (CONF / "sweep").glob("*.yaml"))
     if name not in known:
         raise ValueError(f"{name}: neither a sweep in {sweeps} nor of conf/sweep; {config.nearest(name, known)}")
     trials: list[Trial] = []
-    for number, (cell, composed) in enumerate(run.planned(name, [f"output_dir={sweeps.parent}", *overrides])):
+    for number, (cell, composed) in enumerate(planned(name, [f"output_dir={sweeps.parent}", *overrides])):
         where = lookup.address(composed)
         found = lookup.metrics(where)
         status = ledger.QUEUED if found is None else ledger.DONE

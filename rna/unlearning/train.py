@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rna import signals
+from rna import ends
 from rna.corpora import Batch, Corpora, Corpus, Feed, Remembered
 from rna.decoder import Decoder, Deltas, model
 from rna.settings import RM_METHODS, Settings, generator, seed_of
@@ -178,7 +178,7 @@ def train(
         for step, report in enumerate(curve, 1):
             on_step(step, report)
 
-    with signals.noted(*signals.WARNINGS, *signals.STOPS) as heard:
+    with ends.noted(*ends.WARNINGS, *ends.STOPS) as heard:
         for step in range(len(curve), options.steps):
             started = time.perf_counter()
             topic = topics[step % len(topics)]

@@ -2,10 +2,10 @@
 
     python tests/bench/analyses.py
 
-The real functions of `rna.analyze.measure` and `theory`, at the unlearn layer 7 and at the first, in float32, on texts of
-512 tokens and on questions of 128, with the budgets of `rna.analyze.parts` for a GPU; no weights exist. Two stacks
-of draws count, of 8 MiB for each sample of 512 tokens; Hessian products are slow to follow, so they are of few samples: at 64
-their stacks add 1.5 GiB.
+The real functions of `rna.analyze.measure` and `theory`, at the unlearn layer 7 and at the first, in float32, on texts
+of 512 tokens and on questions of 128, with the budgets of `rna.analyze.parts` for a GPU; no weights exist. Two stacks
+of draws count, of 8 MiB for each sample of 512 tokens; Hessian products are slow to follow, so they are of few samples:
+at 64 their stacks add 1.5 GiB.
 """
 
 import sys

@@ -12,7 +12,7 @@ REGIONS = {4: [[0], [1], [3]], 32: [[5, 6, 7], [14, 15, 16], [28, 29, 30]]}
 
 def cells(name: str, *overrides: str) -> list[dict[str, str]]:
     """The swept values of each cell; the first and the last compose and pass every check."""
-    fixed, found = run.cells_of(name, list(overrides))
+    fixed, found = cells_of(name, list(overrides))
     for cell in (found[0], found[-1]):
         config.check(run.compose([*fixed, *cell], None))
     every = {item.split("=")[0]: item.split("=")[1] for item in fixed}
@@ -20,7 +20,7 @@ def cells(name: str, *overrides: str) -> list[dict[str, str]]:
 
 
 def settings(name: str, *overrides: str) -> list[Settings]:
-    return [config.check(composed) for _, composed in run.planned(name, list(overrides))]
+    return [config.check(composed) for _, composed in planned(name, list(overrides))]
 
 
 @pytest.fixture(params=[("demo", 4), ("zephyr_7b", 32)], ids=["demo", "zephyr_7b"])
@@ -99,7 +99,7 @@ def test_the_joint_sweep_draws_every_topics_alpha_where_alphas_are_tuned():
 
 
 def test_po_alpha_gives_each_topic_its_own_alpha_where_alphas_are_tuned():
-    fixed, found = run.cells_of("po_alpha", ["method=npo", "retain=kl", *SETTING])
+    fixed, found = cells_of("po_alpha", ["method=npo", "retain=kl", *SETTING])
     assert len(found) == 49
     made = config.check(run.compose([*fixed, "retain.alpha.bio=5", "retain.alpha.cyber=100"], None))
     assert ["retain.alpha.bio=5", "retain.alpha.cyber=100"] in found

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from rna import run, signals
+from rna import ends, run
 from rna.corpora import data
 from rna.settings import config
 from rna.settings.fields import Settings
@@ -143,7 +143,7 @@ def test_sigterm_saves_and_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     checkpoint = Checkpoint(tmp_path / "checkpoint.pt", "k")
     with monkeypatch.context() as patch:
         patch.setattr(train, "_draw", _warned(train._draw, at=4, number=signal.SIGTERM))
-        with pytest.raises(signals.Interrupted, match="SIGTERM"):
+        with pytest.raises(ends.Interrupted, match="SIGTERM"):
             unlearn(made, checkpoint)
     state = checkpoint.load()
     assert state is not None

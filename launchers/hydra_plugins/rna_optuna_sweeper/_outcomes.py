@@ -18,7 +18,7 @@ class Stopped(Exception):
 
 def reason_of(error: BaseException) -> str:
     """Why a trial ended without an outcome, in the few words that decide whether it is tried again."""
-    from rna.signals import Interrupted
+    from rna.ends import Interrupted
     from rna.sweep import WorkerDied
 
     told = getattr(error, "reason", None)

@@ -17,7 +17,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from omegaconf import OmegaConf, open_dict, read_write
 
-from rna import signals
+from rna import ends
 from rna.sweep import Trial, ledger
 
 from . import space as search_space
@@ -96,7 +96,7 @@ class Sweep:
         if done := sum(trial.status == ledger.DONE for trial in ordered):
             self.said.say(f"{done} of {self._total()} trials are done already")
         try:
-            with signals.noted(*signals.STOPS, *signals.WARNINGS) as heard:
+            with ends.noted(*ends.STOPS, *ends.WARNINGS) as heard:
                 self._loop(launcher, queue, places, heard)
         finally:
             launcher.close()

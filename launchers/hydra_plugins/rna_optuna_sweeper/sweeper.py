@@ -40,7 +40,7 @@ class RnaOptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run what is missing. A user's mistake ends in one line and exit code 2, failed trials in exit code 1."""
-        from rna import signals
+        from rna import ends
 
         try:
             failures = self._sweep(arguments)
@@ -56,7 +56,7 @@ class RnaOptunaSweeper(Sweeper):
             advice = "make room, and give the same command again" if full else "give the same command again"
             print(f"error: {one_line(error)}; nothing that was written is lost: {advice}", file=sys.stderr)
             sys.exit(1)
-        except (Stopped, signals.Interrupted, KeyboardInterrupt) as stop:
+        except (Stopped, ends.Interrupted, KeyboardInterrupt) as stop:
             number = getattr(stop, "number", signal.SIGINT)
             name = signal.Signals(number).name
             print(f"stopped by {name}; the same command goes on where this one was", file=sys.stderr)

@@ -1,8 +1,13 @@
-"""A cluster's warnings: noted while a step runs, and acted on between two steps."""
+"""How work ends before its end: by a signal, a user's mistake or a failed trial, and what a command then says.
 
+A cluster's warnings are noted while a step runs, and acted on between two steps.
+"""
+
+import os
 import signal
+import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -21,6 +26,12 @@ class Interrupted(Exception):
 
     def __str__(self) -> str:
         return f"stopped by {signal.Signals(self.number).name}"
+
+
+class TrialFailed(RuntimeError):
+    """A trial that stopped; its failure is recorded beside the records, none of which it touched."""
+
+    reason = "failed"  # not finite, out of memory, disk full; a sweep judges by it whether to try again
 
 
 @dataclass
@@ -59,3 +70,19 @@ def noted(*numbers: int) -> Generator[Noted]:
     finally:
         for number, before in found.earlier.items():
             signal.signal(number, before)
+
+
+def guarded(action: Callable[[], Any]) -> None:
+    """Run, and turn a user's mistake or a failed trial into one line; HYDRA_FULL_ERROR=1 shows the traceback."""
+    try:
+        action()
+    except (Interrupted, KeyboardInterrupt) as stop:
+        number = stop.number if isinstance(stop, Interrupted) else signal.SIGINT
+        name = signal.Signals(number).name
+        print(f"stopped by {name}; the same command goes on where this one was", file=sys.stderr)
+        sys.exit(128 + number)
+    except (ValueError, TrialFailed) as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1 if isinstance(error, TrialFailed) else 2)
