@@ -115,10 +115,11 @@ def check_models(settings: Settings) -> None:
     )
     if chat:
         folder.check_chat(model.path, model.revision)
-    if settings.method.path is not None:
-        folder.check(settings.method.path, settings.method.revision, key="method.path", layer_path=model.layer_path)
+    if settings.method.name == "given":
+        given = settings.judged()
+        folder.check(given.path, given.revision, key="method.path", layer_path=model.layer_path)
         if chat:
-            folder.check_chat(settings.method.path, settings.method.revision, key="method.path")
+            folder.check_chat(given.path, given.revision, key="method.path")
     if model.retrained and not settings.train_only:
         folder.check(model.retrained, key="model.retrained", layer_path=model.layer_path)
         if chat:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rna import printing
 from rna.ends import guarded
-from rna.settings import CONF, RM_METHODS, NoiseSettings, Settings, compose, config
+from rna.settings import CONF, LAYER, NoiseSettings, Settings, compose, config, known, own_targets
 from rna.store import results
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 # What carries over between models, as seen on SmolLM2-135M and the demo: where one forgets at the first rung and the
 # other at the highest. Both losses of RM are in units of the stream's square, those of PO in nats: once the target is a
 # multiple of the norm, no α depends on the scale of activations.
-TARGET = {"rmu": 2.5, "adaptive_rmu": 2.5, "rsv": 4.0}  # over the forget tokens' norm; on Zephyr-7B 2 to 3, 3, 3 to 4.5
 ALPHA = {"representation": 100.0, "kl": 50.0, "mse": 5.0}
 MOVE = {"representation": 0.03, "kl": 0.01, "mse": 0.01}  # of its norm that a first step moves a forget token
 STEPS = {"representation": 40, "kl": 75, "mse": 75}  # of each topic
@@ -109,7 +108,8 @@ def suggest(options: argparse.Namespace) -> None:
     every = [config.check(compose([*common, *cell], None)) for cell in cells]
     if not every[0].method.trains:
         raise ValueError(
-            f"method={every[0].method.name}: has no strength; allowed: rmu, adaptive_rmu, rsv, npo, simnpo, dpo"
+            f"method={every[0].method.name}: has no strength; allowed: "
+            + ", ".join(name for name in own_targets("method") if (kind := known(name)) and kind.trains)
         )
     if every[0].layer.site == "mlp":
         raise ValueError("layer.site=mlp: measured is the residual stream; allowed: residual")
@@ -284,18 +284,19 @@ def _evaluation_seconds(settings: Settings, decoder: "Decoder", tokenizer: Any, 
 
 def chosen(settings: Settings, scales: Scales, cost: Cost) -> list[Choice]:
     """The strengths that follow from the scales: the weakest that is worth trying."""
-    method, retain = settings.method.name, settings.retain_loss
+    aim, of_layer, retain = settings.method.aim, settings.method.reads == LAYER, settings.retain_loss
     norm = sum(scales.forget_norms.values()) / len(scales.forget_norms)
     found: list[Choice] = []
-    if method in RM_METHODS:
-        times = TARGET[method]
-        if method == "adaptive_rmu":
-            found.append(Choice("method.beta", times, f"{times:g} times each token's own norm; 3 on Zephyr-7B"))
+    if aim is not None:
+        times = aim.suggested
+        if aim.relative:
+            why = f"{times:g} times each token's own norm; 3 on Zephyr-7B"
+            found.append(Choice(f"method.{aim.number}", times, why))
         else:
             value = _short(times * norm)
             why = f"{times:g} times the forget tokens' norm ({norm:.3g}), as on Zephyr-7B"
-            found.append(Choice("method.coefficient", value, why))
-    unit = "the target's square, in which both losses are" if method in RM_METHODS else "nats, which know no scale"
+            found.append(Choice(f"method.{aim.number}", value, why))
+    unit = "the target's square, in which both losses are" if of_layer else "nats, which know no scale"
     found.append(Choice("retain.alpha.default", ALPHA[retain], f"in units of {unit}"))
     lr = _short(MOVE[retain] * cost.lr / cost.move)
     why = (
@@ -307,7 +308,7 @@ def chosen(settings: Settings, scales: Scales, cost: Cost) -> list[Choice]:
     steps = STEPS[retain] * topics
     found.append(Choice("train.steps", steps, f"{STEPS[retain]} a topic; more go further and cost the retain set more"))
     if settings.noise.name == "rna" or settings.noise.name == "none":
-        share = zephyr_nu(method, retain) / ZEPHYR_RMS
+        share = zephyr_nu(settings.method.name, retain) / ZEPHYR_RMS
         std = share * scales.rms
         why = f"{share:.2g} of a dimension's root mean square ({scales.rms:.2g}), as on Zephyr-7B"
         found.append(Choice("noise.nu", _short(std**2 if settings.noise.scale == "variance" else std), why))
@@ -370,12 +371,13 @@ def tell_choices(settings: Settings, cost: Cost, choices: list[Choice]) -> None:
 
 def _title(settings: Settings) -> str:
     name = settings.method.name
-    return name if name in RM_METHODS else f"{name}+{settings.retain_loss}"
+    return name if settings.method.reads == LAYER else f"{name}+{settings.retain_loss}"
 
 
 def stronger(settings: Settings, choices: list[Choice], rung: int) -> list[Choice]:
     """The same strengths, `rung` times raised: learning rate and RM's target half as large again, PO's α under half."""
-    own = {"method.coefficient": 1.5, "method.beta": 1.5} if settings.method.name in RM_METHODS else PO_RUNG
+    aim = settings.method.aim
+    own = {f"method.{aim.number}": 1.5} if aim is not None else PO_RUNG
     factors = {"train.lr": 1.5, **own}
     return [replace(one, value=_short(one.value * factors.get(one.key, 1.0) ** rung)) for one in choices]
 

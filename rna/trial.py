@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from rna import NUMERICS, ends
-from rna.corpora import Cache, Remembered
+from rna.corpora import Cache, Memory
 from rna.decoder import NO_CHAT
 from rna.ends import TrialFailed
-from rna.settings import RM_METHODS, MethodSettings, NoiseSettings, Settings
+from rna.settings import LAYER, NoiseSettings, Settings, made, told
 from rna.store import Record, results
 from rna.unlearning import Checkpoint
 
@@ -86,7 +86,7 @@ def arms(settings: Settings) -> list[Arm]:
     """
     base = replace(
         settings,
-        method=MethodSettings(name="none"),
+        method=made("none"),
         retain_loss="none",
         alpha={},
         noise=NoiseSettings(name="none", layers=[]),
@@ -155,7 +155,7 @@ def load_model(settings: Settings) -> tuple[Any, Any]:
         ValueError: for a tokenizer without the token that variant=official pads with, or without a chat template.
     """
     choice = settings.judged().loading(compiled=settings.train.compile)
-    part = settings.train_only and settings.method.name in RM_METHODS
+    part = settings.train_only and settings.method.reads == LAYER
     decoder, tokenizer = _loaded(json.dumps(choice), settings.layer.unlearn + 1 if part else None)
     if settings.variant == "official" and tokenizer.eos_token_id is None:
         raise ValueError(
@@ -270,7 +270,7 @@ def _train(
             feeds,
             on_step,
             checkpoint=checkpoint,
-            remembered=_remembered(row, cache, corpora, decoder),
+            memory=_memory(row, cache, corpora, decoder),
             interim=interim if settings.eval.interim_every else None,
         )
         path = results.delta_path(settings.output_dir, row.key)
@@ -301,24 +301,23 @@ def _warned_of_words(settings: Settings, tokenizer: Any) -> list[str]:
     if base.get_vocab() == tokenizer.get_vocab():
         return []
     line = (
-        f"method.path={settings.method.path}: has other tokens than model.path={settings.model.path}; perplexities are "
-        "per token, so theirs are not to be compared; eval=mmlu and the like are"
+        f"method.path={settings.judged().path}: has other tokens than model.path={settings.model.path}; perplexities "
+        "are per token, so theirs are not to be compared; eval=mmlu and the like are"
     )
     print(f"given: warning: {line}", file=sys.stderr, flush=True)
     return [line]
 
 
-def _remembered(row: Arm, cache: Cache, corpora: Any, decoder: Any) -> dict[str, Remembered]:
-    """By feed, what the reference says on its batches: all trials with this order of data share it.
+def _memory(row: Arm, cache: Cache, corpora: Any, decoder: Any) -> Memory | None:
+    """What the reference says on each feed's batches: all trials with this order of data share it.
 
     The same batch has the same value to the bit on the same kind of device with as many threads, and nowhere else.
     """
     import torch
 
-    settings, method = row.settings, row.settings.method
-    kind = {"adaptive_rmu": "norms", "npo": "log_probs", "dpo": "log_probs"}.get(method.name)
-    if kind is None or not settings.cache.enabled:
-        return {}
+    settings = row.settings
+    if not settings.cache.enabled:
+        return None
     device = torch.cuda.get_device_name(decoder.device) if decoder.device.type == "cuda" else torch.get_num_threads()
     common: dict[str, Any] = {
         "numerics": NUMERICS,
@@ -328,7 +327,6 @@ def _remembered(row: Arm, cache: Cache, corpora: Any, decoder: Any) -> dict[str,
         "batch_size": settings.train.batch_size,
         "variant": settings.variant,
         "order": settings.data.order,
-        "what": [settings.layer.unlearn, settings.layer.site] if kind == "norms" else method.log_prob,
     }
     corpus_of = {f"forget/{topic}": corpus for topic, corpus in corpora.forget.items()}
     corpus_of |= {"refusal": corpora.refusals} if corpora.refusals else {}
@@ -341,7 +339,7 @@ def _remembered(row: Arm, cache: Cache, corpora: Any, decoder: Any) -> dict[str,
     for topic, corpus in corpora.behind.items():
         asked = whose(corpora.forget[topic]) | {"max_length": settings.data.topics[topic].max_length}
         identities[f"refusal/{topic}"] = whose(corpus) | {"behind": asked}
-    return {feed: Remembered(cache, kind, common | identity) for feed, identity in identities.items()}
+    return Memory(cache, common, identities)
 
 
 REASONS: list[tuple[str, Callable[[BaseException], bool], str]] = [
@@ -369,6 +367,11 @@ REASONS: list[tuple[str, Callable[[BaseException], bool], str]] = [
             or str(error).startswith(("CUDA error", "CUDA driver", "No CUDA GPUs"))
         ),
         "nothing written before is lost; see what nvidia-smi says, and give the same command again",
+    ),
+    (
+        "own code",
+        lambda error: getattr(error, "reason", None) == "own code",
+        "mend it there; HYDRA_FULL_ERROR=1 shows the whole traceback",
     ),
     (
         "disk full",
@@ -493,6 +496,7 @@ def _describe(row: Arm, kind: str, started: float) -> Record:
         "key": row.key,
         "label": row.label if judged else unsmoothed,
         "config": asdict(row.settings if judged else row.settings.for_training()),
+        "losses": told(row.settings.method, row.settings.retain),
         "identity": row.identity,
         **results.provenance(),
         "seconds": round(time.perf_counter() - started, 3) if started else None,

@@ -14,13 +14,13 @@ from rna.settings.fields import (
     DataSettings,
     EvalSettings,
     LayerSettings,
-    MethodSettings,
     ModelSettings,
     NoiseSettings,
     Settings,
     TaskSettings,
     TrainSettings,
 )
+from rna.settings.method import made as method_of
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "rmu": {"coefficient": 6.5},
@@ -52,7 +52,7 @@ def settings(
     noise = NoiseSettings("rna", nu, "std", more.get("layers", [2])) if nu else NoiseSettings("none", 0.0, "std", [])
     none = method == "none"
     return Settings(
-        method=MethodSettings(name=method, **(OPTIONS.get(method, {}) | more.get("options", {}))),
+        method=method_of(method, **(OPTIONS.get(method, {}) | more.get("options", {}))),
         retain_loss="none" if none else retain,
         alpha={} if none else {"bio": alpha, "cyber": alpha},
         noise=noise,

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax, logsigmoid
 
 from rna.corpora.batch import Batch
-from rna.unlearning.methods import Trial
+from rna.unlearning.step import Setup
 
 
 @dataclass
@@ -61,7 +61,7 @@ def log_prob(logits_BTV: Tensor, batch: Batch, *, mean: bool) -> Tensor:
 
 
 def losses(
-    plain: Plain, trial: Trial, topic: str, forget: Batch, retain: Batch, refusal: Batch | None
+    plain: Plain, trial: Setup, topic: str, forget: Batch, retain: Batch, refusal: Batch | None
 ) -> tuple[Tensor, Tensor]:
     """Forget and retain loss of one step, straight from the equations."""
     values = dict(in_turn(plain, trial, topic, forget, retain, refusal))
@@ -69,10 +69,10 @@ def losses(
 
 
 def in_turn(
-    plain: Plain, trial: Trial, topic: str, forget: Batch, retain: Batch, refusal: Batch | None
+    plain: Plain, trial: Setup, topic: str, forget: Batch, retain: Batch, refusal: Batch | None
 ) -> Iterator[tuple[str, Tensor]]:
     """The two losses one after the other; the reference sees the forget set only where the equation has it."""
-    representation = trial.method in ("rmu", "adaptive_rmu", "rsv")
+    representation = trial.method.name in ("rmu", "adaptive_rmu", "rsv")
     yield "forget", (_rm_forget if representation else _po_forget)(plain, trial, topic, forget, refusal)
     z_r, logits_r = forward(plain.policy, retain, trial.layer, trial.site)
     with torch.no_grad():
@@ -81,39 +81,40 @@ def in_turn(
         yield "retain", ((z_r - z_ref_r) ** 2)[retain.mask_BT].mean()
         return
     log_p, log_q = (log_softmax(logits[retain.mask_BT].float(), -1) for logits in (logits_r, logits_ref_r))
-    if trial.retain_loss == "mse":
+    if trial.retain.name == "mse":
         yield "retain", ((log_p - log_q) ** 2).mean()
     else:
         yield "retain", (log_q.exp() * (log_q - log_p)).sum(-1).mean()
 
 
-def _rm_forget(plain: Plain, trial: Trial, topic: str, forget: Batch, _refusal: Batch | None) -> Tensor:
+def _rm_forget(plain: Plain, trial: Setup, topic: str, forget: Batch, _refusal: Batch | None) -> Tensor:
     z_f, _ = forward(plain.policy, forget, trial.layer, trial.site)
-    u, options = trial.directions[topic], trial.options
-    if trial.method == "rmu":
+    (u,) = (made for (_, name), made in trial.directions.items() if name == topic)
+    options = asdict(trial.method)
+    if trial.method.name == "rmu":
         return ((z_f - options["coefficient"] * u) ** 2)[forget.mask_BT].mean()
     with torch.no_grad():
         z_ref_f, _ = forward(plain.reference, forget, trial.layer, trial.site)
-    if trial.method == "adaptive_rmu":
+    if trial.method.name == "adaptive_rmu":
         target = options["beta"] * z_ref_f.norm(dim=-1, keepdim=True) * u
     else:
         target = z_ref_f + options["coefficient"] * u
     return ((z_f - target) ** 2)[forget.mask_BT].mean()
 
 
-def _po_forget(plain: Plain, trial: Trial, _topic: str, forget: Batch, refusal: Batch | None) -> Tensor:
-    options = trial.options
-    beta, mean = options["beta"], trial.method == "simnpo" or options["log_prob"] == "mean"
+def _po_forget(plain: Plain, trial: Setup, _topic: str, forget: Batch, refusal: Batch | None) -> Tensor:
+    options = asdict(trial.method)
+    beta, mean = options["beta"], trial.method.name == "simnpo" or options["log_prob"] == "mean"
 
     def scored(model: nn.Module, batch: Batch) -> Tensor:
         return log_prob(forward(model, batch, trial.layer, trial.site)[1], batch, mean=mean)
 
     lp = scored(plain.policy, forget)
-    if trial.method == "simnpo":
+    if trial.method.name == "simnpo":
         return -(2 / beta) * logsigmoid(-beta * lp - options["gamma"]).mean()
     with torch.no_grad():
         lp_ref = scored(plain.reference, forget)
-    if trial.method == "npo":
+    if trial.method.name == "npo":
         return -(2 / beta) * logsigmoid(-beta * (lp - lp_ref)).mean()
     assert refusal is not None
     idk = scored(plain.policy, refusal)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from rna import printing, progress
 from rna.ends import guarded
 from rna.printing import in_markdown
-from rna.settings import BUILTIN, RM_METHODS, Settings, compose, config
+from rna.settings import BUILTIN, Settings, compose, config, title_of
 from rna.store import Record, results
 from rna.sweep import ledger
 
@@ -36,7 +36,6 @@ WHAT = {
     "backdoor": (2, 256),
     "relative_noise": (3, 256),  # seeds
 }
-LABELS = {"rmu": "RMU", "adaptive_rmu": "Adaptive RMU", "rsv": "RSV", "npo": "NPO", "simnpo": "SimNPO", "dpo": "DPO"}
 
 
 def main() -> None:
@@ -205,9 +204,7 @@ def _arms(settings: Settings, records: list[Record]) -> "list[Arm]":
     arms = [Arm("base")]
     for record in records:
         chosen = record["config"]
-        label = LABELS[chosen["method"]["name"]]
-        if chosen["method"]["name"] not in RM_METHODS:
-            label += f"+{chosen['retain_loss'].upper()}"
+        label = title_of(record)
         if chosen["noise"]["name"] != "none":
             label += " RNA"
         if any(arm.label == label for arm in arms):

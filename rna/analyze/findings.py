@@ -13,9 +13,9 @@ from rna.analyze.measure import Question
 from rna.analyze.theory import Estimate
 from rna.decoder import model
 from rna.quantiles import Z_95
-from rna.settings import RM_METHODS, generator
+from rna.settings import generator, known
 from rna.store import Record
-from rna.unlearning import train
+from rna.unlearning import direction, losses
 
 Row = dict[str, Any]
 Rows = list[Row]
@@ -457,12 +457,12 @@ def _targets(job: Job, arm: Arm, base_LD: torch.Tensor) -> dict[str, torch.Tenso
     config: dict[str, Any] = arm.record["config"]
     layers = len(job.decoder.layers)
     found: dict[str, torch.Tensor] = {}
-    method, topics = config["method"]["name"], list(config["data"]["topics"])
-    if method in RM_METHODS:
-        own = train.directions(method, topics, config["seed"], job.decoder)
-        found = {f"target of {topic}": direction_D.expand(layers, -1) for topic, direction_D in own.items()}
-        strange = train.directions(method, ["strange"], config["seed"], job.decoder)["strange"]
-        found["a target never used"] = strange.expand(layers, -1)
+    kind = known(config["method"]["name"])
+    if kind is not None and kind.draws is not None:
+        names = {topic: f"target of {topic}" for topic in config["data"]["topics"]}
+        for topic, name in (names | {"strange": "a target never used"}).items():
+            drawn_D = direction(config["seed"], topic, getattr(losses, kind.draws), job.decoder.width, torch.float32)
+            found[name] = drawn_D.expand(layers, -1)
     return found | {"forget direction": measure.mean_streams(job.decoder, job.documents) - base_LD}
 
 

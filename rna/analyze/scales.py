@@ -21,7 +21,7 @@ from rna.analyze.findings import Outcome, Rows, distinct, listed, of
 from rna.corpora import data, pad
 from rna.decoder import Decoder, model
 from rna.quantiles import t_95
-from rna.settings import PO_METHODS, NoiseSettings, Settings
+from rna.settings import LOGITS, NoiseSettings, Settings, known, own_targets
 from rna.store import results
 from rna.trial import Arm
 from rna.unlearning import train
@@ -45,10 +45,12 @@ def relative_noise(
     Raises:
         ValueError: for an RM method, whose losses are in units of the stream, or a model that cannot be rescaled.
     """
-    if settings.method.name not in PO_METHODS:
+    if settings.method.reads != LOGITS:
+        every = {name: known(name) for name in own_targets("method")}
+        allowed = [name for name, kind in every.items() if kind and kind.trains and kind.reads == LOGITS]
         raise ValueError(
             f"method={settings.method.name}: relative_noise compares losses that know no activation scale; "
-            f"allowed: {', '.join(PO_METHODS)}"
+            f"allowed: {', '.join(allowed)}"
         )
     own = replace(settings, output_dir=str(folder), wandb=replace(settings.wandb, mode="disabled"))
     corpora = data.load(own, tokenizer, trial.cache_of(own))

@@ -1,7 +1,7 @@
 from .batch import Batch as Batch
 from .batch import pad as pad
 from .cache import Cache as Cache
-from .cache import Remembered as Remembered
+from .cache import Memory as Memory
 from .data import Corpora as Corpora
 from .data import Corpus as Corpus
 from .data import Feed as Feed

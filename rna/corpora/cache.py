@@ -86,6 +86,27 @@ class Cache:
 
 
 @dataclass
+class Memory:
+    """The reference's values on a trial's batches, by kind and feed, each loaded when it is first asked for."""
+
+    cache: Cache
+    common: dict[str, Any]  # what all of them depend on
+    feeds: dict[str, dict[str, Any]]  # feed -> what its batches depend on
+    found: "dict[tuple[str, str, str], Remembered]" = field(default_factory=dict, init=False)
+
+    def of(self, kind: str, what: Any, feed: str) -> "Remembered":
+        """The values of one kind (`norms`, `log_probs`), of `what` exactly, on a feed."""
+        key = (kind, str(what), feed)
+        if key not in self.found:
+            self.found[key] = Remembered(self.cache, kind, self.common | {"what": what} | self.feeds[feed])
+        return self.found[key]
+
+    def keep(self) -> None:
+        for values in self.found.values():
+            values.keep()
+
+
+@dataclass
 class Remembered:
     """Values of one kind by number: the reference's own on each batch of a feed, whose order every trial shares."""
 

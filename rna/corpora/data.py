@@ -300,7 +300,7 @@ def validate(settings: Settings) -> None:
             )
         if tally.longer < settings.train.batch_size:
             _check_tokens(settings, key, corpus)
-    if settings.method.name == "dpo":
+    if settings.method.refusals:
         count = _counted("data.refusals", "data.refusals", refusals(settings), said).documents
         if count < settings.train.batch_size:
             raise ValueError(
@@ -417,7 +417,7 @@ def load(settings: Settings, tokenizer: Any, cache: Cache) -> Corpora:
         for topic, corpus in settings.data.topics.items()
     }
     retain = read("retain", "data.retain.path", settings.data.retain, settings.data.holdout)
-    if settings.method.name != "dpo":
+    if not settings.method.refusals:
         return Corpora(forget, retain, None)
     idk_settings = refusals(settings)
     idk = read("refusals", "data.refusals", idk_settings, 0.0)

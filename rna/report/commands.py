@@ -10,7 +10,6 @@ from rna.settings import (
     CorpusSettings,
     EvalSettings,
     LayerSettings,
-    MethodSettings,
     ModelSettings,
     NoiseSettings,
     TrainSettings,
@@ -50,7 +49,7 @@ def overrides(trial: Trial) -> list[str]:
     words.append(f"method={method['name']}")
     if trial.family == "PO":
         words.append(f"retain={config['retain_loss']}")
-    words += _differing("method", method, MethodSettings(), skip=("name",))
+    words += [f"method.{name}={value}" for name, value in method.items() if name != "name" and value is not None]
     if trial.method:
         alpha = config["alpha"]
         if len(set(alpha.values())) == 1:

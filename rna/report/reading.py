@@ -11,20 +11,13 @@ from typing import Any
 
 from rna.corpora import digest
 from rna.report.records import Evaluation, Score, Trial
+from rna.settings import LAYER, reads_of, title_of
 from rna.store import Record
 
-TITLES = {
-    "rmu": "RMU",
-    "adaptive_rmu": "Adaptive RMU",
-    "rsv": "RSV",
-    "npo": "NPO",
-    "dpo": "DPO",
-    "simnpo": "SimNPO",
-}
 KNOWN_FIELDS = frozenset(
     "kind key label config identity rna numerics commit python packages host created seconds peak_memory_bytes "
-    "curve wandb delta truncated_documents unanswered_pairs warnings train_key task task_identity metrics reason step "
-    "message".split()
+    "losses curve wandb delta truncated_documents unanswered_pairs warnings train_key task task_identity metrics "
+    "reason step message".split()
 )
 CURVE_POINTS = 50  # a training curve is kept as so many means
 
@@ -73,7 +66,7 @@ def load(output_dir: str, prefixes: set[str] | None = None) -> Loaded:
         found.unknown.update(name for name in record if name not in KNOWN_FIELDS)
         if kind == "failure":
             reason, message = str(record.get("reason", "")), str(record.get("message", ""))
-            method, seed = method_title(record["config"]), int(record["config"]["seed"])
+            method, seed = title_of(record), int(record["config"]["seed"])
             found.failures.append(Failure(key, file.stem, reason, message, method, seed))
         elif kind == "train":
             trained[key] = {**record, "curve": _shortened(record.get("curve") or [])}
@@ -103,15 +96,6 @@ def _needed(record: Record) -> None:
     _ = int(config["seed"]), config["eval"]["kind"], config["eval"]["tasks"], record["identity"]["model"]["fingerprint"]
     if record["kind"] == "eval":
         _ = record["train_key"], record["task"], dict(record["metrics"]), dict(record["task_identity"])
-
-
-def method_title(config: dict[str, Any]) -> str:
-    """A method as the paper writes it: RMU, NPO+KL."""
-    name, retain = config["method"]["name"], config["retain_loss"]
-    if name in ("none", "given"):
-        return ""
-    title = str(TITLES.get(name, name))
-    return title if retain == "representation" else f"{title}+{retain.upper()}"
 
 
 def _shortened(curve: list[dict[str, float | None]]) -> dict[str, list[tuple[float, float]]]:
@@ -148,7 +132,7 @@ def _trial(key: str, record: Record, evaluated: list[Record]) -> Trial:
     return Trial(
         key,
         arm,
-        method_title(config),
+        title_of(record),
         int(config["seed"]),
         config,
         record["identity"],
@@ -156,6 +140,7 @@ def _trial(key: str, record: Record, evaluated: list[Record]) -> Trial:
         curve,
         evaluations,
         seconds,
+        family={"": "", LAYER: "RM"}.get(reads_of(record) if title_of(record) else "", "PO"),
     )
 
 

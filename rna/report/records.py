@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from rna.corpora import digest
-from rna.settings import RM_METHODS
 from rna.sweep import ledger
 
 PAPER_ORDER = (
@@ -70,12 +69,8 @@ class Trial:
     curve: dict[str, list[tuple[float, float]]]  # name -> (step, mean of the steps around it)
     evaluations: tuple[Evaluation, ...] = ()
     seconds_evaluating: float = 0.0
+    family: str = ""  # RM, whose losses read the unlearn layer, or PO; what has neither is a reference
     _digests: dict[tuple[str, ...], str] = field(default_factory=dict, init=False, compare=False, repr=False)
-
-    @property
-    def family(self) -> str:
-        """RM or PO; what has neither is a reference."""
-        return "" if not self.method else "RM" if self.config["method"]["name"] in RM_METHODS else "PO"
 
     @property
     def kind(self) -> str:

@@ -9,15 +9,14 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rna.perturb import mined
-from rna.settings import architecture
+from rna.settings import architecture, method
 from rna.settings.fields import (
     BUILTIN,
-    RM_METHODS,
     VARIANTS,
     CorpusSettings,
     DataSettings,
@@ -31,16 +30,6 @@ from rna.settings.fields import (
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-NEEDS = {  # method -> the numbers it cannot do without
-    "rmu": ("coefficient",),
-    "adaptive_rmu": ("beta",),
-    "rsv": ("coefficient",),
-    "npo": ("beta", "log_prob"),
-    "simnpo": ("beta", "gamma"),
-    "dpo": ("beta", "log_prob"),
-    "none": (),
-    "given": ("path",),
-}
 GROUPS = ("method", "retain", "retain_loss", "noise", "layer", "model", "data", "train", "eval", "wandb", "cache")
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
 ROLES = ("forget", "retain", "perturbed", "neutral", "related", "forget_perturbed", "ngram")  # of tasks
@@ -84,7 +73,8 @@ def _depth(root: Any) -> int:
 
 def _layers_in_reach(*, _root_: Any) -> str:
     """The layers on which noise has an effect: for RM methods those up to the unlearn layer, else all."""
-    reach = int(_root_.layer.unlearn) + 1 if _root_.method.name in RM_METHODS else _depth(_root_)
+    kind: type[method.Method] = method.load(_root_.method.target, method.Method, "method")
+    reach = int(_root_.layer.unlearn) + 1 if kind.reads == method.LAYER else _depth(_root_)
     return ",".join(map(str, range(reach)))
 
 
@@ -117,7 +107,7 @@ def unknown_key(said: str, key: str, siblings: Iterable[Any]) -> str:
     """What to tell a user who said `said`, of a key that stands beside `siblings` and is none of them."""
     parent, _, name = key.rpartition(".")
     where = f" in {parent}" if parent else ""
-    allowed = sorted({str(item) for item in siblings} - {name, "tuned", "hydra"})
+    allowed = sorted({str(item) for item in siblings} - {name, "tuned", "hydra", "target"})
     return f"{said}: unknown key{where}; {nearest(name, allowed)}"
 
 
@@ -161,7 +151,12 @@ def typed(composed: "DictConfig") -> Settings:
             raise ValueError("noise.nu: a value is needed; give noise.nu=…, or noise=none")
         plain.pop("tuned", None)
         retain: dict[str, Any] = plain.pop("retain")
-        plain["retain_loss"] = plain["retain_loss"].get("name")
+        found = {
+            "method": _loss(plain, "method", method.Method),
+            "retain": _loss(plain, "retain_loss", method.RetainLoss),
+        }
+        plain["retain_loss"] = found["retain"].name
+        del plain["method"]
         alpha = retain.pop("alpha", None)
         for key in retain:
             raise ValueError(unknown_key(f"retain.{key}={retain[key]}", f"retain.{key}", ["alpha"]))
@@ -177,7 +172,34 @@ def typed(composed: "DictConfig") -> Settings:
     except OmegaConfBaseException as error:
         raise ValueError(_type_error(error, composed)) from None
     assert isinstance(settings, Settings)
-    return settings
+    return replace(settings, **found)
+
+
+def _loss(plain: dict[str, Any], group: str, kind: type[method.Loss]) -> Any:
+    """A method or a retain loss, made of its option's class and numbers."""
+    from omegaconf import OmegaConf
+
+    given: dict[str, Any] = dict(plain[group])
+    name, target = given.get("name"), given.pop("target", None)
+    if name is None:
+        raise ValueError(f"{group}.name: a value is needed; it is the option's own name")
+    if target is None:
+        raise ValueError(f"{group}.target: a value is needed with {group}={name}; give the class, package.module.Class")
+    made = method.load(target, kind, group)
+    for key in method.required(made):
+        if given.get(key) is None:
+            raise ValueError(f"{group}.{key}: a value is needed with {group}={name}; give {group}.{key}=…")
+    known = [item.name for item in fields(made)]
+    for key in given:
+        if key not in known:
+            raise ValueError(unknown_key(f"{group}.{key}={given[key]}", f"{group}.{key}", known))
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(made), given))
+    except OmegaConfBaseException as error:
+        key = error.full_key or str(error.key)
+        raise ValueError(_unfit(f"{group}.{key}", given.get(key), error)) from None
+    except ValueError as error:  # of the class's own checks
+        raise ValueError(f"{group}={name}: {error}") from None
 
 
 def _literal(node: Any) -> Any:
@@ -207,10 +229,17 @@ def _type_error(error: Any, composed: "DictConfig") -> str:
     reason = str(error).splitlines()[0]
     if not isinstance(error, ConfigKeyError | ValidationError):
         return f"{key}: {reason}"
-    said = f"{key}={OmegaConf.select(composed, key)}"
+    value = OmegaConf.select(composed, key)
+    said = f"{key}={value}"
     if isinstance(error, ConfigKeyError):
         siblings: Any = OmegaConf.select(composed, key.rpartition(".")[0]) if "." in key else composed
         return unknown_key(said, key, siblings)
+    return _unfit(key, value, error)
+
+
+def _unfit(key: str, value: Any, error: Any) -> str:
+    """One line for a value that is not of its key's type."""
+    reason, said = str(error).splitlines()[0], f"{key}={value}"
     expected = re.search(r"converted to (Float|Integer)", reason)
     if reason.endswith("to string") or "to string: " in reason:
         return f"""{said}: must be a text; one with brackets is quoted twice: '{key}="[…]"'"""
@@ -227,8 +256,9 @@ def _expand_home(settings: Settings) -> None:
     settings.model.path = expanded(settings.model.path)
     if settings.model.retrained is not None:
         settings.model.retrained = expanded(settings.model.retrained)
-    if settings.method.path is not None:
-        settings.method.path = expanded(settings.method.path)
+    if settings.method.name == "given":
+        given: Any = settings.method
+        given.path = expanded(given.path)
     if settings.data.refusals is not None:
         settings.data.refusals = expanded(settings.data.refusals)
     if settings.eval.ngrams_path is not None:
@@ -307,19 +337,22 @@ def _read_as_official(settings: Settings) -> None:
     first four refusals. Retain samples are cut at the topic's length, for RMU and Adaptive RMU at 512. lm-eval was
     one before 0.4.12, which gave no BOS.
     """
-    data, method = settings.data, settings.method.name
-    if "cyber" in data.topics and method != "rsv":
+    data, released = settings.data, settings.method.released
+    if released is None:
+        if settings.method.trains:
+            raise ValueError(f"variant=official: there is none of method={settings.method.name}; allowed: paper")
+        released = method.Released(longer_than=0)
+    if "cyber" in data.topics and released.raw_cyber:
         data.topics["cyber"].raw = True
     for corpus in data.corpora().values():
-        corpus.longer_than = 4 if method in RM_METHODS else 0
-        corpus.characters = 2000 if method == "rsv" else None
+        corpus.longer_than, corpus.characters = released.longer_than, released.characters
     for corpus in data.topics.values():
-        corpus.strip = method == "rsv"
+        corpus.strip = released.characters is not None
     if settings.eval.add_bos_token is None:
         settings.eval.add_bos_token = False
     data.order, data.max_refusals = "file", 4
-    if method in ("rmu", "adaptive_rmu"):
-        data.retain.max_length = 512
+    if released.retain_length is not None:
+        data.retain.max_length = released.retain_length
     else:
         data.retain_cut = {topic: corpus.max_length for topic, corpus in data.topics.items()}
         data.retain.max_length = max([*data.retain_cut.values(), 2])
@@ -331,8 +364,9 @@ def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def _check_choices(settings: Settings) -> None:
-    method = settings.method.name
-    _one_of("method.name", method, tuple(NEEDS))
+    name, reads = settings.method.name, settings.method.reads
+    method.check_numbers("method", settings.method)
+    method.check_numbers("retain_loss", settings.retain)
     _one_of("noise.name", settings.noise.name, ("rna", "relative", "inference", "none"))
     _one_of("variant", settings.variant, VARIANTS)
     _one_of("data.order", settings.data.order, ("random", "file"))
@@ -364,23 +398,28 @@ def _check_choices(settings: Settings) -> None:
         raise ValueError(f"eval.replaced={settings.eval.replaced}: must be 1 to 3")
     for name, task in settings.eval.tasks.items():
         _one_of(f"eval.tasks.{name}.role", task.role, ROLES)
-    for key in NEEDS[method]:
-        if getattr(settings.method, key) is None:
-            raise ValueError(f"method.{key}: a value is needed with method={method}; give method.{key}=…")
-    if settings.method.log_prob is not None:
-        _one_of("method.log_prob", settings.method.log_prob, ("mean", "sum"))
-    fitting = {"none": ("none",), "given": ("none",)} | dict.fromkeys(RM_METHODS, ("representation",))
-    allowed = fitting.get(method, ("mse", "kl"))
-    if settings.retain_loss not in allowed:
+    trains = settings.retain_loss != "none"
+    if trains != settings.method.trains or (trains and settings.retain.reads != reads):
         raise ValueError(
-            f"retain_loss={settings.retain_loss}: has no meaning with method={method}; allowed: {', '.join(allowed)}"
+            f"retain_loss={settings.retain_loss}: has no meaning with method={name}; allowed: "
+            f"{', '.join(_retain_losses(settings.method))}"
         )
     if settings.noise.name == "relative" and settings.layer.site == "mlp":
         raise ValueError("noise=relative: measures the residual stream; allowed with layer.site=residual")
     if settings.noise.name == "inference":
         _check_inference(settings)
-    if settings.layer.site == "mlp" and method not in RM_METHODS:
-        raise ValueError(f"layer.site=mlp: has no meaning with method={method}; allowed with {', '.join(RM_METHODS)}")
+    if settings.layer.site == "mlp" and reads != method.LAYER:
+        every = {one: method.known(one) for one in method.own_targets("method")}
+        of_layer = [one for one, kind in every.items() if kind is not None and kind.reads == method.LAYER]
+        raise ValueError(f"layer.site=mlp: has no meaning with method={name}; allowed with {', '.join(of_layer)}")
+
+
+def _retain_losses(chosen: method.Method) -> list[str]:
+    """Our own retain losses that go with a method."""
+    if not chosen.trains:
+        return ["none"]
+    names = [name for name in method.own_targets("retain_loss") if name != "none"]
+    return [name for name in names if (kind := method.known_retain(name)) and kind.reads == chosen.reads]
 
 
 def wandb_of(composed: "DictConfig") -> WandbSettings | None:
@@ -484,15 +523,12 @@ def _check_devices(settings: Settings) -> None:
 
 
 def _check_ranges(settings: Settings) -> None:
-    train, method = settings.train, settings.method
+    train = settings.train
     at_least_zero = {
         "noise.nu": settings.noise.nu,
-        "method.gamma": method.gamma,
         **{f"retain.alpha.{topic}": alpha for topic, alpha in settings.alpha.items()},
     }
     above_zero = {
-        "method.coefficient": method.coefficient,
-        "method.beta": method.beta,
         "train.steps": train.steps,
         "train.lr": train.lr,
         "train.batch_size": train.batch_size,
@@ -514,7 +550,7 @@ def _check_ranges(settings: Settings) -> None:
         "eval.interim_limit": settings.eval.interim_limit,
     }
     for key, value in at_least_zero.items():
-        if value is not None and not (value >= 0 and math.isfinite(value)):
+        if not (value >= 0 and math.isfinite(value)):
             raise ValueError(f"{key}={value}: must be a finite number ≥ 0")
     for key, value in above_zero.items():
         if value is not None and not (value > 0 and math.isfinite(value)):
@@ -597,7 +633,7 @@ def region(name: str, num_layers: int) -> list[int]:
 
 def _resolve_layers(settings: Settings, num_layers: int) -> None:
     """Turn `trained` and noise `layers` into lists; noise of no strength becomes no noise at all."""
-    layer, noise, method = settings.layer, settings.noise, settings.method.name
+    layer, noise = settings.layer, settings.noise
     _layer_list("layer.unlearn", layer.unlearn, num_layers)
     default = list(range(max(0, layer.unlearn - 2), layer.unlearn + 1))
     layer.trained = default if layer.trained is None else _layer_list("layer.trained", layer.trained, num_layers)
@@ -607,7 +643,7 @@ def _resolve_layers(settings: Settings, num_layers: int) -> None:
     if noise.name == "none" or noise.nu == 0:
         settings.noise = NoiseSettings(name="none", layers=[])
         return
-    reads_all = method not in RM_METHODS or noise.name == "inference"
+    reads_all = settings.method.reads != method.LAYER or noise.name == "inference"
     reach = num_layers if reads_all else layer.unlearn + 1
     if noise.layers == "unlearn":
         noise.layers = [layer.unlearn]
@@ -622,6 +658,6 @@ def _resolve_layers(settings: Settings, num_layers: int) -> None:
         noise.layers = _layer_list("noise.layers", noise.layers, num_layers)
     if noise.layers[-1] >= reach:
         raise ValueError(
-            f"noise.layers={noise.layers}: {method} reads the stream at layer.unlearn={layer.unlearn}, so noise "
-            f"above it has no effect; allowed: 0 to {reach - 1}"
+            f"noise.layers={noise.layers}: {settings.method.name} reads the stream at layer.unlearn={layer.unlearn}, "
+            f"so noise above it has no effect; allowed: 0 to {reach - 1}"
         )

@@ -7,36 +7,17 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rna.settings.method import Method, RetainLoss
+
 PACKAGE = Path(__file__).parents[1]
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # installed, or a checkout
 BUILTIN = PACKAGE / "demo" / "assets"
 TASKS = PACKAGE / "tasks"  # a folder of lm-eval tasks each
 REFUSALS = PACKAGE / "refusals.txt"
 
-RM_METHODS = ("rmu", "adaptive_rmu", "rsv")
-PO_METHODS = ("npo", "simnpo", "dpo")
 NOT_LOADED = ("name", "unlearn_layer", "num_layers", "threads", "retrained")  # of ModelSettings
 PAIR = "Question: {question}\nAnswer: {answer}"
 NEUTRAL = ("checkpoint_every", "gradient_checkpointing")  # of TrainSettings: they change no trained tensor
-
-
-@dataclass
-class MethodSettings:
-    name: str = "???"
-    coefficient: float | None = None
-    beta: float | None = None
-    gamma: float | None = None
-    log_prob: str | None = None
-    path: str | None = None  # of method=given: the unlearned model's folder or hub id
-    revision: str | None = None
-
-    @property
-    def trains(self) -> bool:
-        return self.name not in ("none", "given")
-
-    def options(self) -> dict[str, Any]:
-        """The method's own numbers, without those it does not have."""
-        return {key: value for key, value in asdict(self).items() if key != "name" and value is not None}
 
 
 @dataclass
@@ -187,10 +168,11 @@ class WandbSettings:
 
 @dataclass
 class Settings:
-    """One trial. `alpha` is the retain weight by topic, `retain_loss` its name; layers are resolved to lists."""
+    """One trial. `alpha` is the retain weight by topic, `retain_loss` its loss's name; layers are resolved to lists."""
 
-    method: MethodSettings = field(default_factory=MethodSettings)
+    method: Method = field(default_factory=Method)
     retain_loss: str = "???"
+    retain: RetainLoss = field(default_factory=RetainLoss)
     alpha: dict[str, float] = field(default_factory=dict)
     noise: NoiseSettings = field(default_factory=NoiseSettings)
     layer: LayerSettings = field(default_factory=LayerSettings)
@@ -214,9 +196,10 @@ class Settings:
 
     def judged(self) -> ModelSettings:
         """The model that is loaded: the base, or with method=given what somebody else made of it."""
-        if self.method.name != "given":
-            return self.model
-        return replace(self.model, path=self.method.path or "", revision=self.method.revision)
+        given: Any = self.method
+        return (
+            replace(self.model, path=given.path, revision=given.revision) if self.method.name == "given" else self.model
+        )
 
     def hashes(self) -> Path | None:
         """Where the hashes of large files are kept."""

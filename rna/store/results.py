@@ -34,6 +34,7 @@ from rna.settings import (
     TaskSettings,
     without_defaults,
 )
+from rna.settings import identity as loss_identity
 
 Record = dict[str, Any]
 PACKAGES = ("torch", "transformers", "lm_eval", "datasets", "hydra-core", "omegaconf", "tokenizers")
@@ -58,12 +59,12 @@ def train_identity(settings: Settings) -> dict[str, Any]:
         return identity
     settings = settings.for_training()
     data = _corpora(settings)
-    if settings.method.name == "dpo":
+    if settings.method.refusals:
         data["data.refusals"] = text_fingerprint(
             settings.data.refusals or str(REFUSALS), "data.refusals", None, settings.hashes()
         )
     identity |= {
-        "method": without_defaults(settings.method),
+        "method": loss_identity(settings.method),
         "retain_loss": settings.retain_loss,
         "alpha": settings.alpha,
         "noise": _noise(settings),
@@ -73,6 +74,8 @@ def train_identity(settings: Settings) -> dict[str, Any]:
         "data": data,
         "seed": settings.seed,
     }
+    if (own := loss_identity(settings.retain)) != {"name": settings.retain_loss}:
+        identity["retain_loss"] = own
     neutral = Settings()
     identity |= {"variant": settings.variant} if settings.variant != neutral.variant else {}
     for option in ("holdout", "order", "max_refusals", "retain_cut"):

@@ -13,14 +13,10 @@ import torch
 from rna import perturb
 from rna.corpora import Corpora, data, pad
 from rna.decoder import Decoder, model
-from rna.settings import RM_METHODS, Settings
+from rna.settings import Settings
 from rna.unlearning.noise import standard_deviation
 
 MEASURED = 64  # documents of each corpus
-# Of RM's target over the forget tokens' norm. On Zephyr-7B, with norms of 2.2 to 3.2, the paper's c are 6.5 (RMU) and
-# 10 (RSV), 5 to 100 in its search: 1.6 to 45 times the norm. Far below it RMU's target is the origin, whatever the
-# direction, and RSV's is where the token was; far above it the forget loss is all that there is.
-TARGET = {"rmu": (0.25, 100.0), "adaptive_rmu": (0.25, 100.0), "rsv": (0.1, 100.0)}
 NOISE = (0.01, 3.0)  # of ν over a dimension's root mean square; the paper's published ν are 0.13 to 1.1 times it
 
 
@@ -54,24 +50,22 @@ def warnings(settings: Settings, decoder: Decoder, corpora: Corpora, pad_id: int
 
 
 def _target(settings: Settings, decoder: Decoder, corpora: Corpora, pad_id: int) -> list[str]:
-    """RM's target against the norm of the forget tokens at the unlearn layer."""
-    method, layer = settings.method, settings.layer.unlearn
-    if method.name not in RM_METHODS or settings.layer.site == "mlp":
+    """A method's aim against the norm of the forget tokens at the unlearn layer."""
+    aim, layer = settings.method.aim, settings.layer.unlearn
+    if aim is None or settings.layer.site == "mlp":
         return []
-    low, high = TARGET[method.name]
-    if method.name == "adaptive_rmu":
-        assert method.beta is not None
-        if low <= method.beta <= high:
+    low, high, value = aim.least, aim.most, getattr(settings.method, aim.number)
+    if aim.relative:
+        if low <= value <= high:
             return []
-        return [f"method.beta={method.beta:g}: a target {_side(method.beta, low, high)} of the token's own norm"]
-    assert method.coefficient is not None
+        return [f"method.{aim.number}={value:g}: a target {_side(value, low, high)} of the token's own norm"]
     norms = [token_norms(decoder, corpus.documents, [layer], pad_id)[layer] for corpus in corpora.forget.values()]
     middle = torch.cat(norms).median().item()
-    ratio = method.coefficient / middle
+    ratio = value / middle
     if low <= ratio <= high:
         return []
     return [
-        f"method.coefficient={method.coefficient:g}: {_digits(ratio)} times the norm of the forget tokens at layer "
+        f"method.{aim.number}={value:g}: {_digits(ratio)} times the norm of the forget tokens at layer "
         f"{layer} ({middle:.3g}), {_side(ratio, low, high)} times; python -m rna.suggest gives strengths that fit"
     ]
 

@@ -1,7 +1,7 @@
 """The loop of an unlearning trial: the only backward pass and the only optimiser's step."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from rna import ends
-from rna.corpora import Batch, Corpora, Corpus, Feed, Remembered
+from rna.corpora import Batch, Corpora, Corpus, Feed, Memory
 from rna.decoder import Decoder, Deltas, model
-from rna.settings import RM_METHODS, Settings, generator, seed_of
-from rna.unlearning import losses
+from rna.settings import LAYER, Settings, generator, seed_of
 from rna.unlearning.checkpoint import Checkpoint
-from rna.unlearning.methods import StepLosses, Trial
 from rna.unlearning.noise import GaussianNoise, Normals, standard_deviation
 from rna.unlearning.released import ReleasedAdamW
+from rna.unlearning.step import Recall, Setup, Step
 
 # float16 gradients below 6e-8 would vanish, so the losses are raised by a power of two, which changes no other bit.
 LOSS_SCALE = {torch.float16: 1024.0, torch.bfloat16: 1.0, torch.float32: 1.0}
@@ -37,7 +36,7 @@ class NotFinite(ArithmeticError):
 
 @dataclass
 class Feeds:
-    """Endless batches: the forget set of each topic, the retain set, and refusals for DPO."""
+    """Endless batches: the forget set of each topic, the retain set, and refusals for a method that wants them."""
 
     forget: dict[str, Feed]
     retain: dict[str, Feed]  # by topic: one that all topics draw from, or in the variant `official` each its own
@@ -94,9 +93,8 @@ def feeds(settings: Settings, corpora: Corpora, pad_id: int) -> Feeds:
     return Feeds(forget, retain, draw(corpora.refusals) if corpora.refusals else None, behind)
 
 
-def prepare(settings: Settings, decoder: Decoder, retain: Feed | None = None) -> Trial:
-    """Draw the trial's directions and make its noise source; relative noise is measured on the retain documents."""
-    method = settings.method
+def prepare(settings: Settings, decoder: Decoder, retain: Feed | None = None) -> Setup:
+    """What a trial's steps share, its noise source among it; relative noise is measured on the retain documents."""
     noise = None
     if settings.noise.name != "none":
         std: float | dict[int, float] = standard_deviation(settings.noise.nu, settings.noise.scale)
@@ -107,34 +105,16 @@ def prepare(settings: Settings, decoder: Decoder, retain: Feed | None = None) ->
             std = {layer: std * rms for layer, rms in measured.items()}
         normals = Normals(seed_of(settings.seed, "noise"))
         noise = GaussianNoise(std, tuple(settings.noise.layers), normals, settings.variant == "official")
-    return Trial(
-        method=method.name,
-        retain_loss=settings.retain_loss,
-        options=method.options(),
+    return Setup(
+        method=settings.method,
+        retain=settings.retain,
         layer=settings.layer.unlearn,
         first_trained=min(settings.layer.trained),
         site=settings.layer.site,
         noise=noise,
-        directions=directions(
-            method.name, settings.data.topics, settings.seed, decoder, official=settings.variant == "official"
-        ),
+        seed=settings.seed,
         official=settings.variant == "official",
     )
-
-
-def directions(
-    method: str, topics: Iterable[str], seed: int, decoder: Decoder, *, official: bool = False
-) -> dict[str, Tensor]:
-    """The direction RM drives each topic's representations in, drawn once from the trial's seed; PO has none.
-
-    In the variant `official` it is one of the model's own dtype.
-    """
-    draw = losses.gaussian_direction if method == "rsv" else losses.control_vector
-    dtype = next(decoder.model.parameters()).dtype if official else torch.float32
-    return {
-        topic: draw(decoder.width, generator(seed, "direction", topic), dtype)
-        for topic in (topics if method in RM_METHODS else ())
-    }
 
 
 def train(
@@ -144,7 +124,7 @@ def train(
     on_step: Callable[[int, StepReport], None],
     *,
     checkpoint: Checkpoint | None = None,
-    remembered: dict[str, Remembered] | None = None,
+    memory: Memory | None = None,
     interim: Interim | None = None,
 ) -> Deltas:
     """Unlearn, and return the trained tensors in the model's own dtype; the model itself is left as it was.
@@ -157,24 +137,24 @@ def train(
     Args:
         on_step: called with (step, report) after each step, and for the steps a checkpoint brings back.
         checkpoint: where to save every `train.checkpoint_every` steps, and at a cluster's warning or a stop.
-        remembered: by feed, the reference's values on its batches, which no trial changes.
+        memory: the reference's values on the feeds' batches, which no trial changes.
         interim: judges the policy on the way; what it finds joins the step's report and changes no step.
 
     Raises:
         NotFinite: before the optimiser's step that would have spread it.
         Interrupted: after a checkpoint, at SIGTERM.
     """
-    trial = prepare(settings, decoder, next(iter(source.retain.values())))
+    setup = prepare(settings, decoder, next(iter(source.retain.values())))
     names = model.trained_names(decoder, settings.layer.trained, settings.layer.trainable)
-    policy = model.masters(decoder, names, keep_dtype=trial.official)
+    policy = model.masters(decoder, names, keep_dtype=setup.official)
     options = settings.train
-    adamw = ReleasedAdamW if trial.official else torch.optim.AdamW
+    adamw = ReleasedAdamW if setup.official else torch.optim.AdamW
     optimizer = adamw(policy.values(), lr=options.lr, eps=options.eps, weight_decay=0.0)
     loss_scale = LOSS_SCALE[next(decoder.model.parameters()).dtype]
     topics = list(source.forget)
     curve: list[StepReport] = []
     if checkpoint is not None and (state := checkpoint.load()) is not None:
-        curve = _restore(state, policy, optimizer, trial, source)
+        curve = _restore(state, policy, optimizer, setup, source)
         for step, report in enumerate(curve, 1):
             on_step(step, report)
 
@@ -189,16 +169,15 @@ def train(
             values = {"forget": 0.0, "retain": 0.0}
             norms = {"forget": 0.0, "retain": 0.0}
             for micro in micros:
-                recall = _recall(remembered or {}, topic, micro)
-                step_losses = StepLosses(
+                step_losses = Step(
                     decoder,
                     policy,
-                    trial,
+                    setup,
                     topic,
                     micro.forget,
                     micro.retain,
                     micro.refusal,
-                    recall,
+                    _recall(memory, source, topic, micro),
                     options.gradient_checkpointing,
                 )
                 for name, loss in step_losses:
@@ -232,16 +211,16 @@ def train(
             on_step(step + 1, curve[-1])
             due = options.checkpoint_every and (step + 1) % options.checkpoint_every == 0
             if checkpoint is not None and step + 1 < options.steps and (due or heard.pending):
-                checkpoint.save(_state(policy, optimizer, trial, source, curve))
+                checkpoint.save(_state(policy, optimizer, setup, source, curve))
             heard.obey()
-    for kept in (remembered or {}).values():
-        kept.keep()
+    if memory is not None:
+        memory.keep()
     return model.rounded(decoder, policy)
 
 
 def _draw(settings: Settings, source: Feeds, topic: str, device: torch.device) -> list[Micro]:
-    """A step's micro-batches. RM's losses and every retain loss are means over tokens, PO's forget losses over
-    sequences: each micro-batch counts by its tokens or its sequences."""
+    """A step's micro-batches. Forget losses of a layer and every retain loss are means over tokens, forget losses of
+    logits over sequences: each micro-batch counts by its tokens or its sequences."""
     micros: list[Micro] = []
     for _ in range(settings.train.grad_accumulation):
         forget, retain = source.forget[topic], source.retain[topic]
@@ -262,7 +241,7 @@ def _draw(settings: Settings, source: Feeds, topic: str, device: torch.device) -
     forget_tokens = sum(micro.forget.tokens for micro in micros)
     retain_tokens = sum(micro.retain.tokens for micro in micros)
     for micro in micros:
-        by_token = settings.method.name in RM_METHODS
+        by_token = settings.method.reads == LAYER
         micro.shares = {
             "forget": micro.forget.tokens / forget_tokens if by_token else 1 / len(micros),
             "retain": micro.retain.tokens / retain_tokens,
@@ -270,43 +249,41 @@ def _draw(settings: Settings, source: Feeds, topic: str, device: torch.device) -
     return micros
 
 
-def _recall(
-    remembered: dict[str, Remembered], topic: str, micro: Micro
-) -> Callable[[str, Callable[[], Tensor]], Tensor]:
+def _recall(memory: Memory | None, source: Feeds, topic: str, micro: Micro) -> Recall:
     """How a step's losses ask for a value of the reference: from the memory of the batch's feed, or computed."""
-    refusal = f"refusal/{topic}" if f"refusal/{topic}" in remembered else "refusal"
+    refusal = f"refusal/{topic}" if topic in source.behind else "refusal"
     numbers = {"forget": (f"forget/{topic}", micro.number), "refusal": (refusal, micro.refusal_number)}
 
-    def recall(role: str, compute: Callable[[], Tensor]) -> Tensor:
-        feed, number = numbers[role]
-        if feed not in remembered:
+    def recall(kind: str, what: Any, role: str, compute: Callable[[], Tensor]) -> Tensor:
+        if memory is None or role not in numbers:
             return compute()
-        return remembered[feed].recall(number, compute)
+        feed, number = numbers[role]
+        return memory.of(kind, what, feed).recall(number, compute)
 
     return recall
 
 
-def _state(policy: Deltas, optimizer: Any, trial: Trial, source: Feeds, curve: list[StepReport]) -> dict[str, Any]:
+def _state(policy: Deltas, optimizer: Any, setup: Setup, source: Feeds, curve: list[StepReport]) -> dict[str, Any]:
     """All that the next step depends on."""
     return {
         "policy": {name: tensor.detach() for name, tensor in policy.items()},
         "optimizer": optimizer.state_dict(),
-        "noise": trial.noise.normals.drawn if trial.noise else None,
-        "coefficients": trial.coefficients,
+        "noise": setup.noise.normals.drawn if setup.noise else None,
+        "kept": setup.kept,
         "feeds": {name: feed.state() for name, feed in source.by_name().items()},
         "curve": curve,
     }
 
 
-def _restore(state: dict[str, Any], policy: Deltas, optimizer: Any, trial: Trial, source: Feeds) -> list[StepReport]:
+def _restore(state: dict[str, Any], policy: Deltas, optimizer: Any, setup: Setup, source: Feeds) -> list[StepReport]:
     """Stand where the checkpoint was written; its curve tells how far that was."""
     with torch.no_grad():
         for name, tensor in policy.items():
             tensor.copy_(state["policy"][name])
     optimizer.load_state_dict(state["optimizer"])
-    if trial.noise:
-        trial.noise.normals.drawn = state["noise"]
-    trial.coefficients.update(state["coefficients"])
+    if setup.noise:
+        setup.noise.normals.drawn = state["noise"]
+    setup.kept.update(state["kept"] if "kept" in state else state["coefficients"])  # of an older checkpoint
     for name, feed in source.by_name().items():
         feed.restore(state["feeds"][name])
     return state["curve"]

@@ -23,8 +23,9 @@ from torch.distributed._tools.mem_tracker import MemTracker
 
 from rna.corpora.batch import Batch
 from rna.decoder import model
-from rna.unlearning.methods import StepLosses, Trial
+from rna.unlearning.step import Step
 from tests.bench.step import METHODS, OPTIONS, SHAPES
+from tests.setups import setup
 
 LLAMA_70B = {
     "architecture": "Llama",
@@ -72,13 +73,12 @@ def peak(shape: dict[str, Any], name: str, *, recompute: bool = False) -> dict[s
     def noise(index: int, hidden_BTD: torch.Tensor) -> torch.Tensor:
         return hidden_BTD + 0.01 * torch.randn_like(hidden_BTD) if index == layer else hidden_BTD
 
-    trial = Trial(
-        method=method,
-        retain_loss=METHODS[name],
-        options=dict(OPTIONS[method]),
+    trial = setup(
+        method,
+        METHODS[name],
+        OPTIONS[method],
         layer=layer,
         first_trained=layer - 2,
-        site="residual",
         noise=Noise((layer,), noise),  # pyright: ignore[reportArgumentType]
         directions={"text": torch.empty(decoder.width, device="meta")},
     )
@@ -95,7 +95,7 @@ def peak(shape: dict[str, Any], name: str, *, recompute: bool = False) -> dict[s
 
     def step() -> None:
         optimizer.zero_grad()
-        for _, loss in StepLosses(decoder, policy, trial, "text", *batches, recompute=recompute):
+        for _, loss in Step(decoder, policy, trial, "text", *batches, recompute=recompute):
             loss.backward()
         optimizer.step()
 

@@ -121,9 +121,10 @@ def measure(shape: dict[str, Any], name: str, way: str, device: str, steps: int)
     from rna.corpora.batch import Batch
     from rna.decoder import model
     from rna.unlearning import losses
-    from rna.unlearning.methods import StepLosses, Trial
     from rna.unlearning.noise import GaussianNoise
+    from rna.unlearning.step import Step
     from tests import oracle
+    from tests.setups import setup
 
     gpu = device.startswith("cuda")
     before = 0 if gpu else resident("VmRSS")
@@ -132,13 +133,12 @@ def measure(shape: dict[str, Any], name: str, way: str, device: str, steps: int)
     layer, vocabulary = shape["layer"], shape["config"]["vocab_size"]
     source = torch.Generator(device).manual_seed(1)
     draw = losses.gaussian_direction if method == "rsv" else losses.control_vector
-    trial = Trial(
-        method=method,
-        retain_loss=METHODS[name],
-        options=dict(OPTIONS[method]),
+    trial = setup(
+        method,
+        METHODS[name],
+        OPTIONS[method],
         layer=layer,
         first_trained=layer - 2,
-        site="residual",
         noise=GaussianNoise(0.01, (layer,), Normals(1)),
         directions={"text": draw(decoder.width, source)},
     )
@@ -164,10 +164,10 @@ def measure(shape: dict[str, Any], name: str, way: str, device: str, steps: int)
         plain.reference = decoder.model  # two models in memory, not three
     optimizer = torch.optim.AdamW(trained, lr=1e-5, weight_decay=0.0)
 
-    def compute(_role: str, value: Any) -> torch.Tensor:
+    def compute(_kind: str, _what: Any, _role: str, value: Any) -> torch.Tensor:
         return value()
 
-    def remember(role: str, value: Any) -> torch.Tensor:
+    def remember(_kind: str, _what: Any, role: str, value: Any) -> torch.Tensor:
         if role not in memory:
             memory[role] = value()
         return memory[role]
@@ -176,7 +176,7 @@ def measure(shape: dict[str, Any], name: str, way: str, device: str, steps: int)
         optimizer.zero_grad()
         if ours:
             recall = remember if way == "remembered" else compute
-            for key, loss in StepLosses(decoder, policy, trial, "text", forget, retain, refusal, recall):
+            for key, loss in Step(decoder, policy, trial, "text", forget, retain, refusal, recall):
                 (loss if key == "forget" else 5.0 * loss).backward()
         else:
             plain.policy.zero_grad()

@@ -18,11 +18,11 @@ from rna.settings.fields import (
     BUILTIN,
     CorpusSettings,
     DataSettings,
-    MethodSettings,
     ModelSettings,
     Settings,
     TrainSettings,
 )
+from rna.settings.method import made as method_of
 
 NO_CACHE = Cache(None, 0)
 
@@ -237,7 +237,7 @@ def test_batches_hold_whole_documents():
 def settings(retain: str, forget: str, *, method: str = "npo", refusals: str | None = None, **rest) -> Settings:
     made = DataSettings("text", {"bio": CorpusSettings(forget)}, CorpusSettings(retain), refusals, **rest)
     model = ModelSettings(name="demo", path=str(BUILTIN / "base"))
-    return Settings(method=MethodSettings(name=method), model=model, data=made, train=TrainSettings(batch_size=2))
+    return Settings(method=method_of(method), model=model, data=made, train=TrainSettings(batch_size=2))
 
 
 def test_validate_accepts_what_can_be_trained_on(tmp_path):

@@ -20,8 +20,9 @@ from rna.settings import config
 from rna.settings.fields import CorpusSettings, Settings
 from rna.store import results
 from rna.unlearning import train
-from rna.unlearning.methods import StepLosses, Trial
+from rna.unlearning.step import Step
 from tests import tiny
+from tests.setups import setup
 
 NO_CACHE = Cache(None, 0)
 PAIRS = [
@@ -243,10 +244,8 @@ def test_forget_losses_are_of_the_answers_given_all_before_them(method: str, mea
         for number, tensor in enumerate(policy.values()):
             tensor += 0.1 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(number))
     options = {"beta": beta, "gamma": gamma, "log_prob": "mean" if mean else "sum"}
-    trial = Trial(method, "kl", options, 2, 1, "residual", None)
-    step = StepLosses(
-        decoder, policy, trial, "t", pad(ROWS, 0, starts=STARTS), tiny.batch(1), pad(IDK, 0, starts=IDK_STARTS)
-    )
+    made = setup(method, "kl", options)
+    step = Step(decoder, policy, made, "t", pad(ROWS, 0, starts=STARTS), tiny.batch(1), pad(IDK, 0, starts=IDK_STARTS))
     found = next(iter(step))[1].item()
 
     mean = mean or method == "simnpo"

@@ -9,9 +9,10 @@ from rna.corpora.batch import Batch
 from rna.decoder import model
 from rna.settings.seeding import generator
 from rna.unlearning import losses
-from rna.unlearning.methods import StepLosses, Trial
 from rna.unlearning.noise import GaussianNoise, Normals
+from rna.unlearning.step import Setup, Step
 from tests import oracle, tiny
+from tests.setups import setup
 
 RM = {"rmu": {"coefficient": 6.5}, "adaptive_rmu": {"beta": 3.0}, "rsv": {"coefficient": 10.0}}
 PO = {
@@ -22,11 +23,11 @@ PO = {
 CASES = [(name, "representation") for name in RM] + [(name, retain) for name in PO for retain in ("mse", "kl")]
 
 
-def trial(method: str, retain_loss: str, noise_layers: tuple[int, ...] = (2,), site: str = "residual") -> Trial:
+def trial(method: str, retain_loss: str, noise_layers: tuple[int, ...] = (2,), site: str = "residual") -> Setup:
     noise = GaussianNoise(0.3, noise_layers, Normals(0)) if noise_layers else None
     direction = losses.control_vector(16, generator(0, "direction"))
     options: dict[str, Any] = (RM | PO)[method]
-    return Trial(method, retain_loss, options, 2, 1, site, noise, {"bio": direction})
+    return setup(method, retain_loss, options, noise, {"bio": direction}, site=site)
 
 
 Batches = tuple[Batch, Batch, Batch]
@@ -36,7 +37,7 @@ BATCHES: Batches = (tiny.batch(1), tiny.batch(2, (4, 11, 6)), tiny.batch(3, (3, 
 def staged_gradients(
     decoder: model.Decoder,
     names: list[str],
-    made: Trial,
+    made: Setup,
     batches: Batches,
     alpha: float,
     *,
@@ -47,7 +48,7 @@ def staged_gradients(
         for index, tensor in enumerate(policy.values()):
             tensor += 0.1 * torch.randn(tensor.shape, generator=generator(index, "drift"))
     values = {}
-    for name, loss in StepLosses(decoder, policy, made, "bio", *batches, recompute=recompute):
+    for name, loss in Step(decoder, policy, made, "bio", *batches, recompute=recompute):
         values[name] = loss.item()
         (loss if name == "forget" else alpha * loss).backward()
     gradients = {name: tensor.grad for name, tensor in policy.items()}
@@ -56,7 +57,7 @@ def staged_gradients(
 
 
 def plain_gradients(
-    decoder: model.Decoder, names: list[str], made: Trial, batches: tuple[Batch, Batch, Batch], alpha: float
+    decoder: model.Decoder, names: list[str], made: Setup, batches: tuple[Batch, Batch, Batch], alpha: float
 ) -> tuple[dict[str, float], model.Deltas]:
     plain = oracle.Plain.of(decoder.model, names)
     own = dict(plain.policy.named_parameters())

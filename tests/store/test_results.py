@@ -20,10 +20,10 @@ from rna.settings.fields import (
     CorpusSettings,
     DataSettings,
     EvalSettings,
-    MethodSettings,
     Settings,
     TaskSettings,
 )
+from rna.settings.method import made as method_of
 from rna.store import results
 from tests.evaluation.test_ngrams import write_mined
 
@@ -178,7 +178,7 @@ def test_refusals_count_for_dpo_alone(tmp_path):
 
 
 def test_a_base_model_is_known_by_its_weights_and_dtype_alone():
-    made = replace(settings(), method=MethodSettings(name="none"))
+    made = replace(settings(), method=method_of("none"))
     identity = results.train_identity(made)
     assert set(identity) == {"numerics", "model"}
     assert results.train_identity(replace(made, seed=5)) == identity

@@ -17,10 +17,11 @@ from rna.settings import config
 from rna.settings.fields import BUILTIN, Settings
 from rna.settings.seeding import generator
 from rna.unlearning import losses, train
-from rna.unlearning.methods import StepLosses, Trial
 from rna.unlearning.noise import GaussianNoise, Normals
 from rna.unlearning.released import ReleasedAdamW
+from rna.unlearning.step import Setup, Step
 from tests import released, tiny
+from tests.setups import setup
 from tests.unlearning import test_train
 
 DOCUMENTS = [[5, 6, 7, 8, 9, 10, 11], [12, 13, 14], [15, 16, 17, 18, 19]]
@@ -34,12 +35,10 @@ OPTIONS = {
 BEHIND = tiny.VOCABULARY - 1  # the pad token
 
 
-def trial(method: str, retain_loss: str, *, official: bool = True, nu: float = 0.0) -> Trial:
+def trial(method: str, retain_loss: str, *, official: bool = True, nu: float = 0.0) -> Setup:
     noise = GaussianNoise(nu, (2,), Normals(0), official) if nu else None
     direction = losses.control_vector(16, generator(0, "direction"))
-    return Trial(
-        method, retain_loss, dict(OPTIONS[method]), 2, 1, "residual", noise, {"bio": direction}, official=official
-    )
+    return setup(method, retain_loss, OPTIONS[method], noise, {"bio": direction}, official=official)
 
 
 def policy(decoder: model.Decoder) -> model.Deltas:
@@ -57,7 +56,7 @@ def step(method: str, retain_loss: str, *, official: bool = True) -> tuple[dict[
     batch = pad(DOCUMENTS, BEHIND, official=official)
     values, gradients = {}, {}
     made = trial(method, retain_loss, official=official)
-    for name, loss in StepLosses(decoder, deltas, made, "bio", batch, batch, batch):
+    for name, loss in Step(decoder, deltas, made, "bio", batch, batch, batch):
         values[name] = loss.item()
         if name == "forget":
             grads = torch.autograd.grad(loss, list(deltas.values()))
@@ -122,8 +121,8 @@ def test_adaptive_rmu_takes_its_coefficient_once_from_the_policy():
         stream = model.stream_at(decoder, model.embed(decoder, batch), 2, policy=deltas)
     expected = 3.0 * stream.norm(dim=-1).mean()  # over padding, too
     for forget in (batch, other):
-        dict(StepLosses(decoder, deltas, made, "bio", forget, batch, None))
-        assert made.coefficients["bio"] == pytest.approx(expected.item(), rel=1e-5)
+        dict(Step(decoder, deltas, made, "bio", forget, batch, None))
+        assert made.kept["bio"] == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_its_coefficient_survives_an_interruption(tmp_path: Path):
@@ -145,7 +144,7 @@ def test_retain_means_include_padding(method: str, retain_loss: str):
     def retain(documents: list[list[int]], *, official: bool) -> float:
         batch = pad(documents, BEHIND, official=official)
         made = trial(method, retain_loss, official=official)
-        return dict(StepLosses(decoder, policy(decoder), made, "bio", batch, batch, batch))["retain"].item()
+        return dict(Step(decoder, policy(decoder), made, "bio", batch, batch, batch))["retain"].item()
 
     even = [document[:3] for document in DOCUMENTS]
     assert retain(even, official=True) == pytest.approx(retain(even, official=False), rel=0.1)

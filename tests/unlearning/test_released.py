@@ -3,6 +3,7 @@
 On the machine where this was written every tensor of all nine methods was equal to the bit, in both dtypes.
 """
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -91,7 +92,7 @@ def both(
     script = released.Script(
         method,
         retain,
-        {key: value for key, value in made.method.options().items() if key in ("coefficient", "beta")},
+        {key: value for key, value in asdict(made.method).items() if key in ("coefficient", "beta")},
         list(alpha),
         made.layer.unlearn,
         names,

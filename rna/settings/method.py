@@ -1,0 +1,305 @@
+"""What the program knows of a forget loss and of a retain loss, whoever wrote them: two classes to derive from.
+
+An option of `conf/method` or `conf/retain_loss` names a class with `target: package.module.Class` and gives its
+numbers, which are the class's fields. Nothing else has to know the class by name.
+"""
+
+import importlib
+import inspect
+import math
+import sys
+import traceback
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import MISSING, Field, dataclass, field, fields
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rna.unlearning.step import Step
+
+LAYER, LOGITS = "layer", "logits"  # what a loss reads: the stream that leaves the unlearn layer, or the model's end
+
+
+@dataclass(frozen=True)
+class Aim:
+    """How far a method drives the forget tokens: one of its numbers, against their norm at the unlearn layer.
+
+    On Zephyr-7B, with norms of 2.2 to 3.2, the paper's c are 6.5 (RMU) and 10 (RSV), 5 to 100 in its search: 1.6 to 45
+    times the norm. Far below it RMU's target is the origin, whatever the direction, and RSV's is where the token was;
+    far above it the forget loss is all that there is.
+    """
+
+    number: str
+    relative: bool  # the number is in units of that norm already
+    least: float
+    most: float
+    suggested: float
+
+
+@dataclass(frozen=True)
+class Released:
+    """How the authors' released code reads its data for a method."""
+
+    longer_than: int  # characters of the texts that count
+    characters: int | None = None  # texts are cut at; the forget texts are stripped first
+    raw_cyber: bool = True  # the cyber corpus is lines as they stand
+    retain_length: int | None = None  # of retain samples; None: the topic's
+
+
+@dataclass(kw_only=True)
+class Method:
+    """A forget loss. Its numbers are a subclass's fields: one without a default must be given by the option's YAML.
+
+    A field made by `above`, `at_least` or `one_of` is checked before anything is loaded; what else there is to check
+    goes into `__post_init__`, as a ValueError.
+    """
+
+    name: str = ""
+
+    label: ClassVar[str] = ""  # in tables and figures; "": the name
+    reads: ClassVar[str] = LOGITS  # LAYER: nothing above the unlearn layer runs | LOGITS
+    trains: ClassVar[bool] = True
+    refusals: ClassVar[bool] = False  # whether steps hold refusals
+    draws: ClassVar[str | None] = None  # the function of `rna.unlearning.losses` that draws its directions
+    aim: ClassVar[Aim | None] = None
+    released: ClassVar[Released | None] = None  # None: there is no variant=official of it
+
+    def forget_loss(self, step: "Step") -> "Tensor":
+        """The loss of a step's forget batch, a scalar: see `rna.unlearning.Step` for what there is to use."""
+        raise NotImplementedError(f"{type(self).__name__}.forget_loss")
+
+    def official_forget_loss(self, step: "Step") -> "Tensor":
+        """The same as the authors' released code has it, of a step whose values are that code's."""
+        return self.forget_loss(step)
+
+
+@dataclass(kw_only=True)
+class RetainLoss:
+    """A retain loss between the policy and the (noised) reference, with numbers as a `Method` has them."""
+
+    name: str = ""
+
+    label: ClassVar[str] = ""  # behind a method's, in capitals; "": not shown
+    reads: ClassVar[str] = LOGITS  # LAYER | LOGITS: of the methods that it goes with
+
+    def value(self, policy: "Tensor", reference: "Tensor") -> "Tensor":
+        """The loss of each token [N], or their mean, from logits [N, V] or the unlearn layer's hidden states [N, D].
+
+        Of logits it is called with some tokens at a time, each of which must count alone.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.value")
+
+    def value_and_slope(self, policy: "Tensor", reference: "Tensor") -> "tuple[Tensor, Tensor]":
+        """Of logits, the values [N] and their slopes by the policy's logits [N, V]; may overwrite both arguments."""
+        import torch
+
+        with torch.enable_grad():
+            leaf = policy.detach().requires_grad_()
+            values_N = self.value(leaf, reference)
+            (slope_NV,) = torch.autograd.grad(values_N.sum(), leaf)
+        return values_N.detach(), slope_NV
+
+    def official_value(self, policy: "Tensor", reference: "Tensor") -> "Tensor":
+        """The mean over all tokens as the authors' released code has it."""
+        return self.value(policy, reference).mean()
+
+
+Loss = Method | RetainLoss
+
+
+def above(bound: float, **options: Any) -> Any:
+    """A number that must be finite and greater than `bound`."""
+    return field(metadata={"above": bound}, **options)
+
+
+def at_least(bound: float, **options: Any) -> Any:
+    """A number that must be finite and no smaller than `bound`."""
+    return field(metadata={"at_least": bound}, **options)
+
+
+def one_of(*words: str, **options: Any) -> Any:
+    """One of a few words."""
+    return field(metadata={"one_of": words}, **options)
+
+
+def numbers(loss: Loss) -> dict[str, Any]:
+    """What parts it from others of its class: its fields without the name, and without those at their default."""
+    found = {item.name: (getattr(loss, item.name), item.default) for item in fields(loss) if item.name != "name"}
+    return {name: value for name, (value, default) in found.items() if value is not None and value != default}
+
+
+def required(kind: type[Loss]) -> list[str]:
+    return [item.name for item in fields(kind) if not _has_default(item)]
+
+
+def check_numbers(group: str, loss: Loss) -> None:
+    """Raises ValueError for a number out of its range, or a word that is not allowed."""
+    for item in fields(loss):
+        value, said = getattr(loss, item.name), f"{group}.{item.name}"
+        if "one_of" in item.metadata and value not in item.metadata["one_of"]:
+            from rna.settings.config import nearest
+
+            raise ValueError(f"{said}={value}: {nearest(str(value), list(item.metadata['one_of']))}")
+        for bound, fits, sign in (("above", lambda a, b: a > b, ">"), ("at_least", lambda a, b: a >= b, "≥")):
+            if bound in item.metadata and not (math.isfinite(value) and fits(value, item.metadata[bound])):
+                raise ValueError(f"{said}={value}: must be a finite number {sign} {item.metadata[bound]:g}")
+
+
+def _has_default(item: "Field[Any]") -> bool:
+    return item.default is not MISSING or item.default_factory is not MISSING
+
+
+# From a target to its class
+
+
+def load(target: str, kind: type[Loss], key: str) -> type[Any]:
+    """The class that `target` names.
+
+    Raises:
+        ValueError: if it cannot be imported, with the file and the line where that failed, or is no such class.
+    """
+    module, _, name = target.rpartition(".")
+    wanted = f"a subclass of {kind.__module__.rpartition('.')[0]}.{kind.__name__}"
+    if not module:
+        raise ValueError(f"{key}.target={target}: must be package.module.Class, {wanted}")
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except Exception as error:  # the user's module, whatever is wrong in it
+        looked = ", ".join(str(Path(place or ".").absolute()) for place in sys.path[:2])
+        missing = isinstance(error, ModuleNotFoundError) and module.startswith(error.name or " ")
+        where = f"; looked for in {looked} and on PYTHONPATH" if missing else ""
+        raise ValueError(f"{key}.target={target}: {place_of(error)}{type(error).__name__}: {error}{where}") from None
+    if not (inspect.isclass(found) and issubclass(found, kind)):
+        raise ValueError(f"{key}.target={target}: must be {wanted}")
+    return found
+
+
+def place_of(error: BaseException) -> str:
+    """`FILE, line N: `, of the innermost line of an error that is neither ours nor of a library."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}, line {error.lineno}: "
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _outside(frame.filename)]
+    return f"{frames[-1].filename}, line {frames[-1].lineno}: " if frames else ""
+
+
+def _outside(filename: str) -> bool:
+    inside = (str(Path(__file__).parents[1]), "<frozen")
+    return (
+        not filename.startswith(inside)
+        and not {"site-packages", "dist-packages"} & set(Path(filename).parts)
+        and (not filename.startswith(str(Path(importlib.__file__).parents[1])))
+    )
+
+
+def is_own(kind: type[Loss]) -> bool:
+    """Whether the class is one of this package's, whose versions `NUMERICS` counts."""
+    return kind.__module__.startswith("rna.")
+
+
+def source(kind: type[Loss]) -> Path | None:
+    """The file that a user's class stands in, which counts in a trial's key; None of one of our own."""
+    return None if is_own(kind) else Path(inspect.getfile(kind))
+
+
+def identity(loss: Loss) -> dict[str, Any]:
+    """What a trial's key says of a loss: its name and numbers, and of a user's class the bytes of its file."""
+    file = source(type(loss))
+    code = {} if file is None else {"class": type(loss).__qualname__, "source": sha256(file.read_bytes()).hexdigest()}
+    return {"name": loss.name, **numbers(loss), **code}
+
+
+class OwnCodeFailed(RuntimeError):
+    """A user's class raised an error."""
+
+    reason = "own code"
+
+
+@contextmanager
+def users_code(loss: Loss) -> Generator[None]:
+    """Name the user's file and line where a class that is not ours fails; memory that is short is not its failure."""
+    if is_own(type(loss)):
+        yield
+        return
+    try:
+        yield
+    except (MemoryError, OwnCodeFailed):
+        raise
+    except Exception as error:
+        if type(error).__name__ in ("OutOfMemoryError", "AcceleratorError"):
+            raise
+        said = str(error).splitlines()[0] if str(error) else ""
+        raise OwnCodeFailed(f"{place_of(error)}{type(error).__name__}: {said}") from error
+
+
+@cache
+def known(name: str) -> type[Method] | None:
+    """The class of one of our own methods, by the option's name."""
+    return _known("method", name, Method)
+
+
+@cache
+def known_retain(name: str) -> type[RetainLoss] | None:
+    return _known("retain_loss", name, RetainLoss)
+
+
+def _known(group: str, name: str, kind: type[Loss]) -> Any:
+    targets = own_targets(group)
+    return load(targets[name], kind, group) if name in targets else None
+
+
+@cache
+def own_targets(group: str) -> dict[str, str]:
+    """The options of one of our groups, with their targets."""
+    import yaml
+
+    from rna.settings.fields import CONF
+
+    found: dict[str, str] = {}
+    for file in sorted((CONF / group).glob("*.yaml")):
+        plain = yaml.safe_load(file.read_text(encoding="utf-8"))
+        found[file.stem] = plain.get(group, plain)["target"]
+    return found
+
+
+def made(name: str, **given: Any) -> Method:
+    """One of our own methods with these numbers."""
+    kind = known(name)
+    assert kind is not None
+    return kind(name=name, **given)
+
+
+def told(chosen: Method, retain: RetainLoss) -> dict[str, str]:
+    """What a record says of its losses, for readers who have not their classes."""
+    return {
+        "title": _title(chosen.label or chosen.name, retain.label or "") if chosen.trains else "",
+        "reads": chosen.reads,
+    }
+
+
+def title_of(record: dict[str, Any]) -> str:
+    """A trial's method as the paper writes it: RMU, NPO+KL; \"\" of what was not trained."""
+    name, retain = record["config"]["method"]["name"], record["config"]["retain_loss"]
+    if "losses" in record:
+        return record["losses"]["title"]
+    kind, of_retain = known(name), known_retain(retain)  # a record from before they said it themselves
+    if kind is not None and not kind.trains:
+        return ""
+    label = kind.label if kind else name
+    return _title(label, of_retain.label if of_retain else retain.upper())
+
+
+def reads_of(record: dict[str, Any]) -> str:
+    """What a trial's losses read: LAYER or LOGITS."""
+    if "losses" in record:
+        return record["losses"]["reads"]
+    kind = known(record["config"]["method"]["name"])
+    return kind.reads if kind else LOGITS
+
+
+def _title(label: str, retain: str) -> str:
+    return f"{label}+{retain}" if retain else label

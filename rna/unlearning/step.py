@@ -1,0 +1,246 @@
+"""A training step's losses, and the staged pieces that a method makes its loss of.
+
+A step's losses come one after the other, so that the forget graph is gone before the retain graph is built.
+
+Shapes: B sequences, T tokens, D hidden width, N real tokens of a batch laid end to end.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rna.corpora import Batch
+from rna.decoder import Decoder, Deltas, Stream, model
+from rna.settings import LAYER, Method, RetainLoss, generator, users_code
+from rna.unlearning import losses
+from rna.unlearning.noise import GaussianNoise
+
+Draw = Callable[[int, torch.Generator, torch.dtype], Tensor]  # (width, generator, dtype) -> a direction of unit norm
+Recall = Callable[[str, Any, str, Callable[[], Tensor]], Tensor]  # (kind, of what, role, how to compute it) -> value
+
+
+@dataclass
+class Setup:
+    """What stays the same from step to step of one trial."""
+
+    method: Method
+    retain: RetainLoss
+    layer: int  # the unlearn layer: what reads LAYER reads the stream that leaves it
+    first_trained: int
+    site: str  # residual | mlp: what is read at the unlearn layer
+    noise: GaussianNoise | None
+    seed: int = 0
+    official: bool = False  # as the authors' released code computes: see `Step`
+    directions: dict[tuple[str, str], Tensor] = field(default_factory=dict)  # (drawn by, topic) -> of unit norm
+    kept: dict[str, Any] = field(default_factory=dict)  # what a method keeps from step to step, in checkpoints too
+
+
+def direction(seed: int, topic: str, draw: Draw, width: int, dtype: torch.dtype) -> Float[Tensor, "D"]:
+    """A topic's own direction, drawn once from a trial's seed."""
+    return draw(width, generator(seed, "direction", topic), dtype)
+
+
+@dataclass
+class Step:
+    """One topic's step: iterate for (name, loss) pairs; afterwards `norms` holds mean token norms.
+
+    For a method's `forget_loss` there are, by role (`forget`, `retain`, and `refusal` where `Method.refusals` is set):
+
+    - `hidden(role)`, `reference_hidden(role)`: the unlearn layer's states [N, D]; `reference_norms(role)`: their norms
+    - `log_probs(role, mean=…)`, `reference_log_probs(role, mean=…)`: log π of each sequence [B]
+    - `direction()`: a random direction [D] that is the topic's own through all steps; `distance(hidden, target)`
+    - `topic`, `batches[role]` (ids, masks), and `kept`, a dict that lives through all steps and in checkpoints
+
+    Gradients flow through what is the policy's. What is the reference's has none, and is remembered between trials.
+    Each is computed when it is asked for: a method that reads LAYER alone never runs the layers above.
+
+    With `setup.official` the values are those of the authors' released code (its batches count padding): a "log-prob"
+    is one scalar, the mean over all tokens of the batch; the reference sees no attention mask; log-probabilities are
+    rounded to bfloat16, and targets and means of hidden states are in the model's own dtype.
+    """
+
+    decoder: Decoder
+    policy: Deltas
+    setup: Setup
+    topic: str
+    forget: Batch
+    retain: Batch
+    refusal: Batch | None
+    recall: Recall = lambda _kind, _what, _role, compute: compute()
+    recompute: bool = False  # gradient checkpointing
+    norms: dict[str, Tensor] = field(default_factory=dict)
+    _entries: dict[str, Stream] = field(default_factory=dict, init=False, repr=False)
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        setup = self.setup
+        with users_code(setup.method):
+            loss = setup.method.official_forget_loss(self) if setup.official else setup.method.forget_loss(self)
+        yield "forget", loss
+        self._entries.clear()
+        with users_code(setup.retain):
+            loss = self._retain_of_layer() if setup.retain.reads == LAYER else self._retain_of_logits()
+        yield "retain", loss
+
+    # What a method may use
+
+    @property
+    def batches(self) -> dict[str, Batch]:
+        found = {"forget": self.forget, "retain": self.retain}
+        return found if self.refusal is None else found | {"refusal": self.refusal}
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        return self.setup.kept
+
+    def hidden(self, role: str) -> Float[Tensor, "N D"]:
+        hidden_ND = self._read(self._entry(role), self.batches[role], policy=True)
+        self._note_norm(role, hidden_ND)
+        return hidden_ND
+
+    @torch.no_grad()
+    def reference_hidden(self, role: str) -> Float[Tensor, "N D"]:
+        return self._read(self._entry(role), self.batches[role], policy=False)
+
+    def reference_norms(self, role: str) -> Float[Tensor, "N"]:
+        what = [self.setup.layer, self.setup.site]
+        return self.recall("norms", what, role, lambda: self.reference_hidden(role).float().norm(dim=-1))
+
+    def log_probs(self, role: str, *, mean: bool = True) -> Float[Tensor, "B"]:
+        """log π of each sequence: the sum or mean over its real tokens behind the first."""
+        return self._log_probs(self._entry(role), self.batches[role], mean=mean, policy=True, note=role)
+
+    def reference_log_probs(self, role: str, *, mean: bool = True) -> Float[Tensor, "B"]:
+        batch = self.batches[role]
+
+        def compute() -> Tensor:
+            unmasked = self.setup.official
+            start = self._prefix(batch.unmasked(), self.setup.first_trained) if unmasked else self._entry(role)
+            return self._log_probs(start, batch, mean=mean, policy=False)
+
+        found_B = self.recall("log_probs", "mean" if mean else "sum", role, compute)
+        return found_B if self.decoder.head is None else found_B.to(next(self.decoder.head.parameters()).device)
+
+    def direction(self, draw: Draw | None = None) -> Float[Tensor, "D"]:
+        """The topic's direction, on the unlearn layer's device; in the variant `official` of the model's own dtype.
+
+        Args:
+            draw: how it is drawn; None: by `Method.draws`.
+        """
+        setup, decoder = self.setup, self.decoder
+        chosen: Draw = draw or getattr(losses, setup.method.draws or "control_vector")
+        where = (chosen.__qualname__, self.topic)  # pyright: ignore[reportFunctionMemberAccess]
+        if where not in setup.directions:
+            dtype = next(decoder.model.parameters()).dtype if setup.official else torch.float32
+            setup.directions[where] = direction(setup.seed, self.topic, chosen, decoder.width, dtype)
+        return setup.directions[where].to(next(decoder.layers[setup.layer].parameters()).device)
+
+    def distance(self, hidden_ND: Tensor, target: Tensor) -> Tensor:
+        """The mean over tokens and dimensions of their squared difference."""
+        mse = losses.official_representation_mse if self.setup.official else losses.representation_mse
+        return mse(hidden_ND, target)
+
+    # The retain losses
+
+    def _retain_of_layer(self) -> Tensor:
+        setup, batch = self.setup, self.retain
+        entry = self._prefix(batch, self._shared())
+        with torch.no_grad():
+            target_ND = self._read(entry, batch, policy=False, noise=setup.noise)
+        hidden_ND = self._read(entry, batch, policy=True)
+        self._note_norm("retain", hidden_ND)
+        if setup.official:
+            return setup.retain.official_value(hidden_ND, target_ND)
+        return setup.retain.value(hidden_ND, target_ND).mean()
+
+    def _retain_of_logits(self) -> Tensor:
+        setup, decoder, batch = self.setup, self.decoder, self.retain
+        entry = self._prefix(batch, self._shared())
+        with torch.no_grad():
+            start = self._prefix(batch.unmasked(), self._shared()) if setup.official else entry
+            noised = model.advance(decoder, start, len(decoder.layers), add_noise=setup.noise)
+            hidden_ref_ND = model.head_hidden(decoder, noised, batch.counted_BT)
+        hidden_ND = model.head_hidden(decoder, self._policy_stream(entry, batch, note="retain"), batch.counted_BT)
+        if setup.official:  # on whole logits, so that every gradient is rounded where the released code rounds it
+            with torch.no_grad():
+                logits_ref_NV = model.logits(decoder, hidden_ref_ND)
+            return setup.retain.official_value(model.logits(decoder, hidden_ND), logits_ref_NV)
+
+        def logits_of(ref_ND: Tensor) -> Tensor:
+            with torch.no_grad():
+                return model.logits(decoder, ref_ND).float()
+
+        return model.head_values(
+            decoder,
+            hidden_ND,
+            lambda logits_NV, ref_ND: setup.retain.value(logits_NV, logits_of(ref_ND)),
+            lambda logits_NV, ref_ND: setup.retain.value_and_slope(logits_NV, logits_of(ref_ND)),
+            hidden_ref_ND,
+        ).mean()
+
+    # The stages
+
+    def _shared(self) -> int:
+        """The layer up to which policy and noised reference are the same on a retain sample."""
+        noised = self.setup.noise.layers if self.setup.noise else ()
+        return min(self.setup.first_trained, *noised) if noised else self.setup.first_trained
+
+    def _entry(self, role: str) -> Stream:
+        """A batch at the first trained layer, which policy and reference share."""
+        if role not in self._entries:
+            self._entries[role] = self._prefix(self.batches[role], self.setup.first_trained)
+        return self._entries[role]
+
+    def _prefix(self, batch: Batch, stop: int) -> Stream:
+        with torch.no_grad():
+            return model.advance(self.decoder, model.embed(self.decoder, batch), stop)
+
+    def _read(
+        self, entry: Stream, batch: Batch, *, policy: bool, noise: GaussianNoise | None = None
+    ) -> Float[Tensor, "N D"]:
+        """The unlearn layer's output at the real tokens."""
+        site = model.stream_at if self.setup.site == "residual" else model.mlp_output_at
+        deltas = self.policy if policy else None
+        hidden_BTD = site(
+            self.decoder, entry, self.setup.layer, policy=deltas, add_noise=noise, recompute=self.recompute
+        )
+        return hidden_BTD[batch.counted_BT.to(hidden_BTD.device)]
+
+    def _policy_stream(self, entry: Stream, batch: Batch, *, note: str | None) -> Stream:
+        """The policy run to the end, its norm at the unlearn layer noted on the way."""
+        run = partial(model.advance, self.decoder, policy=self.policy, recompute=self.recompute)
+        middle = run(entry, self.setup.layer + 1)
+        if note:
+            self._note_norm(note, middle.hidden_BTD[batch.counted_BT.to(middle.hidden_BTD.device)])
+        return run(middle, len(self.decoder.layers))
+
+    def _log_probs(
+        self, entry: Stream, batch: Batch, *, mean: bool, policy: bool, note: str | None = None
+    ) -> Float[Tensor, "B"]:
+        predicts_BT = batch.predicts_BT
+        with torch.set_grad_enabled(policy):
+            end = (
+                self._policy_stream(entry, batch, note=note)
+                if policy
+                else model.advance(self.decoder, entry, len(self.decoder.layers))
+            )
+            hidden_ND = model.head_hidden(self.decoder, end, predicts_BT)
+            target_N = batch.ids_BT.roll(-1, 1)[predicts_BT]
+            if self.setup.official:
+                logits_NV = model.logits(self.decoder, hidden_ND)
+                return losses.official_log_prob(logits_NV, target_N.to(logits_NV.device))[None]
+            values_N = model.head_values(
+                self.decoder, hidden_ND, losses.target_log_probs, losses.target_log_probs_and_slope, target_N
+            )
+        predicts_BT = predicts_BT.to(values_N.device)
+        row_N = predicts_BT.nonzero()[:, 0]
+        sums_B = torch.zeros(len(batch.ids_BT), device=values_N.device).index_add(0, row_N, values_N)
+        return sums_B / predicts_BT.sum(1) if mean else sums_B
+
+    def _note_norm(self, role: str, hidden_ND: Tensor) -> None:
+        if role in ("forget", "retain"):
+            self.norms[role] = hidden_ND.detach().float().norm(dim=-1).mean()
