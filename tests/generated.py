@@ -20,7 +20,7 @@ from rna.settings.fields import (
     TaskSettings,
     TrainSettings,
 )
-from rna.settings.method import made as method_of
+from tests.setups import method_of
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "rmu": {"coefficient": 6.5},

@@ -5,11 +5,27 @@ from typing import Any
 
 from torch import Tensor
 
-from rna.settings.method import known, known_retain
+from rna.settings.method import Method, known, known_retain, made
 from rna.unlearning.noise import GaussianNoise
 from rna.unlearning.step import Setup
 
+RM_METHODS = ("rmu", "adaptive_rmu", "rsv")
+PO_METHODS = ("npo", "simnpo", "dpo")
 DRAWN_BY = {"rsv": "gaussian_direction"}
+
+
+NUMBERS: dict[str, dict[str, Any]] = {
+    "rmu": {"coefficient": 6.5},
+    "adaptive_rmu": {"beta": 3.0},
+    "rsv": {"coefficient": 10.0},
+    "npo": {"beta": 0.1, "log_prob": "mean"},
+    "simnpo": {"beta": 0.1, "gamma": 0.0},
+    "dpo": {"beta": 0.1, "log_prob": "mean"},
+}
+
+
+def method_of(name: str, **numbers: Any) -> Method:
+    return made(name, **(NUMBERS.get(name, {}) | numbers))
 
 
 def setup(

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rna.settings import config

@@ -186,6 +186,8 @@ def _loss(plain: dict[str, Any], group: str, kind: type[method.Loss]) -> Any:
     if target is None:
         raise ValueError(f"{group}.target: a value is needed with {group}={name}; give the class, package.module.Class")
     made = method.load(target, kind, group)
+    if method.is_own(made) and method.own_targets(group).get(name) != target:
+        raise ValueError(f"{group}.name={name}: {nearest(str(name), list(method.own_targets(group)))}")
     for key in method.required(made):
         if given.get(key) is None:
             raise ValueError(f"{group}.{key}: a value is needed with {group}={name}; give {group}.{key}=…")
@@ -364,7 +366,7 @@ def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def _check_choices(settings: Settings) -> None:
-    name, reads = settings.method.name, settings.method.reads
+    chosen, reads = settings.method.name, settings.method.reads
     method.check_numbers("method", settings.method)
     method.check_numbers("retain_loss", settings.retain)
     _one_of("noise.name", settings.noise.name, ("rna", "relative", "inference", "none"))
@@ -401,7 +403,7 @@ def _check_choices(settings: Settings) -> None:
     trains = settings.retain_loss != "none"
     if trains != settings.method.trains or (trains and settings.retain.reads != reads):
         raise ValueError(
-            f"retain_loss={settings.retain_loss}: has no meaning with method={name}; allowed: "
+            f"retain_loss={settings.retain_loss}: has no meaning with method={chosen}; allowed: "
             f"{', '.join(_retain_losses(settings.method))}"
         )
     if settings.noise.name == "relative" and settings.layer.site == "mlp":
@@ -411,7 +413,7 @@ def _check_choices(settings: Settings) -> None:
     if settings.layer.site == "mlp" and reads != method.LAYER:
         every = {one: method.known(one) for one in method.own_targets("method")}
         of_layer = [one for one, kind in every.items() if kind is not None and kind.reads == method.LAYER]
-        raise ValueError(f"layer.site=mlp: has no meaning with method={name}; allowed with {', '.join(of_layer)}")
+        raise ValueError(f"layer.site=mlp: has no meaning with method={chosen}; allowed with {', '.join(of_layer)}")
 
 
 def _retain_losses(chosen: method.Method) -> list[str]:

@@ -112,12 +112,12 @@ class RetainLoss:
 Loss = Method | RetainLoss
 
 
-def above(bound: float, **options: Any) -> Any:
+def above(bound: int | float, **options: Any) -> Any:
     """A number that must be finite and greater than `bound`."""
     return field(metadata={"above": bound}, **options)
 
 
-def at_least(bound: float, **options: Any) -> Any:
+def at_least(bound: int | float, **options: Any) -> Any:
     """A number that must be finite and no smaller than `bound`."""
     return field(metadata={"at_least": bound}, **options)
 

@@ -22,7 +22,7 @@ from rna.settings.fields import (
     Settings,
     TrainSettings,
 )
-from rna.settings.method import made as method_of
+from tests.setups import method_of
 
 NO_CACHE = Cache(None, 0)
 

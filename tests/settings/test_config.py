@@ -8,8 +8,6 @@ from rna import run
 from rna.settings import config
 from rna.settings.fields import (
     CONF,
-    PO_METHODS,
-    RM_METHODS,
     CorpusSettings,
     Settings,
     TaskSettings,
@@ -18,6 +16,7 @@ from rna.settings.fields import (
 )
 from rna.store import results
 from tests.evaluation.test_ngrams import write_mined
+from tests.setups import PO_METHODS, RM_METHODS
 
 NEEDED = {
     "eval=ngram_similarity": ["eval.ngrams_path=mined.parquet"],
@@ -214,14 +213,14 @@ WRONG = {
     "layer.unlearn=-1": r"layer\.unlearn=-1: .*allowed: 0 to 3",
     "layer.trained=[3]": r"layer\.trained=\[3\]: layer 3 is above layer\.unlearn=2",
     "layer.trainable=up_proj": r"layer\.trainable=up_proj: .*allowed: down_proj, all",
-    "layer.site=mlp": r"layer\.site=mlp: .*method=npo.*allowed.*rmu, adaptive_rmu, rsv",
+    "layer.site=mlp": r"layer\.site=mlp: .*method=npo.*allowed.*adaptive_rmu, rmu, rsv",
     "method=rmu retain=kl": r"retain_loss=kl: .*method=rmu; allowed: representation",
-    "retain=representation": r"retain_loss=representation: .*method=npo; allowed: mse, kl",
+    "retain=representation": r"retain_loss=representation: .*method=npo; allowed: kl, mse",
     "retain.alpha.default=-1": r"retain\.alpha\.(bio|default)=-1(\.0)?: .*≥ 0",
     "+retain.alpha.chem=1": r"retain\.alpha\.chem=1(\.0)?: no such topic.*allowed: bio, cyber, default",
     "retain.alpha.default=abc": r"retain\.alpha\.default=abc: must be a number",
     "retain.alpha=3": r"retain\.alpha=3: must be weights by topic",
-    "retain=none": r"retain_loss=none: .*method=npo; allowed: mse, kl",
+    "retain=none": r"retain_loss=none: .*method=npo; allowed: kl, mse",
     "method.beta=null": r"method\.beta: a value is needed with method=npo",
     "method.name=foo": r"method\.name=foo: .*allowed: .*npo",
     "eval=perplexity": r"data\.holdout.*eval",

@@ -11,8 +11,9 @@ from rna.corpora import data
 from rna.corpora.cache import Cache
 from rna.decoder import model
 from rna.settings import config
-from rna.settings.fields import BUILTIN, CONF, PO_METHODS, RM_METHODS
+from rna.settings.fields import BUILTIN, CONF
 from rna.unlearning import train
+from tests.setups import PO_METHODS, RM_METHODS
 
 PAIRS = [(name, "representation") for name in RM_METHODS] + list(itertools.product(PO_METHODS, ("mse", "kl")))
 

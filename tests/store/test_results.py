@@ -23,9 +23,9 @@ from rna.settings.fields import (
     Settings,
     TaskSettings,
 )
-from rna.settings.method import made as method_of
 from rna.store import results
 from tests.evaluation.test_ngrams import write_mined
+from tests.setups import method_of
 
 
 @functools.cache
