@@ -2,31 +2,30 @@
 
 import importlib
 import itertools
-import json
 import math
 import os
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
-from omegaconf import OmegaConf, open_dict, read_write
 
 from rna import ledger, signals
 from rna.ledger import Trial
 
 from . import space as search_space
 from ._checks import DIRECTIONS, Constraint, check_metrics, check_objectives, constraint, record_store
+from ._composing import Composer, address_all
 from ._one_by_one import OneByOne
 from ._outcomes import Stopped, end_survivor, one_line, reason_of, returned
 from ._pruning import Referee, referee
 from ._said import Said
 from ._sampling import Brain, brain
+from ._spec import check_same_configuration, check_spec, read_spec, write_spec
 from ._storage import open_storage
 from ._study import Mirror, mirror
 
@@ -48,6 +47,7 @@ class Sweep:
         self.store: Any = record_store(self.options.store) if self.options.store else None
         self.trials = {trial.number: trial for trial in ledger.trials(folder)}
         self.running: dict[int, float] = {}  # trial number -> when it was started
+        self.composer = Composer(plugin.hydra_context, plugin.config, space, folder.name, self.store)
         self.began = time.monotonic()
         self.stopping: int | None = None  # by which signal
         self.full: str | None = None  # what a trial said of the disk
@@ -64,14 +64,18 @@ class Sweep:
         """Bring the study to its end; return how many trials failed."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.constraints = [constraint(said) for said in self.options.constraints]
-        self._check_space()
+        spec = read_spec(self.folder)
+        check_spec(spec, self.folder.name, self.space, self.sampler)
+        if self.store is None:
+            check_same_configuration(spec, self.folder.name, self.composer.fingerprint())
         launcher = self.plugin.launcher()
         self._take_over(launcher)
         fresh = self._queue_cells()
-        self._address(fresh)
+        if self.store is not None:
+            address_all(self.trials, fresh, self.composer, spec, self.said)
         address = self._some_address()
         self.objectives = self._objectives(address)
-        self.referee = self._referee(address)
+        self.referee = self._referee(address, spec)
         if self.referee is not None and isinstance(launcher, OneByOne):
             launcher.meanwhile = lambda: self._watch(launcher)
         for trial in self.trials.values():
@@ -79,7 +83,19 @@ class Sweep:
                 self._recall(trial)
         storage = open_storage(self.options.storage, self.folder)
         places = self.options.n_jobs or launcher.places
-        self._keep_spec()
+        write_spec(
+            self.folder,
+            space=self.space.described(),
+            fixed=list(self.space.fixed),
+            sampler=self.sampler,
+            seed=self.options.seed,
+            n_trials=self._total(),
+            objectives=self.objectives,
+            constraints=[str(item) for item in self.constraints],
+            watched=self.referee.watched if self.referee else None,
+            fingerprint=self.composer.fingerprint(),
+            store=self.options.store,
+        )
         ordered = [self.trials[number] for number in sorted(self.trials)]
         for trial in ordered:
             ledger.save(self.folder, trial)
@@ -145,51 +161,6 @@ class Sweep:
 
     # What there is to do
 
-    def _check_space(self) -> None:
-        """Raises ValueError if the study's name belongs to another search space, or to another configuration.
-
-        With a record store a changed configuration makes other trials, and the old ones keep their records; a returned
-        value has none, and could only be mixed with the new ones, or lost.
-        """
-        spec = ledger.read_json(self.folder / "sweep.json")
-        if spec is None:
-            return
-        there, here = spec["space"], self.space.described()
-        if there != here or spec["sampler"] != self.sampler:
-            differs = sorted(key for key in {*there, *here} if there.get(key) != here.get(key)) or ["sampler"]
-            raise ValueError(
-                f"hydra.sweeper.study_name={self.folder.name}: this study has another search space "
-                f"({', '.join(differs)} differ); give another name, or the space it was begun with"
-            )
-        there, here = spec["fingerprint"], self._fingerprint()
-        if self.store is None and there != here:
-            differs = sorted(key for key in {*there, *here} if there.get(key) != here.get(key))
-            raise ValueError(
-                f"hydra.sweeper.study_name={self.folder.name}: this study was begun with another configuration "
-                f"({', '.join(differs)} differ); give another name, or the configuration it was begun with"
-            )
-
-    def _keep_spec(self) -> None:
-        spec = {
-            "name": self.folder.name,
-            "space": self.space.described(),
-            "fixed": list(self.space.fixed),
-            "sampler": self.sampler,
-            "seed": self.options.seed,
-            "n_trials": self._total(),
-            "objectives": self.objectives,
-            "constraints": [str(item) for item in self.constraints],
-            "watched": self.referee.watched if self.referee else None,
-            "fingerprint": self._fingerprint(),
-            "store": self.options.store,
-        }
-        ledger.write_json(self.folder / "sweep.json", spec)
-
-    def _fingerprint(self) -> Any:
-        plain: Any = OmegaConf.to_container(self.plugin.config)
-        common = {str(key): value for key, value in plain.items() if key != "hydra"}
-        return self.store.fingerprint(common) if self.store else json.loads(json.dumps(common, default=str))
-
     def _total(self) -> int:
         if self.sampler == "grid":
             return len(self.space.cells())
@@ -224,70 +195,10 @@ class Sweep:
         """The lowest that no trial has: where a trial's file was lost, its number comes back, and with it its cell."""
         return next(number for number in itertools.count() if number not in self.trials)
 
-    def _address(self, fresh: list[Trial]) -> None:
-        """Where each trial's record lies: composed once a cell, and again where configuration or code have changed.
-
-        Raises:
-            ValueError: for a cell that cannot be composed, or if the app's checks refuse every one.
-        """
-        if self.store is None:
-            return
-        spec = ledger.read_json(self.folder / "sweep.json") or {}
-        changed = "fingerprint" in spec and spec["fingerprint"] != self._fingerprint()
-        there = [trial for trial in self.trials.values() if trial.number not in self.running]
-        todo = there if changed else fresh + [trial for trial in there if not trial.address]
-        before = {trial.number: (trial.address or {}).get("key") for trial in todo}
-        refused: list[tuple[Trial, str]] = []
-        started = told = time.monotonic()
-        for count, trial in enumerate({trial.number: trial for trial in todo}.values()):
-            try:
-                trial.address = self._composed(trial.cell)
-            except HydraException as error:
-                raise ValueError(f"{trial.name}: {one_line(error)}") from None
-            except ValueError as error:
-                refused.append((trial, str(error)))
-            if time.monotonic() - told > 5:
-                told = time.monotonic()
-                self.said.say(f"composing {count + 1}/{len(todo)} cells ({told - started:.0f} s)")
-        if refused and len(refused) == len(self.trials):
-            raise ValueError(f"{refused[0][0].name}: {refused[0][1]}")
-        for trial, message in refused:
-            self.said.say(f"{trial.name} cannot be run: {message}")
-            trial.status, trial.reason, trial.message, trial.values = ledger.FAILED, "bad config", message, None
-        if changed:
-            moved = 0
-            for trial in todo:
-                if before[trial.number] not in (None, (trial.address or {}).get("key")):
-                    moved += 1
-                    trial.status, trial.metrics, trial.values, trial.attempts = ledger.QUEUED, {}, None, 0
-                    trial.curve = []
-                elif trial.reason == "bad config" and trial.address:
-                    trial.status = ledger.QUEUED
-            what = f"{moved} of {len(todo)} trials are other ones now and run anew; their old records stay, uncounted"
-            self.said.say(
-                f"configuration or code has changed since this sweep began: {what if moved else 'same trials'}"
-            )
-
-    def _composed(self, cell: Sequence[str]) -> dict[str, Any]:
-        """A cell's address. Raises HydraException if it cannot be composed, ValueError if the app refuses it."""
-        composed = self.plugin.hydra_context.config_loader.load_sweep_config(
-            self.plugin.config, [*self.space.fixed, *cell, self._named]
-        )
-        with read_write(composed), open_dict(composed):
-            del composed["hydra"]
-        return self.store.address(composed)
-
-    @property
-    def _named(self) -> str:
-        """The study's name as an override: a job's sweeper must be the sweep's own, for Hydra 1.4 to the letter."""
-        return f"hydra.sweeper.study_name={_quoted(self.folder.name)}"
-
     def _some_address(self) -> dict[str, Any] | None:
         """One that tells which metrics there will be; before the first draw that of the axes' first values."""
         address = next((trial.address for trial in self.trials.values() if trial.address), None)
-        if address is None and self.store is not None:
-            address = self._composed([axis.override(_first(axis)) for axis in self.space.axes])
-        return address
+        return address or self.composer.first_address()
 
     def _objectives(self, address: dict[str, Any] | None) -> dict[str, str]:
         """Metric -> direction. Raises ValueError for a direction or a metric that does not exist."""
@@ -356,7 +267,7 @@ class Sweep:
             self.trials[trial.number] = trial
             if self.store is not None:
                 try:
-                    trial.address = self._composed(trial.cell)
+                    trial.address = self.composer.address(trial.cell)
                 except (ValueError, HydraException) as error:
                     self._fail(trial, "bad config", one_line(error))
                     continue
@@ -377,13 +288,12 @@ class Sweep:
         trial.curve = []
         ledger.save(self.folder, trial)
         self.mirror.follow(trial)
-        owner = _quoted(ledger.owner_value(self.folder, trial))
-        ours = [f"++hydra.job.env_set.{ledger.OWNER}={owner}", self._named]
         self.running[trial.number] = time.monotonic()
         where = trial.address or {}
         title = f"{where['title']}-s{where['seed']}" if "title" in where else trial.name
+        overrides = self.composer.overrides(trial.cell, ledger.owner_value(self.folder, trial))
         trial.job = None
-        trial.log = launcher.start([*self.space.fixed, *trial.cell, *ours], trial.number, title)
+        trial.log = launcher.start(overrides, trial.number, title)
         if trial.log:
             ledger.save(self.folder, trial)
 
@@ -462,7 +372,7 @@ class Sweep:
 
     # Trials that are not worth their end
 
-    def _referee(self, address: dict[str, Any] | None) -> Referee | None:
+    def _referee(self, address: dict[str, Any] | None, spec: dict[str, Any]) -> Referee | None:
         """The pruner; what was told of another metric, or at other steps, is forgotten.
 
         Raises:
@@ -478,7 +388,7 @@ class Sweep:
             self.store.curves(address) if self.store is not None and address is not None else None,
             self.folder.name,
         )
-        if (ledger.read_json(self.folder / "sweep.json") or {}).get("watched") != made.watched:
+        if spec.get("watched") != made.watched:
             for trial in self.trials.values():
                 trial.curve = []
         return made
@@ -544,12 +454,3 @@ class Sweep:
             best = min(done, key=lambda trial: sign * (trial.values or [math.inf])[0])
             print(f"best: #{best.number} {best.name}: {metric}={(best.values or [math.nan])[0]:g}")
         return counts[ledger.FAILED]
-
-
-def _first(axis: search_space.Axis) -> Any:
-    return axis.natives[0] if axis.choices else axis.low
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
