@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 
 from rna import ledger, signals
 from rna.ledger import Trial
 
 from . import space as search_space
-from ._checks import DIRECTIONS, Constraint, check_metrics, check_objectives, constraint, record_store
+from ._checks import check_objectives, constraint, record_store
 from ._composing import Composer, address_all
+from ._endings import Endings, Records
+from ._goals import Goals, goals
 from ._one_by_one import OneByOne
-from ._outcomes import Stopped, end_survivor, one_line, reason_of, returned
+from ._outcomes import Stopped, end_survivor, one_line
 from ._pruning import Referee, referee
 from ._said import Said
 from ._sampling import Brain, brain
@@ -29,7 +31,6 @@ from ._spec import check_same_configuration, check_spec, read_spec, write_spec
 from ._storage import open_storage
 from ._study import Mirror, mirror
 
-TRY_AGAIN = ("killed", "hung", "preempted", "out of memory", "timeout")  # another time may end otherwise
 PATIENCE = 60.0  # seconds that trials have to write a checkpoint when the sweep is stopped, and to end when pruned
 
 
@@ -50,20 +51,19 @@ class Sweep:
         self.composer = Composer(plugin.hydra_context, plugin.config, space, folder.name, self.store)
         self.began = time.monotonic()
         self.stopping: int | None = None  # by which signal
-        self.full: str | None = None  # what a trial said of the disk
         self.left_alone = False  # jobs were submitted, and nobody waits for them
         self.said = Said(folder)
         self.brain: Brain | None = None
         self.referee: Referee | None = None
         self.pruned_at: dict[int, float] = {}  # trial number -> when it was told to end
         self.mirror: Mirror
-        self.objectives: dict[str, str]
-        self.constraints: list[Constraint]
+        self.goals: Goals
+        self.endings: Endings
 
     def run(self) -> int:
         """Bring the study to its end; return how many trials failed."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.constraints = [constraint(said) for said in self.options.constraints]
+        constraints = [constraint(said) for said in self.options.constraints]
         spec = read_spec(self.folder)
         check_spec(spec, self.folder.name, self.space, self.sampler)
         if self.store is None:
@@ -74,13 +74,14 @@ class Sweep:
         if self.store is not None:
             address_all(self.trials, fresh, self.composer, spec, self.said)
         address = self._some_address()
-        self.objectives = self._objectives(address)
+        self.goals = goals(self.options, constraints, self.store, address)
         self.referee = self._referee(address, spec)
         if self.referee is not None and isinstance(launcher, OneByOne):
             launcher.meanwhile = lambda: self._watch(launcher)
+        records = Records(self.store, self.goals, self.referee)
         for trial in self.trials.values():
             if trial.number not in self.running:
-                self._recall(trial)
+                records.recall(trial)
         storage = open_storage(self.options.storage, self.folder)
         places = self.options.n_jobs or launcher.places
         write_spec(
@@ -90,8 +91,8 @@ class Sweep:
             sampler=self.sampler,
             seed=self.options.seed,
             n_trials=self._total(),
-            objectives=self.objectives,
-            constraints=[str(item) for item in self.constraints],
+            objectives=self.goals.objectives,
+            constraints=[str(item) for item in constraints],
             watched=self.referee.watched if self.referee else None,
             fingerprint=self.composer.fingerprint(),
             store=self.options.store,
@@ -100,8 +101,8 @@ class Sweep:
         for trial in ordered:
             ledger.save(self.folder, trial)
         ledger.clear_beats(self.folder, [self.trials[number] for number in self.running])
-        directions = list(self.objectives.values())
-        self.mirror = mirror(storage, self.folder, self.space, self.objectives, ordered)
+        directions = list(self.goals.objectives.values())
+        self.mirror = mirror(storage, self.folder, self.space, self.goals.objectives, ordered)
         if self.sampler != "grid":
             self.brain = brain(self.sampler, self.options.seed, self.space, directions, ordered)
         if self.referee is not None:
@@ -109,6 +110,16 @@ class Sweep:
                 if trial.over:
                     self.referee.learn(trial)
         queue = deque(trial for trial in ordered if trial.status == ledger.QUEUED)
+        self.endings = Endings(
+            folder=self.folder,
+            records=records,
+            mirror=self.mirror,
+            brain=self.brain,
+            referee=self.referee,
+            said=self.said,
+            max_retries=self.options.max_retries,
+            queue=queue,
+        )
         if done := sum(trial.status == ledger.DONE for trial in ordered):
             self.said.say(f"{done} of {self._total()} trials are done already")
         try:
@@ -135,7 +146,7 @@ class Sweep:
             if not self.running:
                 return
             for number, ended in launcher.poll(0.2):
-                self._ended(self.trials[number], ended, queue)
+                self._ended(self.trials[number], ended)
             self._watch(launcher)
             self._note_jobs(launcher)
             if not launcher.wait and self.running and not queue and launcher.settled():
@@ -157,7 +168,7 @@ class Sweep:
 
     def _may_start(self) -> bool:
         late = self.options.timeout is not None and time.monotonic() - self.began > self.options.timeout
-        return self.stopping is None and self.full is None and not late
+        return self.stopping is None and self.endings.full is None and not late
 
     # What there is to do
 
@@ -200,62 +211,13 @@ class Sweep:
         address = next((trial.address for trial in self.trials.values() if trial.address), None)
         return address or self.composer.first_address()
 
-    def _objectives(self, address: dict[str, Any] | None) -> dict[str, str]:
-        """Metric -> direction. Raises ValueError for a direction or a metric that does not exist."""
-        given = check_objectives(self.options.objectives)
-        if self.options.direction not in DIRECTIONS:
-            allowed = search_space.nearest(self.options.direction, DIRECTIONS)
-            raise ValueError(f"hydra.sweeper.direction={self.options.direction}: {allowed}")
-        if address is not None:
-            names = self.store.names(address)
-            check_metrics("hydra.sweeper.objectives", list(given), names)
-            check_metrics("hydra.sweeper.constraints", [item.metric for item in self.constraints], names)
-            return given or self.store.objectives(address)
-        return given or {"value": self.options.direction}
-
-    def _recall(self, trial: Trial) -> bool:
-        """Take a trial's outcome from its record, where there is one; one whose record is gone runs again."""
-        if trial.status in (ledger.FAILED, ledger.PRUNED):
-            return False
-        if self.store is not None:
-            found = self.store.metrics(trial.address) if trial.address else None
-            if found is None:
-                trial.status, trial.metrics, trial.values = ledger.QUEUED, {}, None
-                return False
-            trial.metrics = found
-            if self.referee is not None and not trial.curve:
-                whole = self.store.curve(trial.address, self.referee.metric)
-                trial.curve = ledger.thinned(whole, self.referee.every)
-        elif trial.status != ledger.DONE:
-            return False
-        self._judge(trial)
-        return True
-
-    def _judge(self, trial: Trial) -> None:
-        """Set a finished trial's objective values and constraints from its metrics.
-
-        Raises:
-            ValueError: for a metric that it does not have.
-        """
-        check_metrics("hydra.sweeper.objectives", list(self.objectives), list(trial.metrics))
-        check_metrics("hydra.sweeper.constraints", [item.metric for item in self.constraints], list(trial.metrics))
-        values = [trial.metrics[metric] for metric in self.objectives]
-        if any(value is None or not math.isfinite(value) for value in values):
-            said = ", ".join(f"{metric}={value}" for metric, value in zip(self.objectives, values, strict=True))
-            trial.status, trial.reason, trial.message, trial.values = ledger.FAILED, "not finite", said, None
-            return
-        trial.status, trial.values = ledger.DONE, [float(value) for value in values]
-        trial.reason = trial.message = None
-        for item in self.constraints:  # under the names that Optuna's `Trial.set_constraint` gives them
-            trial.attributes[f"constraints:{item}"] = item.violation(trial.metrics)
-
     # One trial after the other
 
     def _next(self, queue: deque[Trial]) -> Trial | None:
         """The next trial to start; those that have a record by now are done without being started."""
         while queue:
             trial = queue.popleft()
-            if not self._done_elsewhere(trial):
+            if not self.endings.done_elsewhere(trial):
                 return trial
         while self.brain is not None and len(self.trials) < self._total():
             taken = {tuple(trial.cell) for trial in self.trials.values()}
@@ -269,17 +231,11 @@ class Sweep:
                 try:
                     trial.address = self.composer.address(trial.cell)
                 except (ValueError, HydraException) as error:
-                    self._fail(trial, "bad config", one_line(error))
+                    self.endings.fail(trial, "bad config", one_line(error))
                     continue
-            if not self._done_elsewhere(trial):
+            if not self.endings.done_elsewhere(trial):
                 return trial
         return None
-
-    def _done_elsewhere(self, trial: Trial) -> bool:
-        if self.store is None or not self._recall(trial):
-            return False
-        self._settle(trial)
-        return True
 
     def _start(self, launcher: Any, trial: Trial) -> None:
         trial.status, trial.token = ledger.RUNNING, os.urandom(8).hex()
@@ -305,60 +261,10 @@ class Sweep:
                 trial.job = job
                 ledger.save(self.folder, trial)
 
-    def _ended(self, trial: Trial, ended: JobReturn, queue: deque[Trial]) -> None:
+    def _ended(self, trial: Trial, ended: JobReturn) -> None:
         trial.seconds = round(time.monotonic() - self.running.pop(trial.number), 3)
         trial.ended = time.time()
-        if trial.status == ledger.PRUNED:
-            return self._ended_pruned(trial)
-        if self.referee is not None:
-            trial.curve = ledger.read_curve(ledger.curve_path(self.folder, trial))
-        if ended.status == JobStatus.COMPLETED:
-            self.said.took.append(trial.seconds)
-            if self.store is None:
-                trial.metrics = returned(ended._return_value)
-                self._judge(trial)
-            elif not self._recall(trial):
-                return self._fail(trial, "no record", "it ended well, and left no record")
-            return self._settle(trial)
-        error: BaseException = ended._return_value
-        reason = "hung" if trial.reason == "hung" else reason_of(error)
-        message = one_line(error) or type(error).__name__
-        if self.store is not None and self._recall(trial):  # killed after its last word
-            return self._settle(trial)
-        if reason == "disk full":
-            self.full = message
-        if self.full or (self.stopping is not None and reason in TRY_AGAIN):
-            trial.status, trial.token = ledger.QUEUED, ""
-            trial.attempts -= 1
-            self._forget_curve(trial)
-            ledger.save(self.folder, trial)
-        elif reason in TRY_AGAIN and trial.attempts <= self.options.max_retries:
-            self.said.say(f"#{trial.number} {trial.name}: {reason} ({message}); tried again")
-            trial.status, trial.token, trial.reason, trial.message = ledger.QUEUED, "", reason, message
-            self._forget_curve(trial)
-            ledger.save(self.folder, trial)
-            queue.append(trial)
-        else:
-            self._fail(trial, reason, message)
-        return None
-
-    def _fail(self, trial: Trial, reason: str, message: str) -> None:
-        trial.status, trial.reason, trial.message, trial.values = ledger.FAILED, reason, message, None
-        trial.ended = trial.ended or time.time()
-        where = f"; {trial.log}" if trial.log else ""
-        self.said.say(f"#{trial.number} {trial.name} failed: {reason}: {message}{where}")
-        self._settle(trial)
-
-    def _settle(self, trial: Trial) -> None:
-        """Write down how a trial ended: in the ledger first, which is the truth."""
-        trial.token = ""
-        trial.ended = trial.ended or time.time()
-        ledger.save(self.folder, trial)
-        self.mirror.follow(trial)
-        if self.brain is not None:
-            self.brain.learn(trial)
-        if self.referee is not None:
-            self.referee.learn(trial)
+        self.endings.end(trial, ended, stopping=self.stopping is not None)
 
     def _end_hung(self, launcher: Any) -> None:
         """End a trial whose phase has said nothing for longer than the phase is allowed to."""
@@ -384,7 +290,7 @@ class Sweep:
             self.options.pruner,
             self.options.pruning,
             check_objectives(self.options.prune_by, "prune_by"),
-            self.objectives,
+            self.goals.objectives,
             self.store.curves(address) if self.store is not None and address is not None else None,
             self.folder.name,
         )
@@ -415,25 +321,10 @@ class Sweep:
                 trial.message = f"pruned at step {step}: {self.referee.metric}={value:g}"
                 ledger.save(self.folder, trial)
 
-    def _forget_curve(self, trial: Trial) -> None:
-        """A trial that is tried again tells its curve again."""
-        trial.curve = []
-        if self.referee is not None:
-            self.referee.learn(trial)
-
-    def _ended_pruned(self, trial: Trial) -> None:
-        """A trial that was told to end has: done after all if it was quicker than the word."""
-        message = trial.message
-        trial.status = ledger.QUEUED
-        if self.store is None or not self._recall(trial):
-            trial.status, trial.reason, trial.message, trial.values = ledger.PRUNED, "pruned", message, None
-            self.said.say(f"#{trial.number} {trial.name}: {message}")
-        self._settle(trial)
-
     def _end(self) -> int:
         """The last words; return how many trials failed."""
-        if self.full:
-            raise OSError(self.full)
+        if self.endings.full:
+            raise OSError(self.endings.full)
         counts = Counter(trial.status for trial in self.trials.values())
         if self.left_alone:
             self.said.say(
@@ -448,8 +339,8 @@ class Sweep:
         if self.options.finish:
             module, _, function = self.options.finish.rpartition(".")
             getattr(importlib.import_module(module), function)(self.folder)
-        elif done and len(self.objectives) == 1:
-            ((metric, direction),) = self.objectives.items()
+        elif done and len(self.goals.objectives) == 1:
+            ((metric, direction),) = self.goals.objectives.items()
             sign = -1 if direction == "maximize" else 1
             best = min(done, key=lambda trial: sign * (trial.values or [math.inf])[0])
             print(f"best: #{best.number} {best.name}: {metric}={(best.values or [math.nan])[0]:g}")
