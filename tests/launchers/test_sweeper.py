@@ -16,9 +16,9 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra_plugins.rna_optuna_sweeper import _sampling, _storage
 from hydra_plugins.rna_optuna_sweeper import space as search_space
-from hydra_plugins.rna_optuna_sweeper._sweep import Sweep
+from hydra_plugins.rna_optuna_sweeper._work import InWork, Work
 
-from rna.sweep import ledger
+from rna.sweep.commands import ledger
 from tests.launchers.running import STORE, environment, noted, start, study, sweep, trials
 
 POOL = ("hydra/launcher=gpu_pool", "hydra.launcher.processes=2")
@@ -140,10 +140,17 @@ def test_silence_is_a_hang_only_where_and_when_a_phase_says_so(tmp_path: Path):
         if phase:
             told = {"phase": phase, "done": 0, "total": 1, "time": time.time() - silent}
             ledger.write_json(ledger.beat_path(tmp_path, made[number]), told)
-    options = SimpleNamespace(stall={"training": 60.0, "evaluating": 7200.0})
-    at_work = SimpleNamespace(running=dict.fromkeys(phases, 0.0), trials=made, folder=tmp_path, options=options)
     stopped: list[int] = []
-    Sweep._end_hung(at_work, SimpleNamespace(stop=stopped.append))  # type: ignore[arg-type]
+    work = Work(
+        launcher=SimpleNamespace(stop=stopped.append),
+        folder=tmp_path,
+        composer=None,
+        mirror=None,
+        referee=None,
+        stall={"training": 60.0, "evaluating": 7200.0},
+        adopted=[InWork(trial, since=0.0) for trial in made.values()],
+    )
+    work.end_hung()
     assert stopped == [1]
 
 

@@ -1,555 +1,152 @@
-"""One run of the sweeper: what there is to do, one trial after the other, and what becomes of each."""
+"""One run of the sweeper: plan it, write the plan down, bring it to its end, and say what came of it."""
 
 import importlib
-import itertools
-import json
 import math
-import os
-import signal
 import time
-from collections import Counter, deque
-from collections.abc import Sequence
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import optuna
-from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import HydraException
-from omegaconf import OmegaConf, open_dict, read_write
 
 from rna import ends
-from rna.sweep import Trial, ledger
+from rna.sweep import ledger
 
-from . import space as search_space
-from ._checks import DIRECTIONS, Constraint, check_metrics, check_objectives, constraint, record_store
+from ._endings import Endings
+from ._loop import Loop
 from ._one_by_one import OneByOne
-from ._outcomes import Stopped, end_survivor, one_line, reason_of, returned
-from ._pruning import Referee, referee
+from ._outcomes import Stopped
+from ._plan import Plan, plan
 from ._said import Said
-from ._sampling import Brain, brain
-from ._storage import open_storage
+from ._sampling import brain
+from ._spec import write_spec
 from ._study import Mirror, mirror
+from ._work import Work
+from .space import Space
 
-TRY_AGAIN = ("killed", "hung", "preempted", "out of memory", "timeout")  # another time may end otherwise
-PATIENCE = 60.0  # seconds that trials have to write a checkpoint when the sweep is stopped, and to end when pruned
+
+def run_sweep(plugin: Any, space: Space, sampler: str, folder: Path) -> int:
+    """Bring the study that a folder holds to its end; return how many trials failed.
+
+    Raises:
+        ValueError: for a user's mistake; nothing was started.
+        OSError: if the disk is full.
+        Stopped: after a signal.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    timeout: float | None = plugin.options.timeout
+    late = math.inf if timeout is None else time.monotonic() + timeout
+    said = Said(folder)
+    planned = plan(plugin, space, sampler, folder, said)
+    _write_down(planned)
+    study = mirror(planned.storage, folder, space, planned.goals.objectives, planned.todo.ordered)
+    loop = _loop(planned, study, said, late)
+    if done := sum(trial.status == ledger.DONE for trial in planned.todo.ordered):
+        said.say(f"{done} of {planned.todo.total} trials are done already")
+    try:
+        with ends.noted(*ends.STOPS, *ends.WARNINGS) as heard:
+            loop.run(heard)
+    finally:
+        planned.launcher.close()
+        study.end()
+    if loop.stopping is not None:
+        raise Stopped(loop.stopping)
+    return _last_words(planned, loop)
 
 
-class Sweep:
-    """One run of the sweeper over a study that it holds."""
+def _write_down(planned: Plan) -> None:
+    """Bring the sweep's folder up to date: it is the truth, which the study is then compared with."""
+    options, folder = planned.options, planned.folder
+    write_spec(
+        folder,
+        space=planned.space.described(),
+        fixed=list(planned.space.fixed),
+        sampler=planned.sampler,
+        seed=options.seed,
+        n_trials=planned.todo.total,
+        objectives=planned.goals.objectives,
+        constraints=[str(item) for item in planned.goals.constraints],
+        watched=planned.referee.watched if planned.referee else None,
+        fingerprint=planned.composer.fingerprint(),
+        store=options.store,
+    )
+    for trial in planned.todo.ordered:
+        ledger.save(folder, trial)
+    ledger.clear_beats(folder, [one.trial for one in planned.adopted])
 
-    def __init__(self, plugin: Any, space: search_space.Space, sampler: str, folder: Path) -> None:
-        self.plugin, self.options, self.space, self.sampler, self.folder = (
-            plugin,
-            plugin.options,
-            space,
-            sampler,
-            folder,
-        )
-        self.store: Any = record_store(self.options.store) if self.options.store else None
-        self.trials = {trial.number: trial for trial in ledger.trials(folder)}
-        self.running: dict[int, float] = {}  # trial number -> when it was started
-        self.began = time.monotonic()
-        self.stopping: int | None = None  # by which signal
-        self.full: str | None = None  # what a trial said of the disk
-        self.left_alone = False  # jobs were submitted, and nobody waits for them
-        self.said = Said(folder)
-        self.brain: Brain | None = None
-        self.referee: Referee | None = None
-        self.pruned_at: dict[int, float] = {}  # trial number -> when it was told to end
-        self.mirror: Mirror
-        self.objectives: dict[str, str]
-        self.constraints: list[Constraint]
 
-    def run(self) -> int:
-        """Bring the study to its end; return how many trials failed."""
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.constraints = [constraint(said) for said in self.options.constraints]
-        self._check_space()
-        launcher = self.plugin.launcher()
-        self._take_over(launcher)
-        fresh = self._queue_cells()
-        self._address(fresh)
-        address = self._some_address()
-        self.objectives = self._objectives(address)
-        self.referee = self._referee(address)
-        if self.referee is not None and isinstance(launcher, OneByOne):
-            launcher.meanwhile = lambda: self._watch(launcher)
-        for trial in self.trials.values():
-            if trial.number not in self.running:
-                self._recall(trial)
-        storage = open_storage(self.options.storage, self.folder)
-        places = self.options.n_jobs or launcher.places
-        self._keep_spec()
-        ordered = [self.trials[number] for number in sorted(self.trials)]
-        for trial in ordered:
-            ledger.save(self.folder, trial)
-        ledger.clear_beats(self.folder, [self.trials[number] for number in self.running])
-        directions = list(self.objectives.values())
-        self.mirror = mirror(storage, self.folder, self.space, self.objectives, ordered)
-        if self.sampler != "grid":
-            self.brain = brain(self.sampler, self.options.seed, self.space, directions, ordered)
-        if self.referee is not None:
-            for trial in ordered:
-                if trial.over:
-                    self.referee.learn(trial)
-        queue = deque(trial for trial in ordered if trial.status == ledger.QUEUED)
-        if done := sum(trial.status == ledger.DONE for trial in ordered):
-            self.said.say(f"{done} of {self._total()} trials are done already")
-        try:
-            with ends.noted(*ends.STOPS, *ends.WARNINGS) as heard:
-                self._loop(launcher, queue, places, heard)
-        finally:
-            launcher.close()
-            self.mirror.end()
-        if self.stopping is not None:
-            raise Stopped(self.stopping)
-        return self._end()
+def _loop(planned: Plan, study: Mirror, said: Said, late: float) -> Loop:
+    """The parts of the sweep, each told of the trials that are over."""
+    options, folder, launcher = planned.options, planned.folder, planned.launcher
+    todo, referee = planned.todo, planned.referee
+    directions = list(planned.goals.objectives.values())
+    drawing = None
+    if planned.sampler != "grid":
+        drawing = brain(planned.sampler, options.seed, planned.space, directions, todo.ordered)
+    if referee is not None:
+        for trial in todo.ordered:
+            if trial.over:
+                referee.learn(trial)
+    todo.line_up()
+    endings = Endings(
+        folder=folder,
+        records=planned.records,
+        mirror=study,
+        brain=drawing,
+        referee=referee,
+        said=said,
+        max_retries=options.max_retries,
+        queue=todo.queue,
+    )
+    work = Work(
+        launcher=launcher,
+        folder=folder,
+        composer=planned.composer,
+        mirror=study,
+        referee=referee,
+        stall=options.stall,
+        adopted=planned.adopted,
+    )
+    if referee is not None and isinstance(launcher, OneByOne):
+        launcher.meanwhile = work.prune
+    return Loop(
+        launcher=launcher,
+        places=options.n_jobs or launcher.places,
+        late=late,
+        todo=todo,
+        brain=drawing,
+        composer=planned.composer,
+        work=work,
+        endings=endings,
+        said=said,
+    )
 
-    def _loop(self, launcher: Any, queue: deque[Trial], places: int, heard: Any) -> None:
-        deadline: float | None = None
-        while True:
-            while len(self.running) < places and self._may_start():
-                trial = self._next(queue)
-                if trial is None:
-                    break
-                self._start(launcher, trial)
-            self.said.progress(
-                list(self.trials.values()), [self.trials[n] for n in sorted(self.running)], self._total()
-            )
-            if not self.running:
-                return
-            for number, ended in launcher.poll(0.2):
-                self._ended(self.trials[number], ended, queue)
-            self._watch(launcher)
-            self._note_jobs(launcher)
-            if not launcher.wait and self.running and not queue and launcher.settled():
-                self._note_jobs(launcher)
-                self.left_alone = True
-                return
-            self._end_hung(launcher)
-            if heard.pending:
-                number, heard.pending[:] = heard.pending[0], []
-                launcher.signal(number)
-                if number in (signal.SIGTERM, signal.SIGINT):
-                    if self.stopping is not None or launcher.survives:
-                        self.stopping = number
-                        return
-                    self.stopping, deadline = number, time.monotonic() + PATIENCE
-                    self.said.say(f"stopping; {len(self.running)} trials write their checkpoints")
-            if deadline is not None and time.monotonic() > deadline:
-                return
 
-    def _may_start(self) -> bool:
-        late = self.options.timeout is not None and time.monotonic() - self.began > self.options.timeout
-        return self.stopping is None and self.full is None and not late
+def _last_words(planned: Plan, loop: Loop) -> int:
+    """Say what came of the sweep; return how many trials failed.
 
-    # What there is to do
-
-    def _check_space(self) -> None:
-        """Raises ValueError if the study's name belongs to another search space, or to another configuration.
-
-        With a record store a changed configuration makes other trials, and the old ones keep their records; a returned
-        value has none, and could only be mixed with the new ones, or lost.
-        """
-        spec = ledger.read_json(self.folder / "sweep.json")
-        if spec is None:
-            return
-        there, here = spec["space"], self.space.described()
-        if there != here or spec["sampler"] != self.sampler:
-            differs = sorted(key for key in {*there, *here} if there.get(key) != here.get(key)) or ["sampler"]
-            raise ValueError(
-                f"hydra.sweeper.study_name={self.folder.name}: this study has another search space "
-                f"({', '.join(differs)} differ); give another name, or the space it was begun with"
-            )
-        there, here = spec["fingerprint"], self._fingerprint()
-        if self.store is None and there != here:
-            differs = sorted(key for key in {*there, *here} if there.get(key) != here.get(key))
-            raise ValueError(
-                f"hydra.sweeper.study_name={self.folder.name}: this study was begun with another configuration "
-                f"({', '.join(differs)} differ); give another name, or the configuration it was begun with"
-            )
-
-    def _keep_spec(self) -> None:
-        spec = {
-            "name": self.folder.name,
-            "space": self.space.described(),
-            "fixed": list(self.space.fixed),
-            "sampler": self.sampler,
-            "seed": self.options.seed,
-            "n_trials": self._total(),
-            "objectives": self.objectives,
-            "constraints": [str(item) for item in self.constraints],
-            "watched": self.referee.watched if self.referee else None,
-            "fingerprint": self._fingerprint(),
-            "store": self.options.store,
-        }
-        ledger.write_json(self.folder / "sweep.json", spec)
-
-    def _fingerprint(self) -> Any:
-        plain: Any = OmegaConf.to_container(self.plugin.config)
-        common = {str(key): value for key, value in plain.items() if key != "hydra"}
-        return self.store.fingerprint(common) if self.store else json.loads(json.dumps(common, default=str))
-
-    def _total(self) -> int:
-        if self.sampler == "grid":
-            return len(self.space.cells())
-        assert self.options.n_trials is not None
-        return self.options.n_trials
-
-    def _take_over(self, launcher: Any) -> None:
-        """Of the trials in work in an earlier life: watch those that outlived it, and requeue those that died."""
-        for trial in self.trials.values():
-            if trial.status != ledger.RUNNING:
-                continue
-            if launcher.survives and trial.job:
-                launcher.adopt(trial.number, trial.job)
-                self.running[trial.number] = time.monotonic()
-            else:
-                end_survivor(ledger.last_beat(self.folder, trial))
-                trial.status, trial.token = ledger.QUEUED, ""
-
-    def _queue_cells(self) -> list[Trial]:
-        """Queue a grid's cells that are new."""
-        if self.sampler != "grid":
-            return []
-        known = {tuple(trial.cell) for trial in self.trials.values()}
-        fresh: list[Trial] = []
-        for cell in self.space.cells():
-            if tuple(cell) not in known:
-                fresh.append(Trial(self._free_number(), cell, self.space.params(cell)))
-                self.trials[fresh[-1].number] = fresh[-1]
-        return fresh
-
-    def _free_number(self) -> int:
-        """The lowest that no trial has: where a trial's file was lost, its number comes back, and with it its cell."""
-        return next(number for number in itertools.count() if number not in self.trials)
-
-    def _address(self, fresh: list[Trial]) -> None:
-        """Where each trial's record lies: composed once a cell, and again where configuration or code have changed.
-
-        Raises:
-            ValueError: for a cell that cannot be composed, or if the app's checks refuse every one.
-        """
-        if self.store is None:
-            return
-        spec = ledger.read_json(self.folder / "sweep.json") or {}
-        changed = "fingerprint" in spec and spec["fingerprint"] != self._fingerprint()
-        there = [trial for trial in self.trials.values() if trial.number not in self.running]
-        todo = there if changed else fresh + [trial for trial in there if not trial.address]
-        before = {trial.number: (trial.address or {}).get("key") for trial in todo}
-        refused: list[tuple[Trial, str]] = []
-        started = told = time.monotonic()
-        for count, trial in enumerate({trial.number: trial for trial in todo}.values()):
-            try:
-                trial.address = self._composed(trial.cell)
-            except HydraException as error:
-                raise ValueError(f"{trial.name}: {one_line(error)}") from None
-            except ValueError as error:
-                refused.append((trial, str(error)))
-            if time.monotonic() - told > 5:
-                told = time.monotonic()
-                self.said.say(f"composing {count + 1}/{len(todo)} cells ({told - started:.0f} s)")
-        if refused and len(refused) == len(self.trials):
-            raise ValueError(f"{refused[0][0].name}: {refused[0][1]}")
-        for trial, message in refused:
-            self.said.say(f"{trial.name} cannot be run: {message}")
-            trial.status, trial.reason, trial.message, trial.values = ledger.FAILED, "bad config", message, None
-        if changed:
-            moved = 0
-            for trial in todo:
-                if before[trial.number] not in (None, (trial.address or {}).get("key")):
-                    moved += 1
-                    trial.status, trial.metrics, trial.values, trial.attempts = ledger.QUEUED, {}, None, 0
-                    trial.curve = []
-                elif trial.reason == "bad config" and trial.address:
-                    trial.status = ledger.QUEUED
-            what = f"{moved} of {len(todo)} trials are other ones now and run anew; their old records stay, uncounted"
-            self.said.say(
-                f"configuration or code has changed since this sweep began: {what if moved else 'same trials'}"
-            )
-
-    def _composed(self, cell: Sequence[str]) -> dict[str, Any]:
-        """A cell's address. Raises HydraException if it cannot be composed, ValueError if the app refuses it."""
-        composed = self.plugin.hydra_context.config_loader.load_sweep_config(
-            self.plugin.config, [*self.space.fixed, *cell, self._named]
-        )
-        with read_write(composed), open_dict(composed):
-            del composed["hydra"]
-        return self.store.address(composed)
-
-    @property
-    def _named(self) -> str:
-        """The study's name as an override: a job's sweeper must be the sweep's own, for Hydra 1.4 to the letter."""
-        return f"hydra.sweeper.study_name={_quoted(self.folder.name)}"
-
-    def _some_address(self) -> dict[str, Any] | None:
-        """One that tells which metrics there will be; before the first draw that of the axes' first values."""
-        address = next((trial.address for trial in self.trials.values() if trial.address), None)
-        if address is None and self.store is not None:
-            address = self._composed([axis.override(_first(axis)) for axis in self.space.axes])
-        return address
-
-    def _objectives(self, address: dict[str, Any] | None) -> dict[str, str]:
-        """Metric -> direction. Raises ValueError for a direction or a metric that does not exist."""
-        given = check_objectives(self.options.objectives)
-        if self.options.direction not in DIRECTIONS:
-            allowed = search_space.nearest(self.options.direction, DIRECTIONS)
-            raise ValueError(f"hydra.sweeper.direction={self.options.direction}: {allowed}")
-        if address is not None:
-            names = self.store.names(address)
-            check_metrics("hydra.sweeper.objectives", list(given), names)
-            check_metrics("hydra.sweeper.constraints", [item.metric for item in self.constraints], names)
-            return given or self.store.objectives(address)
-        return given or {"value": self.options.direction}
-
-    def _recall(self, trial: Trial) -> bool:
-        """Take a trial's outcome from its record, where there is one; one whose record is gone runs again."""
-        if trial.status in (ledger.FAILED, ledger.PRUNED):
-            return False
-        if self.store is not None:
-            found = self.store.metrics(trial.address) if trial.address else None
-            if found is None:
-                trial.status, trial.metrics, trial.values = ledger.QUEUED, {}, None
-                return False
-            trial.metrics = found
-            if self.referee is not None and not trial.curve:
-                whole = self.store.curve(trial.address, self.referee.metric)
-                trial.curve = ledger.thinned(whole, self.referee.every)
-        elif trial.status != ledger.DONE:
-            return False
-        self._judge(trial)
-        return True
-
-    def _judge(self, trial: Trial) -> None:
-        """Set a finished trial's objective values and constraints from its metrics.
-
-        Raises:
-            ValueError: for a metric that it does not have.
-        """
-        check_metrics("hydra.sweeper.objectives", list(self.objectives), list(trial.metrics))
-        check_metrics("hydra.sweeper.constraints", [item.metric for item in self.constraints], list(trial.metrics))
-        values = [trial.metrics[metric] for metric in self.objectives]
-        if any(value is None or not math.isfinite(value) for value in values):
-            said = ", ".join(f"{metric}={value}" for metric, value in zip(self.objectives, values, strict=True))
-            trial.status, trial.reason, trial.message, trial.values = ledger.FAILED, "not finite", said, None
-            return
-        trial.status, trial.values = ledger.DONE, [float(value) for value in values]
-        trial.reason = trial.message = None
-        for item in self.constraints:  # under the names that Optuna's `Trial.set_constraint` gives them
-            trial.attributes[f"constraints:{item}"] = item.violation(trial.metrics)
-
-    # One trial after the other
-
-    def _next(self, queue: deque[Trial]) -> Trial | None:
-        """The next trial to start; those that have a record by now are done without being started."""
-        while queue:
-            trial = queue.popleft()
-            if not self._done_elsewhere(trial):
-                return trial
-        while self.brain is not None and len(self.trials) < self._total():
-            taken = {tuple(trial.cell) for trial in self.trials.values()}
-            trial = self.brain.draw(self._free_number(), taken)
-            if trial is None:
-                self.said.say(f"every combination has been drawn: {len(self.trials)} trials, no more")
-                self.options.n_trials = len(self.trials)
-                return None
-            self.trials[trial.number] = trial
-            if self.store is not None:
-                try:
-                    trial.address = self._composed(trial.cell)
-                except (ValueError, HydraException) as error:
-                    self._fail(trial, "bad config", one_line(error))
-                    continue
-            if not self._done_elsewhere(trial):
-                return trial
-        return None
-
-    def _done_elsewhere(self, trial: Trial) -> bool:
-        if self.store is None or not self._recall(trial):
-            return False
-        self._settle(trial)
-        return True
-
-    def _start(self, launcher: Any, trial: Trial) -> None:
-        trial.status, trial.token = ledger.RUNNING, os.urandom(8).hex()
-        trial.attempts += 1
-        trial.reason = trial.message = None
-        trial.curve = []
-        ledger.save(self.folder, trial)
-        self.mirror.follow(trial)
-        owner = _quoted(ledger.owner_value(self.folder, trial))
-        ours = [f"++hydra.job.env_set.{ledger.OWNER}={owner}", self._named]
-        self.running[trial.number] = time.monotonic()
-        where = trial.address or {}
-        title = f"{where['title']}-s{where['seed']}" if "title" in where else trial.name
-        trial.job = None
-        trial.log = launcher.start([*self.space.fixed, *trial.cell, *ours], trial.number, title)
-        if trial.log:
-            ledger.save(self.folder, trial)
-
-    def _note_jobs(self, launcher: Any) -> None:
-        """Write down under which ids a cluster knows the trials: by these another life finds them again."""
-        for number, job in launcher.jobs.items():
-            trial = self.trials[number]
-            if trial.job != job:
-                trial.job = job
-                ledger.save(self.folder, trial)
-
-    def _ended(self, trial: Trial, ended: JobReturn, queue: deque[Trial]) -> None:
-        trial.seconds = round(time.monotonic() - self.running.pop(trial.number), 3)
-        trial.ended = time.time()
-        if trial.status == ledger.PRUNED:
-            return self._ended_pruned(trial)
-        if self.referee is not None:
-            trial.curve = ledger.read_curve(ledger.curve_path(self.folder, trial))
-        if ended.status == JobStatus.COMPLETED:
-            self.said.took.append(trial.seconds)
-            if self.store is None:
-                trial.metrics = returned(ended._return_value)
-                self._judge(trial)
-            elif not self._recall(trial):
-                return self._fail(trial, "no record", "it ended well, and left no record")
-            return self._settle(trial)
-        error: BaseException = ended._return_value
-        reason = "hung" if trial.reason == "hung" else reason_of(error)
-        message = one_line(error) or type(error).__name__
-        if self.store is not None and self._recall(trial):  # killed after its last word
-            return self._settle(trial)
-        if reason == "disk full":
-            self.full = message
-        if self.full or (self.stopping is not None and reason in TRY_AGAIN):
-            trial.status, trial.token = ledger.QUEUED, ""
-            trial.attempts -= 1
-            self._forget_curve(trial)
-            ledger.save(self.folder, trial)
-        elif reason in TRY_AGAIN and trial.attempts <= self.options.max_retries:
-            self.said.say(f"#{trial.number} {trial.name}: {reason} ({message}); tried again")
-            trial.status, trial.token, trial.reason, trial.message = ledger.QUEUED, "", reason, message
-            self._forget_curve(trial)
-            ledger.save(self.folder, trial)
-            queue.append(trial)
-        else:
-            self._fail(trial, reason, message)
-        return None
-
-    def _fail(self, trial: Trial, reason: str, message: str) -> None:
-        trial.status, trial.reason, trial.message, trial.values = ledger.FAILED, reason, message, None
-        trial.ended = trial.ended or time.time()
-        where = f"; {trial.log}" if trial.log else ""
-        self.said.say(f"#{trial.number} {trial.name} failed: {reason}: {message}{where}")
-        self._settle(trial)
-
-    def _settle(self, trial: Trial) -> None:
-        """Write down how a trial ended: in the ledger first, which is the truth."""
-        trial.token = ""
-        trial.ended = trial.ended or time.time()
-        ledger.save(self.folder, trial)
-        self.mirror.follow(trial)
-        if self.brain is not None:
-            self.brain.learn(trial)
-        if self.referee is not None:
-            self.referee.learn(trial)
-
-    def _end_hung(self, launcher: Any) -> None:
-        """End a trial whose phase has said nothing for longer than the phase is allowed to."""
-        for number in list(self.running):
-            trial = self.trials[number]
-            told = ledger.last_beat(self.folder, trial)
-            allowed = self.options.stall.get(told.get("phase", ""))
-            if allowed is not None and time.time() - told["time"] > allowed and trial.reason != "hung":
-                trial.reason = "hung"
-                launcher.stop(number)
-
-    # Trials that are not worth their end
-
-    def _referee(self, address: dict[str, Any] | None) -> Referee | None:
-        """The pruner; what was told of another metric, or at other steps, is forgotten.
-
-        Raises:
-            ValueError: for a pruner that does not exist, or that this sweep cannot have.
-        """
-        if self.options.pruner is None:
-            return None
-        made = referee(
-            self.options.pruner,
-            self.options.pruning,
-            check_objectives(self.options.prune_by, "prune_by"),
-            self.objectives,
-            self.store.curves(address) if self.store is not None and address is not None else None,
-            self.folder.name,
-        )
-        if (ledger.read_json(self.folder / "sweep.json") or {}).get("watched") != made.watched:
-            for trial in self.trials.values():
-                trial.curve = []
-        return made
-
-    def _watch(self, launcher: Any) -> None:
-        """Read the curves of the trials in work, and tell those to end that the pruner gives up."""
-        for number in list(self.running) if self.referee is not None else []:
-            trial = self.trials[number]
-            if trial.status == ledger.PRUNED:
-                if time.monotonic() - self.pruned_at[number] > PATIENCE:
-                    self.pruned_at[number] = math.inf
-                    launcher.stop(number)
-                continue
-            assert self.referee is not None
-            curve = ledger.read_curve(ledger.curve_path(self.folder, trial))
-            if len(curve) == len(trial.curve):
-                continue
-            trial.curve = curve
-            self.mirror.follow_curve(trial)
-            if self.referee.judge(trial, curve):
-                self.pruned_at[number] = time.monotonic()
-                step, value = curve[-1]
-                trial.status, trial.token, trial.reason = ledger.PRUNED, "", "pruned"
-                trial.message = f"pruned at step {step}: {self.referee.metric}={value:g}"
-                ledger.save(self.folder, trial)
-
-    def _forget_curve(self, trial: Trial) -> None:
-        """A trial that is tried again tells its curve again."""
-        trial.curve = []
-        if self.referee is not None:
-            self.referee.learn(trial)
-
-    def _ended_pruned(self, trial: Trial) -> None:
-        """A trial that was told to end has: done after all if it was quicker than the word."""
-        message = trial.message
-        trial.status = ledger.QUEUED
-        if self.store is None or not self._recall(trial):
-            trial.status, trial.reason, trial.message, trial.values = ledger.PRUNED, "pruned", message, None
-            self.said.say(f"#{trial.number} {trial.name}: {message}")
-        self._settle(trial)
-
-    def _end(self) -> int:
-        """The last words; return how many trials failed."""
-        if self.full:
-            raise OSError(self.full)
-        counts = Counter(trial.status for trial in self.trials.values())
-        if self.left_alone:
-            self.said.say(
-                f"{len(self.running)} trials are with the cluster; python -m rna.sweep status {self.folder.name}"
-            )
-            return counts[ledger.FAILED]
-        left = self._total() - counts[ledger.DONE] - counts[ledger.FAILED] - counts[ledger.PRUNED]
-        pruned = f"{counts[ledger.PRUNED]} pruned, " if counts[ledger.PRUNED] else ""
-        more = f", {left} left: the same command goes on" if left else ""
-        self.said.say(f"{counts[ledger.DONE]} done, {pruned}{counts[ledger.FAILED]} failed{more}; {self.folder}")
-        done = [trial for trial in self.trials.values() if trial.status == ledger.DONE]
-        if self.options.finish:
-            module, _, function = self.options.finish.rpartition(".")
-            getattr(importlib.import_module(module), function)(self.folder)
-        elif done and len(self.objectives) == 1:
-            ((metric, direction),) = self.objectives.items()
-            sign = -1 if direction == "maximize" else 1
-            best = min(done, key=lambda trial: sign * (trial.values or [math.inf])[0])
-            print(f"best: #{best.number} {best.name}: {metric}={(best.values or [math.nan])[0]:g}")
+    Raises:
+        OSError: if the disk is full.
+    """
+    folder, todo, objectives = planned.folder, planned.todo, planned.goals.objectives
+    if loop.endings.full:
+        raise OSError(loop.endings.full)
+    counts = Counter(trial.status for trial in todo.trials.values())
+    if loop.left_alone:
+        there = len(loop.work.running)
+        loop.said.say(f"{there} trials are with the cluster; python -m rna.sweep status {folder.name}")
         return counts[ledger.FAILED]
-
-
-def _first(axis: search_space.Axis) -> Any:
-    return axis.natives[0] if axis.choices else axis.low
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    left = todo.total - counts[ledger.DONE] - counts[ledger.FAILED] - counts[ledger.PRUNED]
+    pruned = f"{counts[ledger.PRUNED]} pruned, " if counts[ledger.PRUNED] else ""
+    more = f", {left} left: the same command goes on" if left else ""
+    loop.said.say(f"{counts[ledger.DONE]} done, {pruned}{counts[ledger.FAILED]} failed{more}; {folder}")
+    done = [trial for trial in todo.trials.values() if trial.status == ledger.DONE]
+    if planned.options.finish:
+        module, _, function = planned.options.finish.rpartition(".")
+        getattr(importlib.import_module(module), function)(folder)
+    elif done and len(objectives) == 1:
+        ((metric, direction),) = objectives.items()
+        sign = -1 if direction == "maximize" else 1
+        best = min(done, key=lambda trial: sign * (trial.values or [math.inf])[0])
+        print(f"best: #{best.number} {best.name}: {metric}={(best.values or [math.nan])[0]:g}")
+    return counts[ledger.FAILED]

@@ -67,7 +67,7 @@ class RnaOptunaSweeper(Sweeper):
     def _sweep(self, arguments: list[str]) -> int:
         from rna.sweep import ledger
 
-        from ._sweep import Sweep
+        from ._sweep import run_sweep
 
         options = self.options
         params = [f"{key}={_said(value)}" for key, value in (options.params or {}).items()]
@@ -84,7 +84,7 @@ class RnaOptunaSweeper(Sweeper):
         with read_write(ours), open_dict(ours):
             ours.study_name = name
         with ledger.held(folder):
-            return Sweep(self, space, sampler, folder).run()
+            return run_sweep(self, space, sampler, folder)
 
     def launcher(self) -> Any:
         """The launcher, with `start` and `poll` whatever it is.

@@ -1,0 +1,52 @@
+"""`sweep.json`: what a sweep is, kept so that its name never comes to mean another one."""
+
+from pathlib import Path
+from typing import Any
+
+from rna.sweep import ledger
+
+from .space import Space
+
+
+def spec_path(folder: Path) -> Path:
+    return folder / "sweep.json"
+
+
+def read_spec(folder: Path) -> dict[str, Any]:
+    """What was written when the sweep began last; nothing if it never has."""
+    return ledger.read_json(spec_path(folder)) or {}
+
+
+def write_spec(folder: Path, **spec: Any) -> None:
+    ledger.write_json(spec_path(folder), {"name": folder.name, **spec})
+
+
+def check_spec(spec: dict[str, Any], study: str, space: Space, sampler: str) -> None:
+    """Raises ValueError if the study's name belongs to another search space."""
+    if not spec:
+        return
+    there, here = spec["space"], space.described()
+    if there != here or spec["sampler"] != sampler:
+        differs = _differing(there, here) or ["sampler"]
+        raise ValueError(
+            f"hydra.sweeper.study_name={study}: this study has another search space "
+            f"({', '.join(differs)} differ); give another name, or the space it was begun with"
+        )
+
+
+def check_same_configuration(spec: dict[str, Any], study: str, fingerprint: dict[str, Any]) -> None:
+    """Raises ValueError if the study was begun with another configuration, for an app without a record store.
+
+    With a store a changed configuration makes other trials, and the old ones keep their records; a returned value has
+    none, and could only be mixed with the new ones, or lost.
+    """
+    if spec and spec["fingerprint"] != fingerprint:
+        raise ValueError(
+            f"hydra.sweeper.study_name={study}: this study was begun with another configuration "
+            f"({', '.join(_differing(spec['fingerprint'], fingerprint))} differ); "
+            "give another name, or the configuration it was begun with"
+        )
+
+
+def _differing(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    return sorted(key for key in {*there, *here} if there.get(key) != here.get(key))

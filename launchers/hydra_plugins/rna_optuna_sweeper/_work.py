@@ -1,0 +1,130 @@
+"""The trials in work: started or adopted, watched, and told to end where they hang or are not worth their end."""
+
+import math
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rna.sweep import Trial, ledger
+
+from ._composing import Composer
+from ._outcomes import end_survivor
+from ._pruning import Referee
+from ._study import Mirror
+
+PATIENCE = 60.0  # seconds that a trial has to end when it is pruned
+
+
+@dataclass
+class InWork:
+    """A trial that a launcher has, and since when."""
+
+    trial: Trial
+    since: float
+    pruned_at: float = math.inf  # when it was told to end
+
+
+def adopt(trials: Iterable[Trial], launcher: Any, folder: Path) -> list[InWork]:
+    """Of the trials in work in an earlier life: watch those that outlived it, and requeue those that died."""
+    found: list[InWork] = []
+    for trial in trials:
+        if trial.status != ledger.RUNNING:
+            continue
+        if launcher.survives and trial.job:
+            launcher.adopt(trial.number, trial.job)
+            found.append(InWork(trial, time.monotonic()))
+        else:
+            end_survivor(ledger.last_beat(folder, trial))
+            trial.status, trial.token = ledger.QUEUED, ""
+    return found
+
+
+class Work:
+    """What a launcher has in work; `stall` says how many seconds each phase of a trial may be silent."""
+
+    def __init__(
+        self,
+        launcher: Any,
+        folder: Path,
+        composer: Composer,
+        mirror: Mirror,
+        referee: Referee | None,
+        stall: Mapping[str, float],
+        adopted: Iterable[InWork],
+    ) -> None:
+        self.launcher, self.folder, self.composer, self.mirror = launcher, folder, composer, mirror
+        self.referee, self.stall = referee, stall
+        self.running = {one.trial.number: one for one in adopted}
+
+    @property
+    def trials(self) -> list[Trial]:
+        return [self.running[number].trial for number in sorted(self.running)]
+
+    def start(self, trial: Trial) -> None:
+        """Give a trial a new owner, in the ledger before the launcher hears of it."""
+        trial.status, trial.token = ledger.RUNNING, os.urandom(8).hex()
+        trial.attempts += 1
+        trial.reason = trial.message = None
+        trial.curve = []
+        ledger.save(self.folder, trial)
+        self.mirror.follow(trial)
+        self.running[trial.number] = InWork(trial, time.monotonic())
+        where = trial.address or {}
+        title = f"{where['title']}-s{where['seed']}" if "title" in where else trial.name
+        overrides = self.composer.overrides(trial.cell, ledger.owner_value(self.folder, trial))
+        trial.job = None
+        trial.log = self.launcher.start(overrides, trial.number, title)
+        if trial.log:
+            ledger.save(self.folder, trial)
+
+    def note_jobs(self) -> None:
+        """Write down under which ids a cluster knows the trials: by these another life finds them again."""
+        for number, job in self.launcher.jobs.items():
+            trial = self.running[number].trial
+            if trial.job != job:
+                trial.job = job
+                ledger.save(self.folder, trial)
+
+    def ended(self, number: int) -> Trial:
+        """Let go of the trial whose job has ended."""
+        one = self.running.pop(number)
+        one.trial.seconds = round(time.monotonic() - one.since, 3)
+        one.trial.ended = time.time()
+        return one.trial
+
+    def end_hung(self) -> None:
+        """End a trial whose phase has said nothing for longer than the phase is allowed to."""
+        for trial in [one.trial for one in self.running.values()]:
+            told = ledger.last_beat(self.folder, trial)
+            allowed = self.stall.get(told.get("phase", ""))
+            if allowed is not None and time.time() - told["time"] > allowed and trial.reason != "hung":
+                trial.reason = "hung"
+                self.launcher.stop(trial.number)
+
+    def prune(self) -> None:
+        """Read the curves of the trials in work, and tell those to end that the pruner gives up."""
+        if self.referee is None:
+            return
+        for one in list(self.running.values()):
+            if one.trial.status != ledger.PRUNED:
+                self._follow_curve(one, self.referee)
+            elif time.monotonic() - one.pruned_at > PATIENCE:
+                one.pruned_at = math.inf
+                self.launcher.stop(one.trial.number)
+
+    def _follow_curve(self, one: InWork, referee: Referee) -> None:
+        trial = one.trial
+        curve = ledger.read_curve(ledger.curve_path(self.folder, trial))
+        if len(curve) == len(trial.curve):
+            return
+        trial.curve = curve
+        self.mirror.follow_curve(trial)
+        if referee.judge(trial, curve):
+            one.pruned_at = time.monotonic()
+            step, value = curve[-1]
+            trial.status, trial.token, trial.reason = ledger.PRUNED, "", "pruned"
+            trial.message = f"pruned at step {step}: {referee.metric}={value:g}"
+            ledger.save(self.folder, trial)
