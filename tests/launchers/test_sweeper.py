@@ -239,11 +239,34 @@ def test_a_late_owner_cannot_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ledger.save(tmp_path, trial)
     with pytest.raises(ledger.OwnerReplaced):
         ledger.check_owner()
+    from rna import progress
     from rna.store import results
 
     with pytest.raises(ledger.OwnerReplaced):
-        results.write(str(tmp_path), "key", {"a": 1})
+        results.write(str(tmp_path), "key", {"a": 1}, progress.listener().commit)
     assert not list((tmp_path / "results").iterdir())
+
+
+def test_a_trial_that_was_given_away_stops_and_records_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The real trial, with what `rna.run` tells a sweep by."""
+    from rna import progress, run
+    from rna import trial as trials_of
+    from rna.settings import config
+
+    mine = ledger.Trial(0, ["x=1"], status=ledger.RUNNING, token="first")
+    ledger.save(tmp_path, mine)
+    monkeypatch.setenv(ledger.OWNER, ledger.owner_value(tmp_path, mine))
+    common = ["method=rmu", "train.steps=3", "train_only=true", "wandb=disabled", f"output_dir={tmp_path / 'o'}"]
+    row = trials_of.arm("plain", config.check(run.compose(common, None)))
+    mine.token = "second"
+
+    def given_away(phase: str, _done: int, _total: int) -> None:
+        if phase == "training":
+            ledger.save(tmp_path, mine)
+
+    with pytest.raises(ledger.OwnerReplaced):
+        trials_of.work(row, given_away, listener=progress.listener())
+    assert not list((tmp_path / "o").glob("results/*"))
 
 
 @pytest.mark.slow
