@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rna import printing
 from rna.ends import guarded
-from rna.settings import CONF, Settings, compose, compose_fixed, config
+from rna.settings import CONF, Settings, compose, compose_fixed, config, outside
 from rna.store import results
 from rna.sweep import ledger
 
@@ -30,8 +30,9 @@ def main() -> None:
     config.register_resolvers()
     arguments = get_args_parser().parse_args()
     asks_hydra = any((arguments.help, arguments.hydra_help, arguments.info, arguments.cfg))
+    overrides, folder = arguments.overrides, arguments.config_dir
+    outside.bring(folder)
     if not asks_hydra:
-        overrides, folder = arguments.overrides, arguments.config_dir
         guarded(
             lambda: _check_sweep(overrides, folder) if arguments.multirun else config.check(compose(overrides, folder))
         )

@@ -399,7 +399,7 @@ def _record_failure(row: Arm, error: Exception, curve: list[dict[str, float]], l
         where = f"; its record could not be written to {row.settings.output_dir}"
     failure = TrialFailed(f"{row.label}: {message}; {advice}{where}")
     failure.reason = reason
-    raise failure from None
+    raise failure from (error if reason == "own code" else None)
 
 
 def _sizes(settings: Settings) -> str:

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from rna.report.compare import Condition
 from rna.report.records import Study, Trial
@@ -24,6 +25,7 @@ COLOURS = {
     "DPO": "#56B4E9",
     "SimNPO": "#D55E00",
 }
+SPARE = ("#882255", "#117733", "#44AA99", "#332288", "#AA4499")  # of methods that are not the paper's (Tol's muted)
 RING = "#0072B2"  # RNA
 INK = "#22262e"  # text and axes; the page draws them in its own text colour
 FAINT = "#9aa0aa"
@@ -140,7 +142,8 @@ def styled() -> AbstractContextManager[None]:
 
 
 def colour(method: str) -> str:
-    return COLOURS.get(method.split("+")[0], INK)
+    name = method.split("+")[0]
+    return COLOURS.get(name) or SPARE[crc32(name.encode()) % len(SPARE)]
 
 
 def shape(method: str) -> str:

@@ -3,10 +3,9 @@
 import json
 import os
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rna.settings import config
+from rna.settings import config, outside
 from rna.settings.fields import CONF
 
 if TYPE_CHECKING:
@@ -23,10 +22,9 @@ def compose(overrides: list[str], config_dir: str | None) -> "DictConfig":
     import yaml
     from hydra.errors import HydraException
 
-    extra = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
     with hydra.initialize_config_dir(str(CONF), **config.version_base()):
         try:
-            return hydra.compose("config", overrides=[*extra, *overrides])
+            return hydra.compose("config", overrides=[*outside.searchpath(config_dir), *overrides])
         except (HydraException, yaml.YAMLError) as error:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
@@ -66,7 +64,8 @@ def cells_of(name: str, overrides: list[str]) -> tuple[list[str], list[list[str]
             parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
             given = parser.parse_overrides(overrides)
             fixed = [item.input_line or "" for item in given if not item.is_sweep_override()]
-            master = hydra.compose("config", overrides=[swept, *fixed], return_hydra_config=True)
+            composed = [*outside.searchpath(), swept, *fixed]
+            master = hydra.compose("config", overrides=composed, return_hydra_config=True)
             params = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
             found = space.parse(parser.parse_overrides([*params, *overrides]))
         except HydraException as error:

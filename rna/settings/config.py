@@ -186,6 +186,8 @@ def _loss(plain: dict[str, Any], group: str, kind: type[method.Loss]) -> Any:
     if target is None:
         raise ValueError(f"{group}.target: a value is needed with {group}={name}; give the class, package.module.Class")
     made = method.load(target, kind, group)
+    if made.reads not in (method.LAYER, method.LOGITS):
+        raise ValueError(f"{group}.target={target}: reads={made.reads!r}; allowed: {method.LAYER}, {method.LOGITS}")
     if method.is_own(made) and method.own_targets(group).get(name) != target:
         raise ValueError(f"{group}.name={name}: {nearest(str(name), list(method.own_targets(group)))}")
     for key in method.required(made):

@@ -233,7 +233,8 @@ def users_code(loss: Loss) -> Generator[None]:
         if type(error).__name__ in ("OutOfMemoryError", "AcceleratorError"):
             raise
         said = str(error).splitlines()[0] if str(error) else ""
-        raise OwnCodeFailed(f"{place_of(error)}{type(error).__name__}: {said}") from error
+        where = place_of(error) or f"{source(type(loss))}: "
+        raise OwnCodeFailed(f"{where}{type(error).__name__}: {said}") from error
 
 
 @cache

@@ -9,7 +9,7 @@ from typing import Any
 
 from rna import NUMERICS, __version__
 from rna.corpora import digest
-from rna.settings import CONF, EvalSettings, Settings, config, without_defaults
+from rna.settings import CONF, EvalSettings, Settings, config, outside, without_defaults
 from rna.store import results
 
 Address = dict[str, Any]
@@ -179,9 +179,10 @@ def objectives(where: Address) -> dict[str, str]:
 
 def fingerprint(common: dict[str, Any]) -> str:
     """What the addresses of a sweep depend on: the settings that its trials have in common, as they stand before
-    interpolation, the options, the files they name, the version of the numerics."""
+    interpolation, the options, the files they name, what the user brought, the version of the numerics."""
     files = sorted(CONF.rglob("*.yaml"))
     told: list[Any] = [NUMERICS, __version__, common, [[file.name, file.read_text(encoding="utf-8")] for file in files]]
+    told.append(outside.sources())
     for path in (Path(text).expanduser() for text in sorted({text for text in _texts(common) if "/" in text})):
         if path.is_file():
             told.append([str(path), path.stat().st_size, path.stat().st_mtime_ns])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rna import printing
 from rna.quantiles import t_95
-from rna.settings import config
+from rna.settings import config, outside
 from rna.store import lookup
 from rna.sweep import ledger
 from rna.sweep.ledger import Trial
@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     common.add_argument("--output-dir", default=argparse.SUPPRESS)
     common.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
     planned = commands.add_parser("plan", parents=[common], help="cells, done, left, hours, disk; starts nothing")
+    planned.add_argument("--config-dir", help="a folder of options of your own, as of python -m rna.run")
     planned.add_argument("overrides", nargs="*", help="as they will be given to python -m rna.run -m sweep=NAME")
     watched = commands.add_parser("status", parents=[common], help="done, running, failed")
     watched.add_argument("--watch", action="store_true", help="a live view, until Ctrl-C")
@@ -62,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(options: argparse.Namespace) -> None:
     sweeps = Path(options.output_dir) / "sweeps"
     if options.command == "plan":
+        outside.bring(options.config_dir)
         return _show(options, plan(sweeps, options.name, options.overrides), plan_lines)
     folder = existing(sweeps, options.name)
     if options.command == "status":
@@ -155,10 +157,10 @@ def _size(trial: Trial) -> int | None:
 
 
 def _composed(sweeps: Path, name: str, overrides: Sequence[str]) -> list[Trial]:
-    """The cells of a sweep of conf/sweep, each composed and checked, with the records that exist."""
+    """The cells of a sweep of conf/sweep, or of the user's own, each composed and checked, with the records there are."""
     from rna.settings import CONF, planned
 
-    known = sorted(file.stem for file in (CONF / "sweep").glob("*.yaml"))
+    known = sorted({file.stem for place in (CONF, *outside.FOLDERS) for file in (place / "sweep").glob("*.yaml")})
     if name not in known:
         raise ValueError(f"{name}: neither a sweep in {sweeps} nor of conf/sweep; {config.nearest(name, known)}")
     trials: list[Trial] = []

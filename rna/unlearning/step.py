@@ -45,6 +45,14 @@ def direction(seed: int, topic: str, draw: Draw, width: int, dtype: torch.dtype)
     return draw(width, generator(seed, "direction", topic), dtype)
 
 
+def check_loss(what: str, loss: Any) -> None:
+    """Raises TypeError for what has no gradient to descend."""
+    if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
+        said = f"{tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        kind = " without a gradient" if isinstance(loss, Tensor) and not loss.requires_grad else ""
+        raise TypeError(f"{what} must give one number with a gradient, and gave {said}{kind}")
+
+
 @dataclass
 class Step:
     """One topic's step: iterate for (name, loss) pairs; afterwards `norms` holds mean token norms.
@@ -80,10 +88,12 @@ class Step:
         setup = self.setup
         with users_code(setup.method):
             loss = setup.method.official_forget_loss(self) if setup.official else setup.method.forget_loss(self)
+            check_loss("forget_loss", loss)
         yield "forget", loss
         self._entries.clear()
         with users_code(setup.retain):
             loss = self._retain_of_layer() if setup.retain.reads == LAYER else self._retain_of_logits()
+            check_loss("value", loss)
         yield "retain", loss
 
     # What a method may use

@@ -11,7 +11,7 @@ from torch import Tensor
 from rna import ends
 from rna.corpora import Batch, Corpora, Corpus, Feed, Memory
 from rna.decoder import Decoder, Deltas, model
-from rna.settings import LAYER, Settings, generator, seed_of
+from rna.settings import LAYER, Settings, generator, seed_of, users_code
 from rna.unlearning.checkpoint import Checkpoint
 from rna.unlearning.noise import GaussianNoise, Normals, standard_deviation
 from rna.unlearning.released import ReleasedAdamW
@@ -185,7 +185,8 @@ def train(
                         raise NotFinite(step + 1, f"{name}_loss ({loss.item()})")
                     values[name] += micro.shares[name] * loss.item()
                     weight = loss_scale * micro.shares[name] * (1.0 if name == "forget" else alpha)
-                    (loss if weight == 1.0 else weight * loss).backward()
+                    with users_code(setup.method if name == "forget" else setup.retain):
+                        (loss if weight == 1.0 else weight * loss).backward()
                 for name, norm in step_losses.norms.items():
                     norms[name] += norm.item() / len(micros)
             if loss_scale != 1.0:
