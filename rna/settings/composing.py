@@ -83,7 +83,7 @@ def _explained(error: Exception, overrides: list[str]) -> str:
         return _unread(error.override)
     if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
         group, _, option = str(error.missing_cfg_file).rpartition("/")
-        options = GlobalHydra.instance().config_loader().get_group_options(group)
+        options = {*GlobalHydra.instance().config_loader().get_group_options(group), *outside.options(group)}
         return f"{group}={option}: unknown option; {config.nearest(option, sorted(options))}"
     cause: Any = error.__cause__
     if isinstance(cause, ConfigAttributeError | ConfigKeyError | ValidationError):

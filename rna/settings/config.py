@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rna.perturb import mined
-from rna.settings import architecture, method
+from rna.settings import architecture, method, outside
 from rna.settings.fields import (
     BUILTIN,
     VARIANTS,
@@ -423,7 +423,8 @@ def _retain_losses(chosen: method.Method) -> list[str]:
     if not chosen.trains:
         return ["none"]
     names = [name for name in method.own_targets("retain_loss") if name != "none"]
-    return [name for name in names if (kind := method.known_retain(name)) and kind.reads == chosen.reads]
+    fitting = [name for name in names if (kind := method.known_retain(name)) and kind.reads == chosen.reads]
+    return [*fitting, *outside.options("retain_loss")]
 
 
 def wandb_of(composed: "DictConfig") -> WandbSettings | None:

@@ -1,6 +1,6 @@
 """What a user brings: folders of options, and the modules that stand beside them.
 
-The working folder and the parent of each `--config-dir` can be imported from, in this process and in all that it begins.
+The working folder and the parent of each `--config-dir` can be imported from, in this process and in those it begins.
 """
 
 import importlib.util
@@ -33,9 +33,13 @@ def bring(config_dir: str | None) -> None:
 def searchpath(config_dir: str | None = None) -> list[str]:
     """The override by which Hydra finds these options."""
     folders = [*FOLDERS, *([Path(config_dir).absolute()] if config_dir else [])]
-    return (
-        [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in dict.fromkeys(folders))}]"] if folders else []
-    )
+    places = ",".join(f"file://{folder}" for folder in dict.fromkeys(folders))
+    return [f"hydra.searchpath=[{places}]"] if folders else []
+
+
+def options(group: str) -> list[str]:
+    """The names of these folders' options of a group."""
+    return [file.stem for folder in FOLDERS for file in sorted((folder / group).glob("*.yaml"))]
 
 
 def sources() -> list[tuple[str, str]]:

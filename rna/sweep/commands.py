@@ -157,10 +157,10 @@ def _size(trial: Trial) -> int | None:
 
 
 def _composed(sweeps: Path, name: str, overrides: Sequence[str]) -> list[Trial]:
-    """The cells of a sweep of conf/sweep, or of the user's own, each composed and checked, with the records there are."""
+    """The cells of a sweep of conf/sweep, or of the user's, each composed and checked, with the records there are."""
     from rna.settings import CONF, planned
 
-    known = sorted({file.stem for place in (CONF, *outside.FOLDERS) for file in (place / "sweep").glob("*.yaml")})
+    known = sorted({*(file.stem for file in (CONF / "sweep").glob("*.yaml")), *outside.options("sweep")})
     if name not in known:
         raise ValueError(f"{name}: neither a sweep in {sweeps} nor of conf/sweep; {config.nearest(name, known)}")
     trials: list[Trial] = []
