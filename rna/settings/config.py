@@ -178,6 +178,7 @@ def typed(composed: "DictConfig") -> Settings:
 def _loss(plain: dict[str, Any], group: str, kind: type[method.Loss]) -> Any:
     """A method or a retain loss, made of its option's class and numbers."""
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     given: dict[str, Any] = dict(plain[group])
     name, target = given.get("name"), given.pop("target", None)
