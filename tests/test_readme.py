@@ -21,7 +21,7 @@ from rna.perturb.__main__ import main as perturb_main
 from rna.settings import compose_fixed, config
 from rna.settings.fields import CONF
 from rna.sweep import commands as sweep
-from tests import generated
+from tests import generated, outside
 from tests.evaluation.test_ngrams import encode, write_mined
 from tests.sweep.test_sweep import made as made_sweep
 
@@ -30,6 +30,8 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL)).replace("\\\n", " ")
 COMMANDS = [line.split("#")[0].strip() for line in BLOCKS.splitlines() if line.strip()]
 SWEEPS = [command for command in COMMANDS if command.startswith("python -m rna.run -m ")]
+OWN_METHOD = [command for command in COMMANDS if "--config-dir" in command]
+COMMANDS = [command for command in COMMANDS if command not in OWN_METHOD]
 RUNS = [command for command in COMMANDS if command.startswith("python -m rna.run") and command not in SWEEPS]
 OWN_FILES = [command for command in RUNS if any(word in command for word in ("data=text", "data=wmdp", "experiment="))]
 COMPLETE = [command for command in RUNS if command not in OWN_FILES]
@@ -55,6 +57,25 @@ def test_a_run_runs(command: str, outputs: Path, rna_here: Callable[..., str]):
     short = ["train.steps=2", "eval.limit=8", "baseline=skip", "wandb=disabled", f"output_dir={outputs}"]
     printed = rna_here(*words, *short)
     assert ("unlearned.safetensors" if "train_only" in command else "retain") in printed
+
+
+def test_a_method_of_ones_own_is_written_as_shown(tmp_path: Path):
+    """The files and commands of the README, in a folder of one's own with an installed wheel; at most 40 lines."""
+    blocks = re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", README, re.DOTALL)
+    files = {name: text for name, text in blocks if name.startswith(("my_unlearning", "conf/"))}
+    assert len(files) == 3
+    assert sum(text.count("\n") for text in files.values()) <= 40
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    environment = outside.installed(tmp_path / "wheel")
+    first, second = OWN_METHOD
+    short = ("train.steps=2", "eval.limit=8", "baseline=skip", "wandb=disabled")
+    for command, more in ((first, short), (second, ())):
+        words = [sys.executable, *shlex.split(command)[1:], *more]
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr + done.stdout
+        assert ("with RNA" if more else "cells") in done.stdout
 
 
 def test_a_trial_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

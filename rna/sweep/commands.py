@@ -48,7 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "numbers", nargs="*", type=int, metavar="NUMBER", help="default: all that failed; a pruned one by its number"
     )
     commands.add_parser("prune-checkpoints", parents=[common], help="delete checkpoints that no trial in work needs")
-    options = parser.parse_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
+    if options.command != "plan" or any(word.startswith("-") for word in rest):
+        options = parser.parse_args(arguments)  # which says what it does not know
+    else:
+        options.overrides += rest  # argparse takes none of them behind an option
     try:
         _run(options)
     except ValueError as error:
