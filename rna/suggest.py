@@ -243,10 +243,10 @@ def moved(settings: Settings, decoder: "Decoder", corpora: "Corpora", tokenizer:
     batch = next(next(iter(train.feeds(plain, corpora, pad_id).forget.values()))).to(decoder.device)
     with torch.no_grad():
         entry = model.embed(decoder, batch)
-        before, after = (
-            model.stream_at(decoder, entry, settings.layer.unlearn, policy=tensors)[batch.mask_BT].float()
-            for tensors in (None, policy)
+        streams = (
+            model.stream_at(decoder, entry, settings.layer.unlearn, policy=tensors) for tensors in (None, policy)
         )
+        before, after = (hidden_BTD[batch.mask_BT.to(hidden_BTD.device)].float() for hidden_BTD in streams)
     return ((after - before).norm(dim=-1) / before.norm(dim=-1)).median().item()
 
 

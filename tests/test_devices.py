@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rna import export, run, trial
+from rna import export, run, suggest, trial
 from rna.analyze import command as analyze
 from rna.analyze import scales
 from rna.corpora.cache import Cache, Remembered
@@ -186,6 +186,16 @@ def test_relative_noise_trains_its_own_trials(tmp_path: Path, monkeypatch: pytes
     with pretended.gpus(2):
         outcome = scales.relative_noise(made, *trial.load_model(made), 2, tmp_path / "scales", range(2))
     assert "Perturbed retain accuracy" in outcome.verdict
+
+
+@pytest.mark.parametrize("devices", ["one", "two"])
+def test_suggestions_are_measured(devices: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
+    placed = str(DEVICES[devices][1]).replace("'", "").replace(" ", "")
+    words = [] if devices == "one" else [f"model.device_map={placed}"]
+    monkeypatch.setattr(sys, "argv", ["rna.suggest", "method=rmu", *words, f"--output-dir={tmp_path}"])
+    with pretended.gpus(DEVICES[devices][0]):
+        suggest.main()
+    assert "python -m rna.run method=rmu" in capsys.readouterr().out
 
 
 def test_a_rescaled_model_is_looked_at_where_it_lies(tmp_path: Path):

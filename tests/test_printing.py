@@ -295,7 +295,9 @@ def test_words_that_are_no_text_are_refused_in_one_line(tmp_path: Path):
 
 
 def test_every_command_line_and_worker_prepares_its_streams_first():
-    files = [file for file in ROOT.glob("rna/**/*.py") if "if __name__ ==" in file.read_text()]
+    files = [
+        file for file in ROOT.glob("rna/**/*.py") if re.search("if __name__ ==|^def main\\(", file.read_text(), re.M)
+    ]
     assert len(files) >= 11
     for file in files:
         mains = [node for node in ast.parse(file.read_text()).body if getattr(node, "name", "") == "main"]
@@ -305,7 +307,11 @@ def test_every_command_line_and_worker_prepares_its_streams_first():
             assert ast.unparse(done[said]) == "printing.prepare()", file
         runs_another = "runpy.run_module" in file.read_text() or "import main" in file.read_text()
         assert mains or runs_another, file
-    for name in ("rna/pool.py", "rna/ngrams.py", "rna/demo/rebuild.py"):  # what runs in processes of their own
+    for name in (
+        "rna/sweep/pool.py",
+        "rna/evaluation/ngrams.py",
+        "rna/demo/rebuild.py",
+    ):  # what runs in processes of their own
         assert re.search(
             r"def (_serve|_start|build_one)\(.*?printing\.prepare\(\)", (ROOT / name).read_text(), re.DOTALL
         )

@@ -18,7 +18,8 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The labels of the arms that were worked on, in order; each holds its lock as a real one does."""
     labels: list[str] = []
 
-    def work(row: trial.Arm, _progress: Any, *, wait: bool = True) -> None:
+    def work(row: trial.Arm, _progress: Any, *, wait: bool = True, listener: Any) -> None:
+        del listener
         with results.single_flight(row.settings.output_dir, row.key, wait=wait):
             labels.append(row.label)
 
@@ -56,7 +57,7 @@ def test_in_a_sweep_it_is_left_to_the_other_trial_and_ones_own_comes_last(
     tmp_path: Path, done: list[str], monkeypatch: pytest.MonkeyPatch
 ):
     rows = wanted(tmp_path)
-    monkeypatch.setenv(ledger.OWNER, "a trial's file#its token")
+    monkeypatch.setenv(ledger.OWNER, f"{tmp_path}/sweeps/s/trials/0.json#its token")
     with results.single_flight(str(tmp_path), rows[1].key):
         progress.work_on(rows)
     assert done == ["retrained", "base", "with RNA"]
@@ -64,7 +65,7 @@ def test_in_a_sweep_it_is_left_to_the_other_trial_and_ones_own_comes_last(
 
 def test_in_a_sweep_ones_own_is_waited_for(tmp_path: Path, done: list[str], monkeypatch: pytest.MonkeyPatch):
     rows = wanted(tmp_path)
-    monkeypatch.setenv(ledger.OWNER, "a trial's file#its token")
+    monkeypatch.setenv(ledger.OWNER, f"{tmp_path}/sweeps/s/trials/0.json#its token")
     lock = results.single_flight(str(tmp_path), rows[0].key)
     lock.__enter__()
     threading.Timer(0.5, lambda: lock.__exit__(None, None, None)).start()

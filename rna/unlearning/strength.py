@@ -35,7 +35,7 @@ def token_norms(
             for layer in wanted:
                 stream = model.advance(decoder, stream, layer + 1)
                 hidden_ND = stream.hidden_BTD[batch.mask_BT.to(stream.hidden_BTD.device)]
-                found[layer].append(hidden_ND.float().norm(dim=-1).cpu())
+                found[layer].append(hidden_ND.float().norm(dim=-1))
     return {layer: torch.cat(parts) for layer, parts in found.items()}
 
 

@@ -30,7 +30,7 @@ def encode(texts):
 
 
 def miner(sizes, k, **options):
-    return Miner(encode, sizes, k, list(ngrams.GROUPS), **options)
+    return Miner(encode, sizes, k, list(mined.GROUPS), **options)
 
 
 def grams(text, n):
@@ -115,8 +115,7 @@ def test_the_top_ngrams_are_those_nearest_to_the_document():
         assert row["score"] == pytest.approx(expected, abs=1e-6)
     for document in (0, 1):
         top, middle, bottom = (
-            [row["score"] for row in rows if (row["document"], row["group"]) == (document, group)]
-            for group in ngrams.GROUPS
+            [row["score"] for row in rows if (row["document"], row["group"]) == (document, group)] for group in mined.GROUPS
         )
         assert top == sorted(top, reverse=True)
         assert bottom == sorted(bottom)
@@ -229,7 +228,7 @@ def test_the_command_writes_scores_and_perturbed_questions(tmp_path: Path, monke
     output = tmp_path / "made" / "ngrams.parquet"
     ngrams.run(options(documents=[str(source)], n=[2, 4], k=2, workers=1, output=output, questions=questions))
     groups = read_groups(output)
-    assert set(groups) == {(n, group) for n in (2, 4) for group in ngrams.GROUPS}
+    assert set(groups) == {(n, group) for n in (2, 4) for group in mined.GROUPS}
     assert all(len(found) == 4 for found in groups.values())
     assert "2 documents" in capsys.readouterr().out
     made = json.loads((output.parent / "exam_4gram_bottom.jsonl").read_text())

@@ -4,7 +4,7 @@ import hydra
 import pytest
 
 from rna import run
-from rna.settings import config
+from rna.settings import cells_of, config, planned
 from rna.settings.fields import CONF, Settings
 
 REGIONS = {4: [[0], [1], [3]], 32: [[5, 6, 7], [14, 15, 16], [28, 29, 30]]}
