@@ -1,6 +1,6 @@
 """Training. In: a `Decoder` and feeds of batches. Out: the trained tensors, and a curve.
 
-Open `losses.py` first, one function for each equation; then `methods.py`, and `train.py` for the step.
+Open `losses.py` first, one function for each equation; then `methods/`, a file each, and `step.py` and `train.py`.
 """
 
 import lazy_loader

@@ -115,7 +115,8 @@ def test_the_top_ngrams_are_those_nearest_to_the_document():
         assert row["score"] == pytest.approx(expected, abs=1e-6)
     for document in (0, 1):
         top, middle, bottom = (
-            [row["score"] for row in rows if (row["document"], row["group"]) == (document, group)] for group in mined.GROUPS
+            [row["score"] for row in rows if (row["document"], row["group"]) == (document, group)]
+            for group in mined.GROUPS
         )
         assert top == sorted(top, reverse=True)
         assert bottom == sorted(bottom)
