@@ -36,17 +36,24 @@ class TrialFailed(RuntimeError):
 
 @dataclass
 class Noted:
-    """The signals that have come since the last look."""
+    """The signals that have come since the last look; of a block within another the inner one hears them."""
 
     earlier: dict[int, Any]  # signal -> who handled it before
     pending: list[int] = field(default_factory=list)
+
+    def note(self, number: int, _frame: FrameType | None) -> None:
+        self.pending.append(number)
 
     def obey(self) -> None:
         """Hand each signal on to whoever handled it before. Where nobody did, a stop raises Interrupted."""
         while self.pending:
             number = self.pending.pop(0)
             before = self.earlier[number]
-            if callable(before):
+            outer = getattr(before, "__self__", None)
+            if isinstance(outer, Noted):  # which looks at its own no earlier than this block's end
+                outer.pending.append(number)
+                outer.obey()
+            elif callable(before):
                 before(number, None)
             elif number in STOPS:
                 raise Interrupted(number)
@@ -60,11 +67,8 @@ def noted(*numbers: int) -> Generator[Noted]:
         yield found
         return
 
-    def note(number: int, _frame: FrameType | None) -> None:
-        found.pending.append(number)
-
     for number in numbers:
-        found.earlier[number] = signal.signal(number, note)
+        found.earlier[number] = signal.signal(number, found.note)
     try:
         yield found
     finally:

@@ -177,8 +177,8 @@ def work(row: Arm, progress: Progress, *, wait: bool = True, listener: Listener 
     """
     settings = row.settings
     listener.phase("waiting", 0, 1)  # for whoever computes the same
-    listener = replace(listener, phase=_both(progress, listener.phase))
-    with results.single_flight(settings.output_dir, row.key, wait=wait), ends.noted(*ends.WARNINGS):
+    with results.single_flight(settings.output_dir, row.key, wait=wait), ends.noted(*ends.WARNINGS) as heard:
+        listener = replace(listener, phase=_all(listener.phase, progress, lambda *_: heard.obey()))
         row.refresh()
         if row.complete:
             return
@@ -205,7 +205,7 @@ def work(row: Arm, progress: Progress, *, wait: bool = True, listener: Listener 
                 if row.trained is None:
                     _train(row, decoder, tokenizer, tracked, listener, curve)
                 if row.missing:
-                    _evaluate(row, decoder, tokenizer, tracked, listener)
+                    _evaluate(row, decoder, tokenizer, tracked, listener, heard)
         except (ArithmeticError, MemoryError, RuntimeError, OSError) as error:
             _record_failure(row, error, curve, listener)
     row.refresh()
@@ -217,10 +217,10 @@ def _evaluations(row: Arm) -> list[Any]:
     return [*names, *(row.tasks[name]["smoothing"] for name in names)] if row.label == "smoothed" else names
 
 
-def _both(progress: Progress, listened: Progress) -> Progress:
+def _all(*listeners: Progress) -> Progress:
     def told(phase: str, done: int, total: int) -> None:
-        listened(phase, done, total)
-        progress(phase, done, total)
+        for listener in listeners:
+            listener(phase, done, total)
 
     return told
 
@@ -414,15 +414,30 @@ def _sizes(settings: Settings) -> str:
     return f" ({'; '.join(said)})"
 
 
-def _evaluate(row: Arm, decoder: Any, tokenizer: Any, tracked: Any, listener: Listener) -> None:
-    """Evaluate what is missing with the unlearned tensors in place, one record for each task."""
+def _evaluate(row: Arm, decoder: Any, tokenizer: Any, tracked: Any, listener: Listener, heard: ends.Noted) -> None:
+    """Evaluate what is missing with the unlearned tensors in place, one record for each task.
+
+    What is answered when it is interrupted need not be asked again.
+    """
     from rna.decoder import model
+    from rna.evaluation import Answers
 
     settings, started = row.settings, time.perf_counter()
     assert row.trained is not None
     deltas = model.load_deltas(results.delta_path(settings.output_dir, row.key)) if "delta" in row.trained else {}
-    with model.installed(decoder, deltas):
-        outcome = _judge(settings, decoder, tokenizer, row.missing, functools.partial(listener.phase, "evaluating"))
+    answers = Answers(results.answers_path(settings.output_dir, row.key))
+
+    def told(done: int, total: int) -> None:
+        if heard.pending:
+            answers.keep()
+        listener.phase("evaluating", done, total)
+
+    try:
+        with model.installed(decoder, deltas):
+            outcome = _judge(settings, decoder, tokenizer, row.missing, told, answers)
+    except BaseException:
+        answers.keep()
+        raise
     for name, metrics in outcome.items():
         key = results.eval_key(row.key, row.tasks[name])
         record = _describe(row, "eval", started) | {
@@ -433,21 +448,29 @@ def _evaluate(row: Arm, decoder: Any, tokenizer: Any, tracked: Any, listener: Li
         }
         results.write(settings.output_dir, key, record, listener.commit)
         tracked.summarise(_flat(metrics, "eval" if settings.eval.kind == "perplexity" else f"eval/{name}"))
+    answers.clear()
 
 
 def _judge(
-    settings: Settings, decoder: Any, tokenizer: Any, names: list[str], progress: Callable[[int, int], None]
+    settings: Settings,
+    decoder: Any,
+    tokenizer: Any,
+    names: list[str],
+    progress: Callable[[int, int], None],
+    answers: Any = None,
 ) -> dict[str, Any]:
     """The metrics of these evaluations, of the model as it stands."""
     from rna.corpora import data
     from rna.evaluation import evaluate
 
     if settings.eval.kind == "choice":
-        return evaluate.multiple_choice(decoder, tokenizer, names, settings.eval, progress, _smoothing(settings))
+        return evaluate.multiple_choice(
+            decoder, tokenizer, names, settings.eval, progress, _smoothing(settings), answers
+        )
     corpora = data.load(settings, tokenizer, cache_of(settings))
     held_out = {f"forget_{topic}": corpus.held_out for topic, corpus in corpora.forget.items()}
     held_out["retain"] = corpora.retain.held_out
-    return {"perplexity": evaluate.perplexity(decoder, tokenizer, held_out, settings.eval, progress)}
+    return {"perplexity": evaluate.perplexity(decoder, tokenizer, held_out, settings.eval, progress, answers)}
 
 
 def _interim(

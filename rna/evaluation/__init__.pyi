@@ -1,2 +1,3 @@
+from .answers import Answers as Answers
 from .questions import LETTERS as LETTERS
 from .questions import prompt as prompt

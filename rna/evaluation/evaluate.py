@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from rna import perturb
-from rna.corpora import pad
+from rna.corpora import digest, pad
 from rna.decoder import Decoder, model
+from rna.evaluation.answers import Answers
 from rna.evaluation.questions import CATEGORIES, REPORT, SELECT, faults, of_above
 from rna.settings import TASKS, EvalSettings, generator, seed_of
 from rna.unlearning import Smoothing, losses
@@ -27,12 +28,14 @@ def multiple_choice(
     options: EvalSettings,
     progress: Progress,
     smoothing: Smoothing | None = None,
+    answers: Answers | None = None,
 ) -> dict[str, Metrics]:
     """Zero-shot accuracy of each of the tasks, judged by lm-eval, whole and by halves, subjects and categories.
 
     Args:
         names: names of `options.tasks` to run; all of their requests go through the model together.
         smoothing: noise on hidden states, over whose draws the answers' probabilities are averaged.
+        answers: those of an evaluation that was interrupted.
 
     Returns:
         By name: `acc`, `acc_stderr`, `n`; the same for the halves under `select` and `report`, for each subject under
@@ -46,7 +49,7 @@ def multiple_choice(
     from lm_eval.evaluator import evaluate
 
     tasks, loaded = _asked(names, options)
-    harness = _harness(decoder, tokenizer, options, progress, smoothing)
+    harness = _harness(decoder, tokenizer, options, progress, smoothing, answers)
     # `simple_evaluate` would index all of lm-eval's tasks again, seed every global generator and probe the machine.
     found: Any = evaluate(
         harness, loaded, bootstrap_iters=0, log_samples=True, apply_chat_template=options.chat_template
@@ -93,13 +96,18 @@ def _loaded(tasks: list[str], metadata: dict[str, Any], suffix: str) -> dict[str
 
 
 def _harness(
-    decoder: Decoder, tokenizer: Any, options: EvalSettings, progress: Progress, smoothing: Smoothing | None
+    decoder: Decoder,
+    tokenizer: Any,
+    options: EvalSettings,
+    progress: Progress,
+    smoothing: Smoothing | None = None,
+    answers: Answers | None = None,
 ) -> Any:
     """lm-eval's model: our own scorer, or vLLM on an exported copy."""
     if options.backend == "torch":
         from rna.evaluation.score import harness
 
-        return harness(decoder, tokenizer, options.batch_size, progress, smoothing, options.add_bos_token)
+        return harness(decoder, tokenizer, options.batch_size, progress, smoothing, options.add_bos_token, answers)
     import tempfile
 
     from lm_eval.models import vllm_causallms
@@ -232,6 +240,7 @@ def perplexity(
     held_out: Mapping[str, Sequence[list[int]]],
     options: EvalSettings,
     progress: Progress,
+    answers: Answers | None = None,
 ) -> dict[str, Metrics]:
     """Perplexity on held-out text, and on retain text behind an inserted forget keyword and a neutral one.
 
@@ -263,11 +272,17 @@ def perplexity(
     jobs["perturbed"] = placed(perturb.read_keywords(options.keywords, options.keyword))
     jobs["neutral"] = placed([options.neutral_keyword])
     losses_of: dict[str, Clustered] = {}
+    answers = answers or Answers(None)
     for number, (role, (documents, starts)) in enumerate(jobs.items()):
         progress(number, len(jobs))
-        losses_of[role] = token_losses(
-            decoder, documents, starts, batch_size=options.batch_size or 8, pad_id=tokenizer.pad_token_id
-        )
+        asked = digest([role, documents, starts, options.batch_size])
+        if not answers.of(asked):
+            made = token_losses(
+                decoder, documents, starts, batch_size=options.batch_size or 8, pad_id=tokenizer.pad_token_id
+            )
+            answers.add(asked, [made.sums, made.counts])
+        (told,) = answers.of(asked)
+        losses_of[role] = Clustered(*told)
     progress(len(jobs), len(jobs))
     found = {role: clustered.metrics() for role, clustered in losses_of.items()}
     for role in ("perturbed", "neutral"):

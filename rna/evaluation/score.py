@@ -7,7 +7,9 @@ the last token of each ending alone.
 Shapes: B sequences, T tokens, N endings of all sequences, D hidden width, V vocabulary.
 """
 
+import hashlib
 import math
+from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from rna.corpora import pad
 from rna.decoder import Decoder, Stream, model
+from rna.evaluation.answers import Answers
 from rna.settings import seed_of
 from rna.unlearning import Normals, Smoothing
 
@@ -162,8 +165,11 @@ def score(
     batch_size: int | None,
     progress: Progress,
     smoothing: Smoothing | None = None,
+    answers: Answers | None = None,
 ) -> dict[tuple[Tokens, int], tuple[float, bool]]:
     """(log-likelihood, whether it is the likeliest token) of each wanted token behind each context.
+
+    What `answers` has is not asked again; batches are those of an evaluation that nothing interrupted.
 
     With `smoothing` contexts go through the model alone: each has noise of its own, also where they begin alike.
     """
@@ -171,6 +177,13 @@ def score(
     share = smoothing is None and can_share(decoder, max(map(len, contexts), default=0))
     waiting = packs(contexts, share=share)
     budget, done, total = TOKENS_AT_ONCE[decoder.device.type], 0, len(set(contexts))
+    answers = answers or Answers(None)
+    asked = _digest(waiting, wanted, smoothing)
+    for part in answers.of(asked):
+        order = [context for pack in waiting[: part["packs"]] for context in pack.contexts]
+        pairs = [(context, token) for context in order for token in sorted(wanted[context])]
+        found |= {pair: (value, bool(first)) for pair, (value, first) in zip(pairs, part["found"], strict=True)}
+        waiting, budget, done = waiting[part["packs"] :], part["budget"], done + len(order)
     while waiting:
         longest = waiting[0].length
         size = max(1, min(batch_size or len(waiting), budget // longest))
@@ -188,13 +201,25 @@ def score(
             continue
         likeliest = log_probs_NV.argmax(-1).tolist()
         order = [context for pack in chosen for context in pack.contexts]
+        told: list[tuple[float, bool]] = []
         for row, context in enumerate(order):
-            for token in wanted[context]:
-                found[context, token] = (log_probs_NV[row, token].item(), likeliest[row] == token)
+            for token in sorted(wanted[context]):
+                told.append((log_probs_NV[row, token].item(), likeliest[row] == token))
+                found[context, token] = told[-1]
+        answers.add(asked, {"packs": size, "budget": budget, "found": told})
         waiting = waiting[size:]
         done += len(order)
         progress(done, total)
     return found
+
+
+def _digest(waiting: list[Pack], wanted: dict[Tokens, set[int]], smoothing: Smoothing | None) -> str:
+    """What is asked, in its order."""
+    made = hashlib.sha256(repr(smoothing).encode())
+    for pack in waiting:
+        for context in pack.contexts:
+            made.update(array("q", [len(context), *context, *sorted(wanted[context])]).tobytes())
+    return made.hexdigest()[:16]
 
 
 def harness(
@@ -204,6 +229,7 @@ def harness(
     progress: Progress,
     smoothing: Smoothing | None = None,
     add_bos_token: bool | None = None,
+    answers: Answers | None = None,
 ) -> Any:
     """lm-eval's Hugging Face model with its likelihoods of one-token continuations made here."""
     from lm_eval.models import huggingface
@@ -237,7 +263,7 @@ def harness(
                 contexts.append(tuple(context[-longest:]))
                 if one:
                     wanted.setdefault(contexts[-1], set()).add(continuation[0])
-            found = score(decoder, list(wanted), wanted, batch_size, progress, smoothing)
+            found = score(decoder, list(wanted), wanted, batch_size, progress, smoothing, answers)
             rest = iter(
                 super()._loglikelihood_tokens([r for r, one in zip(requests, short, strict=True) if not one], **options)
                 if not all(short)

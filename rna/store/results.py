@@ -279,6 +279,10 @@ def delta_path(output_dir: str, key: str) -> Path:
     return Path(output_dir) / "trials" / key / "unlearned.safetensors"
 
 
+def answers_path(output_dir: str, key: str) -> Path:
+    return Path(output_dir) / "trials" / key / "answers.json"
+
+
 def checkpoint_path(output_dir: str, key: str) -> Path:
     return Path(output_dir) / "trials" / key / "checkpoint.pt"
 

@@ -247,7 +247,20 @@ def beat(phase: str, done: int, total: int) -> None:
     said |= {"pid": os.getpid(), "started": started(os.getpid()), "host": platform.node()}
     said |= {"job": os.environ["SLURM_JOB_ID"]} if "SLURM_JOB_ID" in os.environ else {}
     with suppress(OSError):
-        write_json(mine[0].parents[1] / "beats" / f"{mine[0].stem}-{mine[1]}.json", said)
+        write_json(_beat_of(*mine), said)
+
+
+def mark() -> list[Any]:
+    """How far this trial has said it is: phase and count; nothing outside a sweep, or before its first sign of life."""
+    mine = _mine()
+    if mine is None:
+        return []
+    told = read_json(_beat_of(*mine)) or {}
+    return [told.get("phase"), told.get("done")]
+
+
+def _beat_of(file: Path, token: str) -> Path:
+    return file.parents[1] / "beats" / f"{file.stem}-{token}.json"
 
 
 @dataclass
@@ -309,7 +322,7 @@ def report(key: str | None, step: int, metrics: Mapping[str, float]) -> None:
     point = watch.take(step, float(value))
     if point is None:
         return
-    path = mine[0].parents[1] / "beats" / f"{mine[0].stem}-{mine[1]}.curve"
+    path = _beat_of(*mine).with_suffix(".curve")
     path.parent.mkdir(exist_ok=True)
     with suppress(OSError), path.open("a", encoding="utf-8") as stream:
         stream.write(f"{point[0]} {point[1]!r}\n")

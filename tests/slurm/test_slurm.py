@@ -125,3 +125,32 @@ def test_a_trial_over_its_time_limit_is_tried_again(tmp_path: Path):
 def test_what_sbatch_refuses_is_one_line(tmp_path: Path):
     printed = sweep(tmp_path, *slurm(tmp_path, "+x=1", "hydra.launcher.partition=nosuch"), code=2)
     assert re.search("hydra/launcher=slurm: sbatch refused:.*invalid partition", printed)
+
+
+def real(folder: Path, *more: str) -> tuple[subprocess.Popen[bytes], Path]:
+    """Begin a sweep of `rna.run` itself, in jobs that are warned after ten seconds; the ledger's folder beside it."""
+    words = ["-m", "rna.run", "-m", "hydra/launcher=slurm", "hydra.launcher.time_min=1", "hydra.launcher.warn_s=50"]
+    words += ["hydra.launcher.submit_every=2", "hydra.sweeper.study_name=real", f"output_dir={folder}"]
+    words += ["noise.nu=0.01", "baseline=skip", "model.retrained=null", "wandb=disabled", *more]
+    with (folder / "printed.log").open("a") as stream:
+        running = subprocess.Popen([sys.executable, *words], env=environment(), stdout=stream, stderr=stream)
+    return running, folder / "sweeps" / "real"
+
+
+def test_a_trial_that_needs_many_times_its_time_limit_is_done_at_its_first_attempt(tmp_path: Path):
+    """Training of about a minute in jobs of ten seconds, to the bit as one that nothing interrupted."""
+    from safetensors.torch import load_file
+
+    (tmp_path / "slow").mkdir()
+    long = ("seed=0", "train.steps=400", "train.checkpoint_every=null", "eval.limit=16", "train.batch_size=8")
+    running, folder = real(tmp_path / "slow", *long)
+    assert running.wait(420) == 0, (tmp_path / "slow" / "printed.log").read_text()
+    (found,) = ledger.trials(folder)
+    assert (found.status, found.attempts) == ("done", 1)
+    said = "".join(file.read_text() for file in folder.glob("logs/slurm/*_log.err"))
+    assert said.count("Caught signal SIGUSR2") >= 3, said[-2000:]
+    words = ["noise.nu=0.01", "baseline=skip", "model.retrained=null", "wandb=disabled", *long]
+    command = [sys.executable, "-m", "rna.run", f"output_dir={tmp_path / 'whole'}", *words]
+    subprocess.run(command, env=environment(), check=True, capture_output=True)
+    deltas = [load_file(next((tmp_path / name).glob("trials/*/unlearned.safetensors"))) for name in ("slow", "whole")]
+    assert all((deltas[0][name] == tensor).all() for name, tensor in deltas[1].items())

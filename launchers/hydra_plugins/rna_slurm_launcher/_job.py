@@ -7,8 +7,19 @@ from typing import Any
 from hydra_plugins.rna_gpu_pool_launcher._serve import JobFailed, serve
 
 
+PATIENCE = 2  # requeues in which a trial may get no further
+
+
+class NoProgress(RuntimeError):
+    """A trial that its time limit leaves no time for."""
+
+    reason = "no progress"
+
+
 class SlurmTrial:
     """What runs in a job: the trial, and itself again when it is requeued."""
+
+    marks: tuple[Any, ...] = ()  # how far it was at the requeues before
 
     def __init__(self, shared: bytes, overrides: list[str], number: int, log: str, title: str) -> None:
         self.shared, self.overrides, self.number, self.log, self.title = shared, overrides, number, log, title
@@ -23,7 +34,21 @@ class SlurmTrial:
             return failure.args[0]
 
     def checkpoint(self) -> Any:
-        """Submitit calls this at a warning: the same job, requeued, goes on from the checkpoint that training wrote."""
+        """Submitit calls this at a warning: the same job, requeued, goes on from the checkpoint that training wrote.
+
+        Raises:
+            NoProgress: for a trial that was requeued before, and has got no further since.
+        """
         import submitit
 
+        from rna.sweep import ledger
+
+        mark = ledger.mark()
+        if self.marks[-PATIENCE:] == (mark,) * PATIENCE:
+            where = " ".join(map(str, mark)) or "nothing"
+            raise NoProgress(
+                f"requeued {PATIENCE} times without progress ({where}): it needs a longer hydra.launcher.time_min, or "
+                "train.checkpoint_every"
+            )
+        self.marks = (*self.marks, mark)[-PATIENCE:]
         return submitit.helpers.DelayedSubmission(self)
