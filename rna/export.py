@@ -38,18 +38,7 @@ def export(key: str, folder: Path, output_dir: str, model_path: str | None = Non
         ValueError: if there is no such trial or it trained nothing, if its base model has changed since, or `folder`
             is not empty.
     """
-    record = results.read(output_dir, key)
-    if record is None or record.get("kind") != "train":
-        raise ValueError(f"KEY={key}: no trial of that key in {output_dir}/results; allowed: {_keys(output_dir)}")
-    delta = results.delta_path(output_dir, key)
-    if "delta" not in record:
-        raise ValueError(
-            f"KEY={key}: method={record['config']['method']['name']} trains nothing; there is nothing to export"
-        )
-    if not delta.is_file():
-        raise ValueError(
-            f"KEY={key}: its trained tensors are gone ({delta}); give the run's command again, or rerun=true"
-        )
+    record, delta = results.trained(output_dir, key), results.delta_path(output_dir, key)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"DIR={folder}: exists already; give a folder that does not, nothing is overwritten")
 
@@ -69,7 +58,7 @@ def export(key: str, folder: Path, output_dir: str, model_path: str | None = Non
     with model.installed(decoder, model.load_deltas(delta)):
         whole.save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
-    (temporary / "README.md").write_text(card(record, _evaluations(output_dir, key)), encoding="utf-8")
+    (temporary / "README.md").write_text(card(record, results.evaluations(output_dir, key)), encoding="utf-8")
     if folder.exists():
         folder.rmdir()
     temporary.replace(folder)
@@ -93,17 +82,6 @@ def push(folder: Path, repository: str) -> None:
             f"{folder} is complete; log in with `hf auth login`, or upload the folder yourself"
         ) from None
     print(f"https://huggingface.co/{repository}", file=sys.stderr)
-
-
-def _keys(output_dir: str) -> str:
-    names = sorted(path.stem for path in (Path(output_dir) / "results").glob("*.json"))
-    trained = [name for name in names if (record := results.read(output_dir, name)) and "delta" in record]
-    return ", ".join(trained) or f"none yet; is --output-dir {output_dir} right?"
-
-
-def _evaluations(output_dir: str, key: str) -> list[Record]:
-    paths = sorted((Path(output_dir) / "results").glob(f"{key}-*.json"))
-    return [record for path in paths if (record := results.read(output_dir, path.stem))]
 
 
 def card(record: Record, evaluations: list[Record]) -> str:

@@ -9,7 +9,7 @@ import pytest
 from rna import ends
 
 
-def test_a_block_within_another_hands_on_to_who_was_there_before_both(monkeypatch: pytest.MonkeyPatch):
+def test_a_block_within_another_hands_on_to_who_was_there_before_both():
     """As training within a trial, in a job whose own handler requeues it."""
     heard: list[int] = []
 
@@ -44,8 +44,9 @@ def test_a_warning_that_nobody_handled_ends_nothing():
 def test_a_stop_that_nobody_handled_is_an_interruption():
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        with pytest.raises(ends.Interrupted, match="SIGTERM"), ends.noted(*ends.STOPS) as heard:
+        with ends.noted(*ends.STOPS) as heard:
             os.kill(os.getpid(), signal.SIGTERM)
-            heard.obey()
+            with pytest.raises(ends.Interrupted, match="SIGTERM"):
+                heard.obey()
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -136,7 +136,7 @@ def test_what_needs_trained_tensors_says_that_there_are_none(
 ):
     folder, rows = finished
     printed = called(export.main, rows[1].key, str(tmp_path / "x"), "--output-dir", str(folder), code=2)
-    assert printed == f"error: KEY={rows[1].key}: method=given trains nothing; there is nothing to export\n"
+    assert printed == f"error: KEY={rows[1].key}: method=given trains nothing, and has no tensors of its own\n"
     printed = called(analyze.main, "eq_9", rows[1].key, "--output-dir", str(folder), code=2)
     assert printed.startswith(f"error: KEY={rows[1].key}: ")
     assert "method=given trains nothing" in printed

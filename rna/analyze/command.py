@@ -182,14 +182,7 @@ def _keys(settings: Settings, given: list[str]) -> list[str]:
 
 
 def _record(settings: Settings, key: str) -> Record:
-    record = results.read(settings.output_dir, key)
-    if record is None or record.get("kind") != "train":
-        raise ValueError(f"KEY={key}: no trial of that key in {settings.output_dir}/results, nor a sweep of that name")
-    if "delta" not in record:
-        method = record["config"]["method"]["name"]
-        raise ValueError(f"KEY={key}: method={method} trains nothing; analyses compare trained tensors with the base's")
-    if not results.delta_path(settings.output_dir, key).is_file():
-        raise ValueError(f"KEY={key}: has no trained tensors in {settings.output_dir}/trials/{key}")
+    record = results.trained(settings.output_dir, key)
     own = results.model_fingerprint(settings.model.path, settings.model.revision, settings.hashes())
     if record["identity"]["model"]["fingerprint"] != own:
         raise ValueError(f"KEY={key}: a trial of model={record['config']['model']['name']}; give --model, or model=…")

@@ -206,6 +206,35 @@ def read(output_dir: str, key: str) -> Record | None:
         return None
 
 
+def trained(output_dir: str, key: str) -> Record:
+    """The record of a training whose tensors are there.
+
+    Raises:
+        ValueError: naming the key, for one that is not there, trained nothing, or has lost its tensors.
+    """
+    record = read(output_dir, key)
+    if record is None or record.get("kind") != "train":
+        names = sorted(path.stem for path in (Path(output_dir) / "results").glob("*.json"))
+        there = [name for name in names if (other := read(output_dir, name)) and "delta" in other]
+        allowed = ", ".join(there) or f"none yet; is --output-dir {output_dir} right?"
+        raise ValueError(f"KEY={key}: no trial of that key in {output_dir}/results; allowed: {allowed}")
+    if "delta" not in record:
+        method = record["config"]["method"]["name"]
+        raise ValueError(f"KEY={key}: method={method} trains nothing, and has no tensors of its own")
+    delta = delta_path(output_dir, key)
+    if not delta.is_file():
+        raise ValueError(
+            f"KEY={key}: its trained tensors are gone ({delta}); give the run's command again, or rerun=true"
+        )
+    return record
+
+
+def evaluations(output_dir: str, key: str) -> list[Record]:
+    """The records of what was evaluated of a training."""
+    paths = sorted((Path(output_dir) / "results").glob(f"{key}-*.json"))
+    return [record for path in paths if (record := read(output_dir, path.stem))]
+
+
 def write(output_dir: str, key: str, record: Record, commit: Callable[[], None] = lambda: None) -> Path:
     """Write a record once: complete under its final name, or not at all. NaN and infinity become None.
 

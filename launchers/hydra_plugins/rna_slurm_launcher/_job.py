@@ -6,7 +6,6 @@ from typing import Any
 
 from hydra_plugins.rna_gpu_pool_launcher._serve import JobFailed, serve
 
-
 PATIENCE = 2  # requeues in which a trial may get no further
 
 
