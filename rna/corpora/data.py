@@ -17,7 +17,7 @@ from rna import NUMERICS
 from rna.corpora.batch import Batch, pad
 from rna.corpora.cache import Cache
 from rna.corpora.rows import read_rows, whole
-from rna.corpora.sources import folded, model_fingerprint, text_files, text_fingerprint
+from rna.corpora.sources import folded, left_out, model_fingerprint, text_files, text_fingerprint
 from rna.settings import JUDGED, REFUSALS, CorpusSettings, Settings, without_defaults
 
 WORD = 256  # characters that no token is longer than
@@ -347,6 +347,8 @@ def _counted(
     top = Path(os.path.commonpath([file.parent for file in files]))
     names = folded([str(file.relative_to(top)) for file in files])
     said = f"{name}: {_many(tally.documents, 'document')} from {_many(len(files), 'file')} ({names})"
+    beside = left_out(corpus.path, key, corpus.files, corpus.hub_files)
+    said += f", {_many(len(beside), 'file')} beside not read ({folded(beside)})" if beside else ""
     said += f", {tally.short} of a single token not used" if tally.short else ""
     unanswered = f"{tally.unanswered} without an answer within max_length={corpus.max_length} not used"
     said += f", {unanswered}" if tally.unanswered else ""

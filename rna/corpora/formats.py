@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rna.corpora.sources import PACKED, kind_of
+from rna.corpora.names import PACKED, kind_of
 
 Row = dict[str, Any]
 Read = Iterator[tuple[str, Any]]  # where each row stands, and the row, which should be a `Row`

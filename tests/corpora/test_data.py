@@ -345,10 +345,13 @@ def test_validate_says_what_was_read(tmp_path, capsys):
     for number in range(7):
         jsonl(tmp_path / "many" / "data" / f"train-{number}.jsonl", "two words", " ", "half \ud83d one")
     one = lines(tmp_path / "r.txt", "two words", "and three words")
+    lines(tmp_path / "many" / "data" / "train-notes.md", "not read")
+    lines(tmp_path / "many" / "LICENSE.txt", "not read either")
     data.validate(settings(one, str(tmp_path / "many"), method="dpo"))
     assert capsys.readouterr().err.splitlines() == [
         "data.topics.bio: 14 documents from 7 files (train-0.jsonl, train-1.jsonl, train-2.jsonl, …, train-6.jsonl), "
-        "7 blank rows left out, U+FFFD put for half a character in 7 texts",
+        "2 files beside not read (LICENSE.txt, data/train-notes.md), 7 blank rows left out, "
+        "U+FFFD put for half a character in 7 texts",
         "data.retain: 2 documents from 1 file (r.txt)",
         "data.refusals: 100 documents from 1 file (refusals.txt)",
     ]

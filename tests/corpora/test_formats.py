@@ -106,6 +106,22 @@ def test_what_datasets_saves_is_read(tmp_path: Path):
     assert read(tmp_path / "one") == TEXTS
 
 
+def test_a_file_that_datasets_saved_must_be_there(tmp_path: Path):
+    import datasets
+
+    saved = datasets.Dataset.from_list(ROWS)
+    saved.save_to_disk(tmp_path / "a", num_shards=3)
+    (tmp_path / "a" / "data-00001-of-00003.arrow").unlink()
+    assert "without data-00001-of-00003.arrow, which its other files count" in error(tmp_path / "a")
+    assert len(read(tmp_path / "a", files="data-*[02]-of-00003.arrow")) == 2
+    saved.save_to_disk(tmp_path / "b", num_shards=2)
+    for number in range(2):
+        (tmp_path / "b" / f"data-0000{number}-of-00002.arrow").rename(tmp_path / "b" / f"{number}.arrow")
+    assert "without data-00000-of-00002.arrow, data-00001-of-00002.arrow" in error(tmp_path / "b")
+    (tmp_path / "b" / "state.json").write_text('{"_data_files": [{}]}')  # nobody's we know
+    assert read(tmp_path / "b") == TEXTS
+
+
 def test_arrows_own_files_are_read(tmp_path: Path):
     made = pyarrow.table({"text": TEXTS})
     with pyarrow.ipc.new_file(str(tmp_path / "a.arrow"), made.schema) as writer:
