@@ -308,6 +308,45 @@ def test_a_broken_table_names_the_line(tmp_path: Path, content: str, said: str):
     assert said in error(tmp_path / "a.csv")
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "json", "parquet"])
+def test_an_error_lists_no_more_columns_than_can_be_read(tmp_path: Path, kind: str):
+    """A table without a header names its columns by its first document; a .json may have a column for each row."""
+    row = {"first line of\na document " + "x" * 100_000: "y"} | {f"g{number:05}": "z" for number in range(9_000)}
+    path = tmp_path / f"a.{kind}"
+    if kind == "csv":
+        path.write_text(table([row], ","), newline="")
+    elif kind == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), path)
+    else:
+        path.write_text(json.dumps(row))
+    said = error(path).removeprefix(f"data.retain.path={path}")
+    assert "(found: first line of a document xxxx" in said
+    assert "…, g00000, g00001, " in said
+    assert " and 8989 more)" in said
+    assert len(said) < 400
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet", "arrow"])
+def test_a_column_that_is_there_twice_is_refused_if_it_is_read(tmp_path: Path, kind: str):
+    path, values = tmp_path / f"a.{kind}", [["x", "y"], ["1", "2"], ["3", "4"]]
+    names = ["text", "id", "id"], ["text", "id", "text"]
+    for header in names:
+        if kind in ("csv", "tsv"):
+            rows = [header, *zip(*values, strict=True)]
+            path.write_text("".join({"csv": ",", "tsv": "\t"}[kind].join(row) + "\n" for row in rows))
+        else:
+            made = pyarrow.table([pyarrow.array(column) for column in values], names=header)
+            if kind == "parquet":
+                pyarrow.parquet.write_table(made, path)
+            else:
+                with pyarrow.ipc.new_file(str(path), made.schema) as writer:
+                    writer.write_table(made)
+        if header == names[0]:
+            assert read(path) == ["x", "y"]
+        else:
+            assert f"a.{kind} has 2 columns 'text'; rename them, or give another" in error(path)
+
+
 def test_a_pointer_to_a_file_is_not_the_file(tmp_path: Path):
     (tmp_path / "a.txt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
     assert "a.txt is a git-lfs pointer" in error(tmp_path / "a.txt")
