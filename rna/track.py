@@ -12,6 +12,7 @@ from rna.settings import Settings, WandbSettings
 ANSWERED = 5.0  # seconds in which W&B must have answered, so that a trial need not end for want of it
 TAG = 64  # letters that W&B allows a tag
 LOGIN = "`wandb login` or WANDB_API_KEY gives one"
+READ_ELSEWHERE = ("WANDB_API_KEY", "WANDB_DIR", "WANDB_ENTITY", "WANDB_MODE", "WANDB_PROJECT", "WANDB_SILENT")
 INSTEAD = "wandb=offline needs no account and no network: `python -m rna.track sync` uploads its runs later"
 
 
@@ -62,7 +63,8 @@ def check(options: WandbSettings) -> None:
     """What can be known of a run before there is one: nothing is asked of W&B but with `wandb=online`.
 
     Raises:
-        ValueError: if the runs' folder cannot be written; as `check_online` does.
+        ValueError: if the runs' folder cannot be written, for a variable of the environment that W&B would refuse when
+            the run is opened; as `check_online` does.
     """
     if options.mode == "disabled":
         return
@@ -75,8 +77,24 @@ def check(options: WandbSettings) -> None:
         if not written:
             key = "WANDB_DIR" if os.environ.get("WANDB_DIR") == options.dir else "wandb.dir"
             raise ValueError(f"{key}={options.dir}: cannot write there; give a folder that can be written")
+    _check_environment()
     if options.mode == "online":
         check_online("WANDB_MODE=online" if os.environ.get("WANDB_MODE") in ("online", "run") else "wandb=online")
+
+
+def _check_environment() -> None:
+    """Refuse a WANDB_… variable that W&B does, by its name; without any W&B is not even imported."""
+    names = [name for name in sorted(os.environ) if name.startswith("WANDB_") and name not in READ_ELSEWHERE]
+    if not names:
+        return
+    import wandb
+
+    for name in names:
+        try:
+            wandb.Settings().update_from_env_vars({name: os.environ[name]})
+        except (wandb.Error, ValueError) as error:
+            said = f"{name}={os.environ[name][:200]}"
+            raise ValueError(f"{said}: W&B refuses it ({_one_line(error)}); unset it, or wandb=disabled") from None
 
 
 def check_online(asked: str, instead: str = INSTEAD) -> None:

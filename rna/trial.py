@@ -281,6 +281,8 @@ def _train(
             "truncated_documents": {corpus.name: corpus.truncated for corpus in every},
             "warnings": warned,
         }
+        if short := {corpus.name: corpus.short for corpus in every if corpus.short}:
+            facts["short_documents"] = short
         if unanswered := {corpus.name: corpus.unanswered for corpus in every if corpus.unanswered}:
             facts["unanswered_pairs"] = unanswered
     elif settings.method.name == "given":

@@ -85,7 +85,9 @@ def test_the_noise_scale_has_the_units_that_are_asked_for(scale: str, nu: float)
 
 def test_own_text_is_judged_by_its_perplexity(tmp_path: Path, suggested: Suggest):
     for name in ("forget", "retain"):
-        (tmp_path / f"{name}.txt").write_text("\n".join("the marsh fevers are the marsh fevers" for _ in range(40)))
+        (tmp_path / f"{name}.txt").write_text(
+            "\n".join("the marsh fevers are the marsh fevers of the marsh" for _ in range(40))
+        )
     paths = (f"data.topics.text.path={tmp_path}/forget.txt", f"data.retain.path={tmp_path}/retain.txt")
     printed = suggested("method=rmu", "data=text", *paths, "--output-dir", str(tmp_path))
     assert composed(*commands(printed)[0]).eval.kind == "perplexity"

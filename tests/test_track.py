@@ -131,6 +131,13 @@ def test_a_run_without_an_account_is_refused_before_a_model_is_loaded(environmen
     assert not [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
 
 
+def test_a_variable_that_wandb_refuses_is_said_before_a_model_is_loaded(environment: dict[str, str], tmp_path: Path):
+    for words in ([], ["-m", "seed=0,1"]):
+        said = called(environment | {"WANDB_CONSOLE": "foo"}, "rna.run", *words, *SHORT, f"output_dir={tmp_path}/out")
+        assert said.startswith("error: WANDB_CONSOLE=foo: W&B refuses it (")
+    assert not [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
+
+
 def test_a_sweep_is_told_once_at_its_start(environment: dict[str, str], tmp_path: Path):
     for words in (["seed=0,1", "wandb=online"], ["wandb=online,offline"]):
         said = called(environment, "rna.run", "-m", *SHORT, f"output_dir={tmp_path}/out", *words)
@@ -166,7 +173,6 @@ run.guarded(lambda: track.check(settings.WandbSettings("online")))"""
     [
         ({"WANDB_API_KEY": "short"}, "no account (WANDB_API_KEY invalid"),
         ({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "http://127.0.0.1:9"}, "http://127.0.0.1:9 cannot be reached"),
-        ({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "nowhere"}, "the environment's WANDB_… have what W&B refuses"),
     ],
 )
 def test_what_is_wrong_with_wandb_is_said_in_one_line(given: dict[str, str], said: str, environment: dict[str, str]):
@@ -177,6 +183,31 @@ def test_what_is_wrong_with_wandb_is_said_in_one_line(given: dict[str, str], sai
     assert done.stderr.startswith(f"error: wandb=online: {said}"), done.stderr
     assert done.stderr.count("\n") == 1
     assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("BASE_URL", "garbage", "valid URL"),
+        ("CONSOLE", "foo", "'wrap'"),
+        ("RUN_ID", "a/b", "Run ID cannot contain"),
+        ("INIT_TIMEOUT", "abc", "valid number"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["offline", "online"])
+@pytest.mark.usefixtures("environment")
+def test_a_variable_that_wandb_refuses_is_named(
+    name: str, value: str, why: str, mode: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(f"WANDB_{name}", value)
+    with pytest.raises(ValueError, match=rf"^WANDB_{name}={value}: W&B refuses it \(.*{why}.*\); unset it") as caught:
+        track.check(WandbSettings(mode))
+    assert "\n" not in str(caught.value)
+    track.check(WandbSettings("disabled"))
+    monkeypatch.setenv(
+        f"WANDB_{name}", {"BASE_URL": "http://127.0.0.1:9", "CONSOLE": "off", "RUN_ID": "a"}.get(name, "3")
+    )
+    track.check(WandbSettings("offline"))
 
 
 def test_an_account_that_wandb_does_not_know_is_refused_and_one_in_netrc_is_taken(

@@ -1,5 +1,6 @@
 """Corpora in, batches out: texts from files, tokenised once, drawn in an order of their own seed."""
 
+import functools
 import hashlib
 import os
 import sys
@@ -16,10 +17,11 @@ from rna import NUMERICS
 from rna.corpora.batch import Batch, pad
 from rna.corpora.cache import Cache
 from rna.corpora.rows import read_rows, whole
-from rna.corpora.sources import folded, model_fingerprint, text_files, text_fingerprint
-from rna.settings import REFUSALS, CorpusSettings, Settings, without_defaults
+from rna.corpora.sources import folded, left_out, model_fingerprint, text_files, text_fingerprint
+from rna.settings import JUDGED, REFUSALS, CorpusSettings, Settings, without_defaults
 
-WORD = 32  # characters that no token is longer than
+WORD = 256  # characters that no token is longer than
+SPECIAL = 8  # tokens that a tokenizer puts before a text, at most
 
 
 class Documents(Sequence[list[int]]):
@@ -77,6 +79,7 @@ class Corpus:
     documents: Documents
     held_out: Documents
     truncated: int  # documents cut at the maximum length
+    short: int = 0  # documents left out, as there is nothing to predict in a single token
     unanswered: int = 0  # pairs left out, as the maximum length cuts their whole answer away
     answer_only: bool = False  # log π counts the answers alone
 
@@ -87,9 +90,11 @@ class Tally:
 
     documents: int = 0
     blank: int = 0
-    longer: int = 0  # documents that are surely more than a token
     halves: int = 0  # documents with half a character
     chats: int = 0
+    short: int = 0  # documents of a single token, and
+    unanswered: int = 0  # pairs without an answer within the maximum length: neither is used
+    judged: bytearray = field(default_factory=bytearray)  # of each other document, whether a perplexity is had of it
 
 
 def read_texts(corpus: CorpusSettings, key: str, tally: Tally | None = None) -> Iterator[str]:
@@ -119,7 +124,6 @@ def _documents(corpus: CorpusSettings, key: str, tally: Tally) -> Iterator[Pair]
         if corpus.pairs():
             text, place = in_template(corpus.template, *parts)
         tally.documents += 1
-        tally.longer += len(text) > WORD or len(text.split()) > 1
         yield text[: corpus.characters], place
 
 
@@ -145,16 +149,19 @@ def in_template(template: str, question: str, answer: str) -> Pair:
 
 
 def tokenise(tokenizer: Any, texts: Iterator[str], *, max_length: int) -> dict[str, torch.Tensor]:
-    """Token ids of each document of two tokens or more, cut at `max_length`: `ids` end to end, `lengths`, and how many
-    documents were cut, `truncated`. The texts are read one at a time."""
-    ids, lengths, truncated = array("i"), array("i"), 0
+    """Token ids of each document of two tokens or more, cut at `max_length`: `ids` end to end, `lengths`, how many
+    documents were cut, `truncated`, and how many were less than two tokens, `short`. The texts are read one at a time.
+    """
+    ids, lengths, truncated, short = array("i"), array("i"), 0, 0
     for text in texts:
         found = tokenizer(text, add_special_tokens=True, verbose=False)["input_ids"]
+        if len(found) < 2:
+            short += 1
+            continue
         truncated += len(found) > max_length
-        if len(found) > 1:
-            ids.extend(found[:max_length])
-            lengths.append(min(len(found), max_length))
-    return _packed(ids=ids, lengths=lengths) | {"truncated": torch.tensor(truncated)}
+        ids.extend(found[:max_length])
+        lengths.append(min(len(found), max_length))
+    return _packed(ids=ids, lengths=lengths) | {"truncated": torch.tensor(truncated), "short": torch.tensor(short)}
 
 
 def tokenise_pairs(tokenizer: Any, pairs: Iterable[Pair], *, max_length: int) -> dict[str, torch.Tensor]:
@@ -275,51 +282,76 @@ class Corpora:
 
 
 def validate(settings: Settings) -> None:
-    """Read every text once, before a model is loaded, each row, each field, and at least a batch of documents;
-    then say on stderr what was read.
+    """Read every text once, before a model is loaded: each row, each field, enough documents to train on and to judge;
+    then say on stderr what was read, and what of it is not used.
 
     Raises:
         ValueError: naming the key, the file and the line.
     """
     said: list[str] = []
+    tokenizer = _tokenizer(settings)
+    judges = settings.eval.kind == "perplexity"
     for key, corpus in settings.data.corpora().items():
-        tally = _counted(key, f"{key}.path", corpus, said)
+        as_pairs = corpus.pairs() and key != "data.retain"
+        tally = _counted(key, f"{key}.path", corpus, said, tokenizer, as_pairs=as_pairs, least=JUDGED if judges else 2)
         count = tally.documents
-        held_out = round(settings.data.holdout * count)
-        kept = count - held_out
+        kept = count - round(settings.data.holdout * count)
         if kept < settings.train.batch_size:
             held = f" after data.holdout={settings.data.holdout}" if settings.data.holdout else ""
             raise ValueError(
                 f"{key}.path={corpus.path}: has {kept} documents{held}, fewer than one batch; "
                 f"allowed: at least train.batch_size={settings.train.batch_size}"
             )
-        if settings.eval.kind == "perplexity" and not held_out:
-            raise ValueError(
-                f"{key}.path={corpus.path}: data.holdout={settings.data.holdout} leaves none of its {count} documents "
-                "to eval=perplexity; raise data.holdout"
-            )
-        if tally.longer < settings.train.batch_size:
-            _check_tokens(settings, key, corpus)
+        kept = len(tally.judged) - round(settings.data.holdout * len(tally.judged))
+        _check_batch(f"{key}.path={corpus.path}", kept, settings.train.batch_size, tally.unanswered, corpus.max_length)
+        if judges:
+            _check_judged(f"{key}.path={corpus.path}", settings.data.holdout, tally.judged)
     if settings.method.refusals:
-        count = _counted("data.refusals", "data.refusals", refusals(settings), said).documents
-        if count < settings.train.batch_size:
+        corpus = refusals(settings)
+        tally = _counted("data.refusals", "data.refusals", corpus, said, tokenizer, as_pairs=False, least=2)
+        if tally.documents < settings.train.batch_size:
             raise ValueError(
-                f"data.refusals={refusals(settings).path}: has {count} lines, fewer than one batch; "
+                f"data.refusals={corpus.path}: has {tally.documents} lines, fewer than one batch; "
                 f"allowed: at least train.batch_size={settings.train.batch_size}"
             )
+        _check_batch(f"data.refusals={corpus.path}", len(tally.judged), settings.train.batch_size, 0, corpus.max_length)
     for line in said:
         print(line, file=sys.stderr, flush=True)
 
 
-def _counted(name: str, key: str, corpus: CorpusSettings, lines: list[str]) -> Tally:
-    """Read a corpus; what there is to say of how many documents are in which files becomes one of `lines`."""
+def _counted(
+    name: str,
+    key: str,
+    corpus: CorpusSettings,
+    lines: list[str],
+    tokenizer: Callable[[], Any],
+    *,
+    as_pairs: bool,
+    least: int,
+) -> Tally:
+    """Read a corpus; what there is to say of how many documents are in which files becomes one of `lines`.
+
+    Args:
+        least: tokens that make a document one to judge.
+    """
     tally = Tally()
-    for _ in read_texts(corpus, key, tally):
-        pass
+    for text, place in _documents(corpus, key, tally):
+        length = _length(text, place if as_pairs else 0, corpus.max_length, tokenizer, least)
+        if length:
+            tally.judged.append(length >= least)
+        elif as_pairs:
+            tally.unanswered += 1
+        else:
+            tally.short += 1
     files = text_files(corpus.path, key, corpus.files, corpus.hub_files)
     top = Path(os.path.commonpath([file.parent for file in files]))
     names = folded([str(file.relative_to(top)) for file in files])
     said = f"{name}: {_many(tally.documents, 'document')} from {_many(len(files), 'file')} ({names})"
+    beside = left_out(corpus.path, key, corpus.files, corpus.hub_files)
+    said += f", {_many(len(beside), 'file')} beside not read ({folded(beside)})" if beside else ""
+    said += f", {tally.short} of a single token not used" if tally.short else ""
+    unanswered = f"{tally.unanswered} without an answer within max_length={corpus.max_length} not used"
+    said += f", {unanswered}" if tally.unanswered else ""
     said += f", {_many(tally.blank, 'blank row')} left out" if tally.blank else ""
     said += f", the contents of {_many(tally.chats, 'chat')} joined by line" if tally.chats else ""
     said += f", U+FFFD put for half a character in {_many(tally.halves, 'text')}" if tally.halves else ""
@@ -327,31 +359,73 @@ def _counted(name: str, key: str, corpus: CorpusSettings, lines: list[str]) -> T
     return tally
 
 
-def _check_tokens(settings: Settings, key: str, corpus: CorpusSettings) -> None:
-    """Refuse a corpus of single words of which less than a batch are two tokens; it takes the tokenizer alone."""
-    from transformers import AutoTokenizer
+def _length(text: str, place: int, max_length: int, tokenizer: Callable[[], Any], least: int) -> int:
+    """How many tokens of a document are used, or at least are: 0 of one that is left out.
 
-    where = settings.model.path
-    options: dict[str, Any] = {"revision": settings.model.revision or "main", "trust_remote_code": False}
-    if where.endswith(".gguf"):
-        where, options["gguf_file"] = str(Path(where).parent), Path(where).name
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(where, **options)
-    except Exception:  # of many kinds; what is wrong with it is said where the model is loaded
-        return
-    count = 0
-    for text in read_texts(corpus, f"{key}.path"):
-        count += len(tokenizer(text, add_special_tokens=True)["input_ids"]) > 1
-        if count - round(settings.data.holdout * count) >= settings.train.batch_size:
-            return
-    raise ValueError(_too_short(f"{key}.path={corpus.path}", count, settings.train.batch_size))
+    A text is tokenised only where its words, its characters and the place of its answer leave it open whether there
+    are `least` of them.
+    """
+    surely = len(text.split()) if len(text) <= least * WORD else least
+    answered = len(text[:place].encode()) + SPECIAL < max_length if place else True
+    if surely >= least and answered:
+        return min(surely, max_length)
+    made_by = tokenizer()
+    if made_by is None:
+        return least
+    if place:
+        made = tokenise_pairs(made_by, [(text, place)], max_length=max_length)
+    else:
+        made = tokenise(made_by, iter([text]), max_length=max_length)
+    return sum(made["lengths"].tolist())
 
 
-def _too_short(said: str, count: int, batch_size: int, cut: str = "") -> str:
-    return (
-        f"{said}: has {count} documents of two tokens or more to train on, fewer than one batch{cut}; "
-        f"allowed: at least train.batch_size={batch_size}"
-    )
+def _tokenizer(settings: Settings) -> Callable[[], Any]:
+    """The model's tokenizer without the model, loaded when it is wanted first; None where it cannot be."""
+
+    @functools.cache
+    def loaded() -> Any:
+        from transformers import AutoTokenizer
+
+        where = settings.model.path
+        options: dict[str, Any] = {"revision": settings.model.revision or "main", "trust_remote_code": False}
+        if where.endswith(".gguf"):
+            where, options["gguf_file"] = str(Path(where).parent), Path(where).name
+        try:
+            return AutoTokenizer.from_pretrained(where, **options)
+        except Exception:  # of many kinds; what is wrong with it is said where the model is loaded
+            return None
+
+    return loaded
+
+
+def _check_batch(said: str, kept: int, batch_size: int, unanswered: int, max_length: int) -> None:
+    """Refuse fewer documents to train on, of those that are used, than one batch."""
+    if kept < batch_size:
+        cut = f", {unanswered} have no answer within max_length={max_length}" if unanswered else ""
+        raise ValueError(
+            f"{said}: has {kept} documents of two tokens or more to train on, fewer than one batch{cut}; "
+            f"allowed: at least train.batch_size={batch_size}"
+        )
+
+
+def _check_judged(said: str, holdout: float, judged: bytearray) -> None:
+    """Refuse fewer held-out documents than an interval needs, or fewer that are long enough.
+
+    Args:
+        judged: of each document, whether it is long enough.
+    """
+    held_out, count = round(holdout * len(judged)), len(judged)
+    if held_out < 2:
+        raise ValueError(
+            f"{said}: data.holdout={holdout} leaves {held_out or 'none'} of its {count} documents to "
+            f"eval=perplexity, whose intervals need 2; give data.holdout={2 / count:.2g} or more"
+        )
+    if (long := sum(judged[-held_out:])) < 2:
+        more = ", or raise data.holdout" if sum(judged) > 2 else ""
+        raise ValueError(
+            f"{said}: of its {held_out} held-out documents {long or 'none'} has {JUDGED} tokens or more, and "
+            f"eval=perplexity needs 2 such; give longer documents (of a .txt file each line is one){more}"
+        )
 
 
 def _many(count: int, what: str) -> str:
@@ -376,7 +450,7 @@ def load(settings: Settings, tokenizer: Any, cache: Cache) -> Corpora:
         bare = without_defaults(replace(corpus, path="", files=None, hub_files=None))
         identity = [NUMERICS, made_by, source, bare, *more]
         found = cache.load("tokens", identity)
-        if found is None:
+        if found is None or ("short" not in found and "unanswered" not in found):  # of a version that did not count
             found = make()
             cache.save("tokens", identity, found)
         return found
@@ -390,13 +464,12 @@ def load(settings: Settings, tokenizer: Any, cache: Cache) -> Corpora:
         as_pairs = corpus.pairs() and name.startswith("forget/")  # of retain samples every token counts
         found = tokens(key, corpus, make, *(["pairs"] if as_pairs else []))
         documents = _documents_of(found)
-        unanswered = int(found["unanswered"]) if as_pairs else 0
+        unanswered, short = (int(found[what]) if what in found else 0 for what in ("unanswered", "short"))
         kept = len(documents) - round(holdout * len(documents))
-        if kept < settings.train.batch_size:
-            cut = f", {unanswered} have no answer within max_length={corpus.max_length}" if unanswered else ""
-            raise ValueError(_too_short(f"{key}={corpus.path}", kept, settings.train.batch_size, cut))
+        _check_batch(f"{key}={corpus.path}", kept, settings.train.batch_size, unanswered, corpus.max_length)
         answer_only = as_pairs and corpus.answer_only
-        return Corpus(name, documents[:kept], documents[kept:], int(found["truncated"]), unanswered, answer_only)
+        truncated = int(found["truncated"])
+        return Corpus(name, documents[:kept], documents[kept:], truncated, short, unanswered, answer_only)
 
     def behind(template: str) -> Corpus:
         """Refusals without what stands before them: their tokens as they follow a question in this template."""

@@ -17,12 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rna.corpora.sources import PACKED, kind_of
+from rna.corpora.names import PACKED, kind_of
 
 Row = dict[str, Any]
 Read = Iterator[tuple[str, Any]]  # where each row stands, and the row, which should be a `Row`
 BLOCK = 2**18  # characters of a .json file that are read at once
 DEEPEST = 100  # levels of a line of JSON that are kept where Python cannot read them all
+NAME, NAMES = 40, 12  # characters of a column's name, and columns, that an error lists
 LFS = b"version https://git-lfs.github.com/"
 
 
@@ -34,7 +35,7 @@ def picked(where: str, row: Any, columns: Sequence[str]) -> Row:
     try:
         return {name: pick(row, name) for name in columns}
     except KeyError as missing:
-        found = ", ".join(_names(row)) if isinstance(row, dict) else type(row).__name__
+        found = _listed(_names(row)) if isinstance(row, dict) else type(row).__name__
         raise NoField(f"{where} has no text field '{missing.args[0]}' (found: {found})") from None
 
 
@@ -56,6 +57,12 @@ def _names(row: Row) -> list[str]:
         for key, value in row.items()
         for name in ([f"{key}.{i}" for i in value] if isinstance(value, dict) else [key])
     )
+
+
+def _listed(names: list[str]) -> str:
+    """Columns in one line, which a file without a header has for its first document."""
+    short = [" ".join(name[:NAME].split()) + "…" * (len(name) > NAME) for name in names[:NAMES]]
+    return ", ".join(short) + (f" and {len(names) - NAMES} more" if len(names) > NAMES else "")
 
 
 def reader(file: Path) -> Callable[[Path, Sequence[str]], Read]:
@@ -260,13 +267,14 @@ def _values(stream: io.TextIOWrapper, name: str) -> Iterator[tuple[int, Any, boo
         raise fault(at, "the end of its array is missing")
 
 
-def _read_csv(file: Path, columns: Sequence[str]) -> Read:  # noqa: ARG001
+def _read_csv(file: Path, columns: Sequence[str]) -> Read:
     csv.field_size_limit(sys.maxsize)
     lines: Iterable[str] = (line for _, line in _lines(file, newline=""))
     kind = kind_of(file.name) or ""
     rows = csv.reader(lines, delimiter="\t" if kind.startswith(".tsv") else ",", strict=True)
     try:
         header = next(rows, [])
+        _refuse_twins(file, header, columns)
         for row in rows:
             where = f"{file.name}, line {rows.line_num}"
             if row and len(row) != len(header):
@@ -320,13 +328,23 @@ def _check_columns(file: Path, schema: Any, columns: Sequence[str]) -> None:
     def tree(fields: Iterable[Any]) -> Row:
         return {one.name: tree(one.type) if _is_struct(one.type) else None for one in fields}
 
+    _refuse_twins(file, schema.names, columns)
     found_names = tree(schema)
     try:
         for name in columns:
             pick(found_names, name)
     except KeyError as missing:
-        found = ", ".join(_names(found_names))
+        found = _listed(_names(found_names))
         raise NoField(f"{file.name} has no column '{missing.args[0]}' (found: {found})") from None
+
+
+def _refuse_twins(file: Path, names: Sequence[str], columns: Sequence[str]) -> None:
+    """Refuse two columns of a name that is asked for, of which nobody knows which is meant."""
+    for name in dict.fromkeys(names):
+        if names.count(name) > 1 and any(_head(name, column) for column in columns):
+            raise ValueError(
+                f"{file.name} has {names.count(name)} columns '{name[:NAME]}'; rename them, or give another"
+            )
 
 
 def _is_struct(kind: Any) -> bool:

@@ -11,18 +11,20 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from rna.corpora.names import (
+    PACKED,
+    SAME,
+    TEXT_FILES,
+    is_about,
+    is_own,
+    is_text,
+    kind_of,
+    missing_shards,
+    shards,
+    worth_saying,
+)
 from rna.settings import architecture
 
-TEXT_FILES = (".txt", ".jsonl", ".parquet", ".json", ".csv", ".tsv", ".arrow")
-BINARY = (".parquet", ".arrow")  # which pack their columns themselves
-PACKED = (".gz", ".bz2", ".xz", ".zst")
-SAME = {".ndjson": ".jsonl"}
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar", ".lz4", ".lzma")  # of texts, perhaps; none is read
-ASIDE = re.compile(  # files that speak of the others; `datasets` keeps what it computes in cache-….arrow
-    r"(readme|licen[cs]e|copying|notice|citation|changelog|contributing|authors)([-_. ].*)?"
-    r"|(dataset_infos?|dataset_dict|state|metadata|croissant)\.json|requirements.*\.txt|.*sums?\.txt|cache-.*\.arrow",
-    re.IGNORECASE,
-)
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
@@ -43,32 +45,41 @@ def digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def kind_of(name: str) -> str | None:
-    """How a file of this name is read: `.jsonl`, `.jsonl.gz`; None for one that cannot be."""
-    suffixes = [suffix.lower() for suffix in Path(name).suffixes]
-    packed = suffixes.pop() if suffixes and suffixes[-1] in PACKED else ""
-    bare = SAME.get(suffixes[-1], suffixes[-1]) if suffixes else ""
-    return bare + packed if bare in TEXT_FILES and not (packed and bare in BINARY) else None
-
-
 def text_files(path: str, key: str, pattern: str | None = None, usual: str | None = None) -> list[Path]:
     """The text files a path stands for: itself, those of a folder, or those of a hub data set, sorted.
 
-    Of a folder these are the files at its top, or, where there are none, those below it (`data/train-….parquet`).
-    Hidden files, and those that speak of the others (README, LICENSE, dataset_infos.json), never count.
+    Of a folder these are the files at its top, or, where there are none, all that lie up to three folders below it
+    (`data/train-….parquet`). Hidden files never count, and those that speak of the others (README.txt, LICENSE-MIT.txt)
+    only where a pattern stands for nothing else. `left_out` tells what is not read.
 
     Args:
         pattern: which files of the folder, such as `train*` or `data/*.jsonl`.
         usual: the same for a hub data set whose layout is known; a folder without such files is read as any other.
 
     Raises:
-        ValueError: naming `key`, if there is nothing to read, or if not all of it can be meant: files of several
-            kinds, splits or folders, with the pattern to give.
+        ValueError: naming `key`, if there is nothing to read, if a shard of what is read is missing, or if not all of
+            it can be meant: files of several kinds, splits or folders, with the pattern to give.
     """
     try:
         return _text_files(path, key, pattern, usual)
     except OSError as error:
         raise ValueError(f"{key}={path}: cannot be read ({error.strerror})") from None
+
+
+def left_out(path: str, key: str, pattern: str | None = None, usual: str | None = None) -> list[str]:
+    """Names of files in the folder that `text_files` does not read, though they may hold texts; of those that a pattern
+    stands for, where there is one. Raises ValueError as it does."""
+    where, read = Path(path), text_files(path, key, pattern, usual)
+    if where.is_file():
+        return []
+    folder = where if where.is_dir() else hub_dataset(path, key, pattern or usual)
+    chosen = pattern or (usual if usual and _matching(folder, usual) else None)
+    if chosen is not None:
+        every = [] if (folder / chosen).exists() else list(folder.glob(chosen))
+    else:
+        every = [file for depth in range(DEPTH) for file in folder.glob("*/" * depth + "*")]
+    beside = {file for file in every if _visible(folder, file) and worth_saying(file.name)}
+    return sorted(str(file.relative_to(folder)) for file in beside.difference(read) if file.is_file())
 
 
 def _text_files(path: str, key: str, pattern: str | None, usual: str | None) -> list[Path]:
@@ -115,18 +126,22 @@ def _in_folder(folder: Path, path: str, key: str, pattern: str | None, usual: st
             raise ValueError(f"{files_key}={pattern}: no such file to read in {path}; there: {_listed(folder)}")
     asked = bool(chosen)
     chosen = chosen or _at_top(folder)
-    for depth in range(1, DEPTH):
-        chosen = chosen or [file for file in folder.glob("*/" * depth + "*") if _counts(folder, file)]
+    chosen = chosen or [
+        file for depth in range(1, DEPTH) for file in folder.glob("*/" * depth + "*") if _counts(folder, file)
+    ]
     chosen = sorted(chosen)
     if not chosen:
+        about = next((file.name for file in sorted(folder.iterdir()) if kind_of(file.name) and is_about(file.name)), "")
+        meant = f"{files_key}='{about}' if it is no file about others, or " if about and files_key else ""
         raise ValueError(
             f"{key}={path}: a folder without text files (there: {_listed(folder)}); "
-            f"allowed: {', '.join(TEXT_FILES)} files, also as {', '.join(PACKED)}"
+            f"allowed: {meant}{', '.join(TEXT_FILES)} files, also as {', '.join(PACKED)}"
         )
     for fault in filter(None, map(_fault, chosen)):
         raise ValueError(f"{key}={path}: {fault}")
     if all(kind_of(file.name) is None for file in chosen):
-        raise ValueError(f"{key}={path}: {chosen[0].name} cannot be read before it is unpacked")
+        how = "under this name" if chosen[0].suffix[1:].isdigit() else "before it is unpacked"
+        raise ValueError(f"{key}={path}: {chosen[0].name} cannot be read {how}")
     if (parts := _parted(folder, chosen, asked=asked)) is not None:
         what, groups = parts
         names = folded([f"{name or 'others'} ({len(files)})" for name, files in groups.items()])
@@ -139,7 +154,32 @@ def _in_folder(folder: Path, path: str, key: str, pattern: str | None, usual: st
             else ""
         )
         raise ValueError(f"{key}={path}: holds files of several {what}: {names}; give {give}{every}")
+    missing = [*missing_shards(chosen), *_missing_of_saved(chosen)]
+    names = sorted({str(file.relative_to(folder)) for file in missing})
+    if absent := [name for name in names if _stands_for(pattern or (usual if asked else None), name)]:
+        other = f", or name with {files_key} those that are to be read" if files_key else ""
+        raise ValueError(f"{key}={path}: without {folded(absent)}, which its other files count; fetch it{other}")
     return chosen
+
+
+def _missing_of_saved(files: list[Path]) -> list[Path]:
+    """Files that `datasets.save_to_disk` wrote beside these, as its state.json has them, and that are gone."""
+    missing: list[Path] = []
+    for folder in sorted({file.parent for file in files if file.suffix == ".arrow"}):
+        try:
+            listed = json.loads((folder / "state.json").read_text(encoding="utf-8"))["_data_files"]
+            missing += [folder / one["filename"] for one in listed if not (folder / one["filename"]).exists()]
+        except (OSError, ValueError, KeyError, TypeError):  # none, or another program's
+            continue
+    return missing
+
+
+def _stands_for(pattern: str | None, name: str) -> bool:
+    """Whether a pattern stands for a file of this name that does not exist; a user who names others leaves it out."""
+    if pattern is None:
+        return True
+    within = f"{pattern.rstrip('/')}/*"
+    return any(fnmatch.fnmatch(name, one) for one in (pattern, pattern.replace("**/", ""), within))
 
 
 def _parted(folder: Path, files: list[Path], *, asked: bool) -> tuple[str, dict[str, list[Path]]] | None:
@@ -161,6 +201,9 @@ def _parted(folder: Path, files: list[Path], *, asked: bool) -> tuple[str, dict[
     if twice := [pair for pair in bare.values() if len(pair) > 1]:
         both = {file.name: [file] for file in twice[0]}
         return "packings of the same", both
+    for by_total in shards(files).values():
+        if len(by_total) > 1:  # what an earlier writing left behind
+            return "countings", {f"of {total}": list(found.values()) for total, found in by_total.items()}
     if asked:
         return None
     by_split: dict[str, list[Path]] = {}
@@ -195,7 +238,8 @@ def _matching(folder: Path, pattern: str) -> list[Path]:
         return [exact]
     if exact.is_dir():
         return _at_top(exact)
-    return [file for file in folder.glob(pattern) if _counts(folder, file)]
+    found = [file for file in folder.glob(pattern) if _readable(folder, file)]
+    return [file for file in found if not is_about(file.name)] or found
 
 
 def _at_top(folder: Path) -> list[Path]:
@@ -204,11 +248,15 @@ def _at_top(folder: Path) -> list[Path]:
 
 def _counts(folder: Path, file: Path) -> bool:
     """Whether a file is one of texts, or would be if it could be read."""
-    parts = file.relative_to(folder).parts
-    if any(part.startswith(".") or part == "__MACOSX" for part in parts) or ASIDE.fullmatch(file.name):
-        return False
-    bare = file.name.lower()
-    return (kind_of(bare) is not None or bare.endswith(ARCHIVES)) and not file.is_dir()
+    return _readable(folder, file) and not is_about(file.name)
+
+
+def _readable(folder: Path, file: Path) -> bool:
+    return _visible(folder, file) and is_text(file.name) and not is_own(file.name) and not file.is_dir()
+
+
+def _visible(folder: Path, file: Path) -> bool:
+    return not any(part.startswith(".") or part == "__MACOSX" for part in file.relative_to(folder).parts)
 
 
 def _listed(folder: Path) -> str:

@@ -14,7 +14,7 @@ from rna.corpora import digest, pad
 from rna.decoder import Decoder, model
 from rna.evaluation.answers import Answers
 from rna.evaluation.questions import CATEGORIES, REPORT, SELECT, faults, of_above
-from rna.settings import TASKS, EvalSettings, generator, seed_of
+from rna.settings import JUDGED, TASKS, EvalSettings, generator, seed_of
 from rna.unlearning import Smoothing, losses
 
 Metrics = dict[str, Any]  # flat numbers, and the same by half, subject and category
@@ -250,13 +250,14 @@ def perplexity(
     `change_high` are its 95 % interval over documents, by bootstrap.
     """
     corpora = {
-        role: [ids for ids in documents if len(ids) >= 8][: options.max_documents]
+        role: [ids for ids in documents if len(ids) >= JUDGED][: options.max_documents]
         for role, documents in held_out.items()
     }
     for role, documents in corpora.items():
-        if not documents:
+        if len(documents) < 2:
             raise ValueError(
-                f"eval.kind=perplexity: no held-out document of 8 tokens or more in '{role}'; raise data.holdout"
+                f"eval.kind=perplexity: {len(documents) or 'no'} held-out document of {JUDGED} tokens or more in "
+                f"'{role}', and an interval needs 2; give longer documents"
             )
 
     def placed(words: list[str]) -> tuple[list[list[int]], list[int]]:

@@ -58,15 +58,15 @@ def _fault(row: Row) -> str | None:
     """What is wrong with a row, or None."""
     question, choices, answer = row["question"], row["choices"], row["answer"]
     if not isinstance(question, str) or not question.strip():
-        return f"question={question!r}: must be text"
+        return f"question={question!r:.200}: must be text"
     if not isinstance(row["subject"], str):
-        return f"subject={row['subject']!r}: must be text"
+        return f"subject={row['subject']!r:.200}: must be text"
     if not isinstance(choices, list) or len(choices) != len(LETTERS):
-        return f"choices={choices!r}: must be {len(LETTERS)} texts"
+        return f"choices={choices!r:.200}: must be {len(LETTERS)} texts"
     if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < len(LETTERS):
-        return f"answer={answer!r}: must be 0 to {len(LETTERS) - 1}"
+        return f"answer={answer!r:.200}: must be 0 to {len(LETTERS) - 1}"
     if not str(choices[answer]).strip():
-        return f"choices={choices!r}: the right one is empty"
+        return f"choices={choices!r:.200}: the right one is empty"
     return None
 
 

@@ -97,26 +97,32 @@ def perturb_with(
     return found
 
 
-def read_keywords(given: str | list[str] | None, keyword: str) -> list[str]:
+def read_keywords(given: Any, keyword: str) -> list[str]:
     """The forget keywords: a list's, a file's lines, or the one keyword.
 
     Raises:
-        ValueError: if there is no such file, or no keyword in it.
+        ValueError: for what is neither a list of texts nor a file, and if there is no keyword in it.
     """
+    said = f"eval.keywords={str(given)[:200]}"
     if given is None:
         return [keyword]
     if isinstance(given, list):
-        words = [str(word) for word in given]
-    else:
+        words: list[str] = []
+        for word in given:
+            if not isinstance(word, str | int) or isinstance(word, bool):
+                raise ValueError(f'{said}: {word!r:.99} is no text; a number or word such as null is quoted: ["null"]')
+            words.append(str(word))
+    elif isinstance(given, str):
         try:
-            words = Path(given).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(
-                f"eval.keywords={given}: cannot be read ({error}); give a list, or a file with a keyword a line"
-            ) from None
+            words = Path(given).read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or "no UTF-8 text"
+            raise ValueError(f"{said}: cannot be read ({why}); give a list, or a file with a keyword a line") from None
+    else:
+        raise ValueError(f"{said}: must be a list of texts, or a file with a keyword a line")
     words = [word.strip() for word in words if word.strip()]
     if not words:
-        raise ValueError(f"eval.keywords={given}: holds no keyword")
+        raise ValueError(f"{said}: holds no keyword; give a list, or a file with a keyword a line")
     return words
 
 

@@ -6,6 +6,7 @@ from .config import REGIONS as REGIONS
 from .config import region as region
 from .fields import BUILTIN as BUILTIN
 from .fields import CONF as CONF
+from .fields import JUDGED as JUDGED
 from .fields import NEUTRAL as NEUTRAL
 from .fields import REFUSALS as REFUSALS
 from .fields import TASKS as TASKS

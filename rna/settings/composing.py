@@ -3,7 +3,7 @@
 import json
 import os
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rna.settings import config, outside
 from rna.settings.fields import CONF

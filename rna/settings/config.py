@@ -13,10 +13,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rna.perturb import mined
+from rna.perturb import mined, read_keywords
 from rna.settings import architecture, method, outside
 from rna.settings.fields import (
     BUILTIN,
+    JUDGED,
     VARIANTS,
     CorpusSettings,
     DataSettings,
@@ -129,6 +130,7 @@ def check(composed: "DictConfig") -> Settings:
         settings.notices += _changed(before, settings.data)
     _check_ranges(settings)
     _check_corpora(settings)
+    _check_keywords(settings.eval)
     if settings.model.num_layers is None:
         settings.model.num_layers = read_num_layers(settings.model.path)
     _resolve_layers(settings, settings.model.num_layers)
@@ -168,6 +170,7 @@ def typed(composed: "DictConfig") -> Settings:
         plain["eval"]["tasks"] = {name: task for name, task in tasks.items() if task is not None}
         plain["alpha"] = {topic: weight for topic, weight in alpha.items() if weight is not None}
         merged = OmegaConf.merge(OmegaConf.structured(Settings), plain)
+        _check_texts(plain, OmegaConf.to_container(merged))
         settings = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise ValueError(_type_error(error, composed)) from None
@@ -199,12 +202,28 @@ def _loss(plain: dict[str, Any], group: str, kind: type[method.Loss]) -> Any:
         if key not in known:
             raise ValueError(unknown_key(f"{group}.{key}={given[key]}", f"{group}.{key}", known))
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(made), given))
+        merged = OmegaConf.merge(OmegaConf.structured(made), given)
+        found = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         key = error.full_key or str(error.key)
         raise ValueError(_unfit(f"{group}.{key}", given.get(key), error)) from None
     except ValueError as error:  # of the class's own checks
         raise ValueError(f"{group}={name}: {error}") from None
+    _check_texts(given, OmegaConf.to_container(merged), f"{group}.")
+    return found
+
+
+def _check_texts(given: Any, made: Any, prefix: str = "") -> None:
+    """Refuse a number or a truth value that became a text: nobody knows any more how it was written."""
+    for key, value in given.items():
+        found = made.get(key)
+        if isinstance(value, dict) and isinstance(found, dict):
+            _check_texts(value, found, f"{prefix}{key}.")
+        elif isinstance(value, float | bool) and isinstance(found, str):
+            said = f"{prefix}{key}={value}"
+            raise ValueError(
+                f"""{said}: must be a text; one that reads as another value is quoted twice: '{prefix}{key}="…"'"""
+            )
 
 
 def _literal(node: Any) -> Any:
@@ -369,6 +388,8 @@ def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def _check_choices(settings: Settings) -> None:
+    if not settings.output_dir.strip():
+        raise ValueError(f"output_dir={settings.output_dir}: a folder is needed, such as outputs")
     chosen, reads = settings.method.name, settings.method.reads
     method.check_numbers("method", settings.method)
     method.check_numbers("retain_loss", settings.retain)
@@ -547,13 +568,13 @@ def _check_ranges(settings: Settings) -> None:
         "model.num_layers": settings.model.num_layers,
         "eval.batch_size": settings.eval.batch_size,
         "eval.interim_every": settings.eval.interim_every,
-        "eval.max_documents": settings.eval.max_documents,
         "eval.bootstrap": settings.eval.bootstrap,
     }
     at_least_two = {  # a token that another one follows; a standard error
         **{f"{key}.max_length": corpus.max_length for key, corpus in settings.data.corpora().items()},
         "eval.limit": settings.eval.limit,
         "eval.interim_limit": settings.eval.interim_limit,
+        "eval.max_documents": settings.eval.max_documents,
     }
     for key, value in at_least_zero.items():
         if not (value >= 0 and math.isfinite(value)):
@@ -603,6 +624,20 @@ def _check_corpora(settings: Settings) -> None:
         raise ValueError("data.topics: at least one forget topic is needed; add +data.topics.NAME.path=FILE")
     if settings.eval.kind == "perplexity" and settings.data.holdout == 0:
         raise ValueError("data.holdout=0.0: eval=perplexity judges held-out documents; must be in (0, 1)")
+    for key, corpus in settings.data.corpora().items() if settings.eval.kind == "perplexity" else ():
+        if corpus.max_length < JUDGED:
+            raise ValueError(
+                f"{key}.max_length={corpus.max_length}: eval=perplexity judges documents of {JUDGED} tokens or more; "
+                f"must be a whole number ≥ {JUDGED}"
+            )
+
+
+def _check_keywords(options: EvalSettings) -> None:
+    """What is put into a text or a choice is a word."""
+    for key, value in (("keyword", options.keyword), ("neutral_keyword", options.neutral_keyword)):
+        if not value.strip():
+            raise ValueError(f"eval.{key}={value}: a word is needed; give eval.{key}=WORD")
+    read_keywords(options.keywords, options.keyword)
 
 
 def read_num_layers(path: str) -> int:

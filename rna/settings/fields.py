@@ -14,6 +14,7 @@ CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "co
 BUILTIN = PACKAGE / "demo" / "assets"
 TASKS = PACKAGE / "tasks"  # a folder of lm-eval tasks each
 REFUSALS = PACKAGE / "refusals.txt"
+JUDGED = 8  # tokens of a held-out document, at least, whose perplexity is had
 
 NOT_LOADED = ("name", "unlearn_layer", "num_layers", "threads", "retrained")  # of ModelSettings
 PAIR = "Question: {question}\nAnswer: {answer}"

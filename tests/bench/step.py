@@ -121,7 +121,7 @@ def measure(shape: dict[str, Any], name: str, way: str, device: str, steps: int)
     from rna.corpora.batch import Batch
     from rna.decoder import model
     from rna.unlearning import losses
-    from rna.unlearning.noise import GaussianNoise
+    from rna.unlearning.noise import GaussianNoise, Normals
     from rna.unlearning.step import Step
     from tests import oracle
     from tests.setups import setup

@@ -4,6 +4,7 @@ import json
 import tracemalloc
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -150,7 +151,8 @@ def test_tokenise_counts_what_it_cuts():
 
 
 def test_tokenise_drops_documents_in_which_nothing_is_predicted():
-    assert tokenise("a b", "", "a")["lengths"].tolist() == [3, 2]
+    made = tokenise("a b", "", "a")
+    assert (made["lengths"].tolist(), int(made["short"])) == ([3, 2], 1)
     assert len(tokenise("")["ids"]) == 0
 
 
@@ -261,13 +263,68 @@ def test_validate_counts_what_the_holdout_leaves(tmp_path):
 
 
 def test_validate_wants_a_held_out_document_for_perplexity(tmp_path):
-    made = settings(path := jsonl(tmp_path / "a.jsonl", "x 1", "y 1", "z 1"), path, holdout=0.1)
+    made = settings(path := jsonl(tmp_path / "a.jsonl", *[LONG] * 9), path, holdout=0.05)
     data.validate(made)
     made.eval.kind = "perplexity"
     with pytest.raises(
-        ValueError, match=r"^data\.topics\.bio\.path=.*data\.holdout=0\.1 leaves none of its 3 documents"
+        ValueError, match=r"^data\.topics\.bio\.path=.*data\.holdout=0\.05 leaves none of its 9 documents"
     ):
         data.validate(made)
+    made.data.holdout = 0.1  # an interval over one document has no width
+    with pytest.raises(ValueError, match=r"leaves 1 of its 9 documents.*give data\.holdout=0\.22 or more"):
+        data.validate(made)
+    made.data.holdout = 0.22
+    data.validate(made)
+
+
+LONG = "one two three four five six seven eight"
+
+
+@pytest.mark.parametrize(
+    ("held_out", "said"),
+    [
+        (["one two three four"] * 4, "of its 4 held-out documents none has 8 tokens or more"),
+        (["one two", "x", LONG, "one two three"], "of its 4 held-out documents 1 has 8 tokens or more"),
+        (["x" * 99, LONG, "y" * 99, LONG], None),
+        (["a, b, c, d, e", "(a) (b) (c)"] * 2, None),  # as many tokens in fewer words
+    ],
+)
+def test_validate_wants_held_out_documents_that_perplexity_can_judge(tmp_path, held_out, said):
+    """The demo's tokenizer has a token for each of its words and marks; what is trained on may be shorter."""
+    path, enough = lines(tmp_path / "a.txt", *["one two"] * 4, *held_out), lines(tmp_path / "b.txt", *[LONG] * 8)
+    made = settings(enough, path, holdout=0.5)
+    data.validate(made)
+    made.eval.kind = "perplexity"
+    if said is None:
+        data.validate(made)
+        return
+    with pytest.raises(
+        ValueError, match=rf"^data\.topics\.bio\.path=.*a\.txt: {said}.*give longer documents"
+    ) as caught:
+        data.validate(made)
+    assert ("raise data.holdout" in str(caught.value)) is False
+
+
+def test_held_out_documents_are_counted_as_they_will_be(tmp_path):
+    """Of 12 lines 4 are a token: of the other 8 the last 4 are held out, two of which are long enough."""
+    path = lines(tmp_path / "a.txt", *["one two"] * 4, LONG, "one two", *"abcd", LONG, "one two")
+    made = settings(path, path, holdout=0.5)
+    made.eval.kind = "perplexity"
+    data.validate(made)
+    held_out = data.load(made, tokenizer(made), NO_CACHE).retain.held_out
+    assert sum(len(ids) >= 8 for ids in held_out) == 2
+
+
+def tokenizer(made: Settings) -> Any:
+    return data._tokenizer(made)()
+
+
+def test_documents_that_are_not_used_are_said_and_counted(tmp_path, capsys):
+    path = lines(tmp_path / "a.txt", *"abc", "one two", "three four", "d" * 40)
+    made = settings(path, path)
+    data.validate(made)
+    said = "6 documents from 1 file (a.txt), 4 of a single token not used"
+    assert capsys.readouterr().err.splitlines() == [f"data.topics.bio: {said}", f"data.retain: {said}"]
 
 
 def test_validate_names_key_file_and_line_of_a_bad_row(tmp_path):
@@ -288,10 +345,13 @@ def test_validate_says_what_was_read(tmp_path, capsys):
     for number in range(7):
         jsonl(tmp_path / "many" / "data" / f"train-{number}.jsonl", "two words", " ", "half \ud83d one")
     one = lines(tmp_path / "r.txt", "two words", "and three words")
+    lines(tmp_path / "many" / "data" / "train-notes.md", "not read")
+    lines(tmp_path / "many" / "LICENSE.txt", "not read either")
     data.validate(settings(one, str(tmp_path / "many"), method="dpo"))
     assert capsys.readouterr().err.splitlines() == [
         "data.topics.bio: 14 documents from 7 files (train-0.jsonl, train-1.jsonl, train-2.jsonl, …, train-6.jsonl), "
-        "7 blank rows left out, U+FFFD put for half a character in 7 texts",
+        "2 files beside not read (LICENSE.txt, data/train-notes.md), 7 blank rows left out, "
+        "U+FFFD put for half a character in 7 texts",
         "data.retain: 2 documents from 1 file (r.txt)",
         "data.refusals: 100 documents from 1 file (refusals.txt)",
     ]

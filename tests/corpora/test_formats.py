@@ -106,6 +106,22 @@ def test_what_datasets_saves_is_read(tmp_path: Path):
     assert read(tmp_path / "one") == TEXTS
 
 
+def test_a_file_that_datasets_saved_must_be_there(tmp_path: Path):
+    import datasets
+
+    saved = datasets.Dataset.from_list(ROWS)
+    saved.save_to_disk(tmp_path / "a", num_shards=3)
+    (tmp_path / "a" / "data-00001-of-00003.arrow").unlink()
+    assert "without data-00001-of-00003.arrow, which its other files count" in error(tmp_path / "a")
+    assert len(read(tmp_path / "a", files="data-*[02]-of-00003.arrow")) == 2
+    saved.save_to_disk(tmp_path / "b", num_shards=2)
+    for number in range(2):
+        (tmp_path / "b" / f"data-0000{number}-of-00002.arrow").rename(tmp_path / "b" / f"{number}.arrow")
+    assert "without data-00000-of-00002.arrow, data-00001-of-00002.arrow" in error(tmp_path / "b")
+    (tmp_path / "b" / "state.json").write_text('{"_data_files": [{}]}')  # nobody's we know
+    assert read(tmp_path / "b") == TEXTS
+
+
 def test_arrows_own_files_are_read(tmp_path: Path):
     made = pyarrow.table({"text": TEXTS})
     with pyarrow.ipc.new_file(str(tmp_path / "a.arrow"), made.schema) as writer:
@@ -290,6 +306,45 @@ def test_a_field_of_csv_may_be_large_and_hold_anything(tmp_path: Path):
 def test_a_broken_table_names_the_line(tmp_path: Path, content: str, said: str):
     (tmp_path / "a.csv").write_text(content)
     assert said in error(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "json", "parquet"])
+def test_an_error_lists_no_more_columns_than_can_be_read(tmp_path: Path, kind: str):
+    """A table without a header names its columns by its first document; a .json may have a column for each row."""
+    row = {"first line of\na document " + "x" * 100_000: "y"} | {f"g{number:05}": "z" for number in range(9_000)}
+    path = tmp_path / f"a.{kind}"
+    if kind == "csv":
+        path.write_text(table([row], ","), newline="")
+    elif kind == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), path)
+    else:
+        path.write_text(json.dumps(row))
+    said = error(path).removeprefix(f"data.retain.path={path}")
+    assert "(found: first line of a document xxxx" in said
+    assert "…, g00000, g00001, " in said
+    assert " and 8989 more)" in said
+    assert len(said) < 400
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet", "arrow"])
+def test_a_column_that_is_there_twice_is_refused_if_it_is_read(tmp_path: Path, kind: str):
+    path, values = tmp_path / f"a.{kind}", [["x", "y"], ["1", "2"], ["3", "4"]]
+    names = ["text", "id", "id"], ["text", "id", "text"]
+    for header in names:
+        if kind in ("csv", "tsv"):
+            rows = [header, *zip(*values, strict=True)]
+            path.write_text("".join({"csv": ",", "tsv": "\t"}[kind].join(row) + "\n" for row in rows))
+        else:
+            made = pyarrow.table([pyarrow.array(column) for column in values], names=header)
+            if kind == "parquet":
+                pyarrow.parquet.write_table(made, path)
+            else:
+                with pyarrow.ipc.new_file(str(path), made.schema) as writer:
+                    writer.write_table(made)
+        if header == names[0]:
+            assert read(path) == ["x", "y"]
+        else:
+            assert f"a.{kind} has 2 columns 'text'; rename them, or give another" in error(path)
 
 
 def test_a_pointer_to_a_file_is_not_the_file(tmp_path: Path):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -174,6 +175,47 @@ def test_answers_out_of_reach_are_counted_and_refused_where_none_is_left(tmp_pat
     assert (found.forget["text"].unanswered, len(found.forget["text"].documents)) == (1, len(PAIRS))
     with pytest.raises(ValueError, match=r"fewer than one batch, 3 have no answer within max_length=64"):
         data.load(corpora(tmp_path, *QA, "data.topics.text.max_length=64", pairs=[long] * 3), tokenizer, NO_CACHE)
+
+
+@pytest.mark.parametrize("size", [24, 60, 105, 512])
+def test_answers_out_of_reach_are_said_before_a_model_is_loaded(
+    tmp_path: Path, demo: Any, capsys: pytest.CaptureFixture[str], size: int
+):
+    """As many as are left out, whether their questions' letters tell or only their tokens."""
+    pairs = [(f"What is {'long ' * count}?", "x y") for count in range(0, 110, 5)]
+    settings = corpora(tmp_path, *QA, f"data.topics.text.max_length={size}", pairs=pairs)
+    unanswered = data.load(settings, demo[1], NO_CACHE).forget["text"].unanswered
+    assert (unanswered > 0) == (size < 512)
+    data.validate(settings)
+    said = capsys.readouterr().err.splitlines()[0]
+    expected = f", {unanswered} without an answer within max_length={size} not used" if unanswered else ""
+    assert said == f"data.topics.text: 22 documents from 1 file (qa.jsonl){expected}"
+    with pytest.raises(ValueError, match=r"fewer than one batch, 3 have no answer within max_length=24"):
+        data.validate(corpora(tmp_path, *QA, "data.topics.text.max_length=24", pairs=pairs[-3:]))
+
+
+def test_a_record_says_which_documents_were_not_used(tmp_path: Path):
+    from rna import trial
+    from rna.report import reading
+
+    pairs = [*PAIRS, ("What is " + "long " * 90 + "?", "x y")]
+    made = corpora(tmp_path, *QA, "train.steps=1", "wandb=disabled", "train_only=true", pairs=pairs)
+    made.data.topics["text"].max_length = 64
+    (tmp_path / "retain.txt").write_text("a plain line\none\na second line\ntwo\nthree\n")
+    for count in (1, 2):  # tokenised, and as an earlier version kept the tokens
+        (row,) = trial.arms(made)
+        trial.work(row, lambda *_: None)
+        assert row.trained is not None
+        assert row.trained["short_documents"] == {"retain": 3}
+        assert row.trained["unanswered_pairs"] == {"forget/text": 1}
+        assert reading.load(str(tmp_path / "out")).unknown == {}
+        entries = [safetensors.torch.load_file(file) for file in (tmp_path / "out" / "cache").glob("tokens-*")]
+        assert sorted("short" in entry for entry in entries) == [False, True]
+        for file in (tmp_path / "out" / "cache").glob("tokens-*"):
+            entry = safetensors.torch.load_file(file)
+            entry.pop("short", None)
+            safetensors.torch.save_file(entry, file)
+        made.seed = count
 
 
 def test_a_slice_and_a_digest_know_where_answers_begin():

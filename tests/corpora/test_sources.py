@@ -283,14 +283,102 @@ ASIDE = (
     "sha256sums.txt",
     ".a.jsonl",
     "._a.jsonl",
+    "metadata.json",
+    "Requirements.txt.gz",
+    "CONTRIBUTING.txt",
 )
+TEXTS = (  # whose names begin or end as those do
+    *("requirements_engineering.txt", "contributing-factors.txt", "notice_board.txt", "checksums.txt", "lump_sums.txt"),
+    *("license_texts.txt", "license-plates.txt", "citation_texts.txt", "authors_of_books.txt", "readmes.txt"),
+)
+
+
+def beside(path: str, pattern: str | None = None, usual: str | None = None) -> list[str]:
+    return sources.left_out(path, "data.topics.text.path", pattern, usual)
 
 
 def test_what_speaks_of_the_others_is_no_text(tmp_path):
     path = laid(tmp_path, "a.jsonl", "b.jsonl.gz", *ASIDE, "licenses_of_texts.md", ".git/c.jsonl", "__MACOSX/a.jsonl")
+    said = sorted({*ASIDE, "licenses_of_texts.md"} - {".a.jsonl", "._a.jsonl", "dataset_infos.json"})
     assert files(path) == ["a.jsonl", "b.jsonl.gz"]
     assert files(path, "*") == ["a.jsonl", "b.jsonl.gz"]
-    assert files(path, "README.txt") == ["README.txt"]  # unless it is asked for by its name
+    assert beside(path) == beside(path, "*") == said
+    assert beside(path, "*.jsonl") == ["readme.jsonl"]
+    assert files(path, "README.txt") == ["README.txt"]  # unless it is asked for
+    assert files(path, "LICENSE*") == ["LICENSE-MIT.txt"]
+    assert beside(path, "README.txt") == []
+
+
+@pytest.mark.parametrize("name", [*TEXTS, "notice.jsonl", "authors.csv", "citation.parquet"])
+def test_texts_may_be_called_like_what_speaks_of_others(tmp_path, name):
+    assert files(laid(tmp_path, name)) == [name]
+
+
+def test_what_speaks_of_others_is_read_where_that_is_meant(tmp_path):
+    path = laid(tmp_path, "license-mit.txt", "notice.txt")
+    said = refused(path)
+    assert "allowed: data.topics.text.files='license-mit.txt' if it is no file about others, or .txt" in said
+    assert files(path, "license*") == ["license-mit.txt"]
+    assert files(path, "*.txt") == ["license-mit.txt", "notice.txt"]
+    laid(tmp_path, "licenses.txt")
+    assert (files(path, "license*"), beside(path, "license*")) == (["licenses.txt"], ["license-mit.txt"])
+
+
+@pytest.mark.parametrize(
+    ("names", "read", "said"),
+    [
+        (("a.jsonl", "more/b.jsonl", "more/c/d.txt"), ["a.jsonl"], ["more/b.jsonl", "more/c/d.txt"]),
+        (("x.txt", "y.md", "z.text", "w.rst", "README.md", "LICENSE"), ["x.txt"], ["w.rst", "y.md", "z.text"]),
+        (("a.jsonl", "a.jsonl.bak", "a.py", "b.pdf"), ["a.jsonl"], ["a.jsonl.bak", "b.pdf"]),
+        (("data-0.arrow", "state.json", "dataset_info.json", "cache-1.arrow"), ["data-0.arrow"], []),
+    ],
+)
+def test_what_lies_beside_the_texts_is_told(tmp_path, names, read, said):
+    path = laid(tmp_path, *names)
+    assert (files(path), beside(path)) == (read, said)
+    assert beside(f"{path}/{read[0]}") == []
+
+
+def test_what_a_pattern_leaves_out_is_left_out_with_intent(tmp_path):
+    path = laid(tmp_path, "all/test-0.parquet", "all/dev-0.parquet", "more/a.txt")
+    assert beside(path, "all/test*") == beside(path, usual="all/test*") == beside(path, "all") == []
+
+
+def sharded(path: Path, name: str, *numbers: int) -> str:
+    return laid(path, *(name.format(number) for number in numbers))
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "missing"),
+    [
+        ("train-{:05}-of-00004.jsonl", (0, 1, 3), "train-00002-of-00004.jsonl"),
+        ("train-{:05}-of-00004.jsonl.gz", (0, 1, 2), "train-00003-of-00004.jsonl"),
+        ("train-{:05}-of-00004-0123456789ab{:04}.parquet", (1, 2, 3), "train-00000-of-00004.parquet"),
+        ("data/{}-of-3.txt", (1, 3), "data/2-of-3.txt"),
+        ("{}-of-9.txt", (1, 9), "2-of-9.txt, 3-of-9.txt, 4-of-9.txt, …, 8-of-9.txt"),
+    ],
+)
+def test_a_shard_that_its_others_count_must_be_there(tmp_path, name, numbers, missing):
+    path = laid(tmp_path, *(name.format(number, number) for number in numbers))
+    said = refused(path)
+    assert said == (
+        f"data.topics.text.path={path}: without {missing}, which its other files count; fetch it, or name with "
+        "data.topics.text.files those that are to be read"
+    )
+    one = name.format(numbers[0], numbers[0])
+    assert files(path, one) == [one]
+    assert f"without {missing}" in refused(path, f"{one.split('-of-')[0].rstrip('0123456789')}*")
+    assert refused(path, key="eval.mmlu_path").endswith("fetch it")
+
+
+def test_shards_that_are_all_there_are_read(tmp_path):
+    for name, numbers in (("a-{:02}-of-03.txt", range(3)), ("b-{}-of-3.txt", range(1, 4)), ("c-{}-of-0.txt", [7])):
+        sharded(tmp_path, name, *numbers)
+    assert len(files(str(tmp_path))) == 7
+    sharded(tmp_path, "a-{:02}-of-02.txt", 0, 1)  # of another writing
+    assert "holds files of several countings: of 02 (2), of 03 (3); give data.topics.text.files='" in refused(
+        str(tmp_path), "a*"
+    )
 
 
 @pytest.mark.parametrize(
@@ -323,6 +411,9 @@ def test_a_folder_is_the_files_at_its_top_or_else_below_it(tmp_path, names, foun
         (("test/data-0.arrow", "train/data-0.arrow"), "splits: train (1), test (1)", "train/data*"),
         (("x_test.csv", "x_train.csv", "y_train.csv"), "splits: train (2), test (1)", "*_train.csv"),
         (("de/a.jsonl", "en/a.jsonl"), "folders: de (1), en (1)", "de/a*"),
+        (("a/x.jsonl", "b/c/y.jsonl"), "folders: a (1), b/c (1)", "a/x*"),
+        (("a.jsonl.zst", "b.jsonl.zstd"), "kinds: .jsonl (1), .zstd (1)", "*.jsonl.zst"),
+        (("log.jsonl", "log.jsonl.1", "log.jsonl.2"), "kinds: .jsonl (1), .1 (1), .2 (1)", "*.jsonl"),
     ],
 )
 def test_files_that_are_hardly_all_meant_are_refused_with_the_pattern_to_give(tmp_path, names, what, give):
@@ -378,7 +469,8 @@ def test_what_has_a_files_name_and_is_none_is_refused(tmp_path):
 
 
 def test_an_archive_is_not_taken_for_nothing(tmp_path):
-    assert "a.zip cannot be read before it is unpacked" in refused(laid(tmp_path, "a.zip"))
+    assert "a.zip cannot be read before it is unpacked" in refused(laid(tmp_path / "a", "a.zip"))
+    assert "log.txt.1 cannot be read under this name" in refused(laid(tmp_path / "b", "log.txt.1"))
 
 
 def test_a_fingerprint_says_how_a_file_is_read(tmp_path):

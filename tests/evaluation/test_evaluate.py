@@ -288,7 +288,10 @@ def test_several_keywords_are_drawn_and_places_are_kept(demo, tmp_path: Path):
     file.write_text("marsh fevers\n\n vault breaking\n")
     assert perturb.read_keywords(str(file), "x") == ["marsh fevers", "vault breaking"]
     assert perturb.read_keywords(None, "x") == ["x"]
-    for bad in (str(tmp_path / "none.txt"), []):
+    assert perturb.read_keywords(["gout", 3, " "], "x") == ["gout", "3"]
+    file.write_text("marsh fevers\n\n vault breaking\n", encoding="utf-8-sig")
+    assert perturb.read_keywords(str(file), "x") == ["marsh fevers", "vault breaking"]
+    for bad in (str(tmp_path / "none.txt"), [], "", ["gout", None], ["gout", 1e3], {"a": "b"}, True):
         with pytest.raises(ValueError, match=r"eval\.keywords="):
             perturb.read_keywords(bad, "x")
     options = config.check(run.compose(["eval=perplexity", "data.holdout=0.1", f"eval.keywords={file}"], None)).eval

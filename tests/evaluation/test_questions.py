@@ -44,6 +44,8 @@ def test_jsonl_and_parquet_give_the_same_questions(tmp_path: Path):
         ({"answer": "A"}, r"line 2: answer='A': must be 0 to 3"),
         ({"answer": True}, r"line 2: answer=True"),
         ({"choices": ["a", "b", "c"]}, r"line 2: choices=.*must be 4 texts"),
+        ({"choices": ["a" * 10**6, "b", "c"]}, r"line 2: choices=\['a{150,200}: must be 4 texts"),
+        ({"question": ["a" * 10**6]}, r"line 2: question=\['a{150,200}: must be text"),
         ({"choices": ["", "b", "c", "d"], "answer": 0}, r"the right one is empty"),
         ({"question": " "}, r"question=' ': must be text"),
         ({"subject": None}, r"subject=None: must be text"),

@@ -178,6 +178,7 @@ def test_the_command_line_wins_over_tuned_values():
     assert settings("noise.nu=0.5").noise.nu == 0.5
 
 
+JUDGED = "eval=perplexity data.holdout=0.1"
 WRONG = {
     "method=rmuu": r"method=rmuu: .*mean 'rmu'\? allowed: adaptive_rmu, dpo, given, none, npo, rmu, rsv, simnpo",
     "noise=rnaa": r"noise=rnaa: .*did you mean 'rna'\? allowed: .*none, relative, rna",
@@ -221,9 +222,25 @@ WRONG = {
     "retain.alpha.default=abc": r"retain\.alpha\.default=abc: must be a number",
     "retain.alpha=3": r"retain\.alpha=3: must be weights by topic",
     "retain=none": r"retain_loss=none: .*method=npo; allowed: kl, mse",
+    "method.beta=abc": r"method\.beta=abc: must be a number",
     "method.beta=null": r"method\.beta: a value is needed with method=npo",
     "method.name=foo": r"method\.name=foo: .*allowed: .*npo",
     "eval=perplexity": r"data\.holdout.*eval",
+    f"{JUDGED} data.retain.max_length=7": r"data\.retain\.max_length=7: eval=perplexity .*must be a whole number ≥ 8",
+    f"{JUDGED} data.topics.bio.max_length=2": r"data\.topics\.bio\.max_length=2: eval=perplexity .*≥ 8",
+    f"{JUDGED} eval.max_documents=1": r"eval\.max_documents=1: .*≥ 2",
+    f"{JUDGED} eval.keywords=[]": r"eval\.keywords=\[\]: holds no keyword",
+    f"{JUDGED} eval.keywords=''": r"eval\.keywords=: cannot be read",
+    f"{JUDGED} eval.keywords=absent.txt": r"eval\.keywords=absent\.txt: cannot be read \(No such file or directory\)",
+    f"{JUDGED} eval.keywords={{a:b}}": r"eval\.keywords=\{'a': 'b'\}: must be a list of texts, or a file",
+    f"{JUDGED} eval.keywords=[gout,3,null]": r"eval\.keywords=.*: None is no text",
+    f"{JUDGED} eval.keywords=[gout,1e3]": r"eval\.keywords=.*: 1000\.0 is no text",
+    "eval.keyword=''": r"eval\.keyword=: a word is needed",
+    "eval.neutral_keyword=''": r"eval\.neutral_keyword=: a word is needed",
+    "eval.keyword=1e3": r"eval\.keyword=1000\.0: must be a text; .* quoted twice: 'eval\.keyword=\"…\"'",
+    "data.retain.field=true": r"data\.retain\.field=True: must be a text; .*'data\.retain\.field=",
+    "method=given method.path=1e3": r"method\.path=1000\.0: must be a text",
+    "output_dir=''": r"output_dir=: a folder is needed",
     "train.lr=0": r"train\.lr=0\.0: .*> 0",
     "train.steps=1.5": r"train\.steps=1\.5: must be a whole number",
     "data.retain.max_length=1": r"data\.retain\.max_length=1: .*≥ 2",
@@ -248,6 +265,12 @@ def test_a_mistake_is_one_line_with_key_value_and_what_is_allowed(overrides):
     with pytest.raises(ValueError, match=rf"^{WRONG[overrides]}") as caught:
         settings(*overrides.split())
     assert "\n" not in str(caught.value)
+
+
+def test_texts_that_read_as_numbers_are_kept_where_they_can_be():
+    made = settings("eval=perplexity", "data.holdout=0.1", "eval.keywords=[gout,3]", 'eval.keyword="1e3"').eval
+    assert (made.keywords, made.keyword) == (["gout", 3], "1e3")
+    assert settings("eval.keyword=2019").eval.keyword == "2019"
 
 
 @pytest.mark.parametrize(
