@@ -68,8 +68,8 @@ def test_in_a_sweep_ones_own_is_waited_for(tmp_path: Path, done: list[str], monk
     monkeypatch.setenv(ledger.OWNER, f"{tmp_path}/sweeps/s/trials/0.json#its token")
     lock = results.single_flight(str(tmp_path), rows[0].key)
     lock.__enter__()
-    threading.Timer(0.5, lambda: lock.__exit__(None, None, None)).start()
     started = time.monotonic()
+    threading.Timer(0.5, lambda: lock.__exit__(None, None, None)).start()
     progress.work_on(rows)
     assert time.monotonic() - started >= 0.5
     assert done == ["retrained", "base", "plain", "with RNA"]
