@@ -213,7 +213,7 @@ class Forgetting:
 
 
 def forgetting(row: Arm, base: Arm) -> Forgetting | None:
-    """A row's forget tasks against the base's; None without both.
+    """A row's forget tasks against the base's; None without both, or where one is no number.
 
     Forgotten is what the change leaves near chance, or doubles the perplexity of each topic, and partly forgotten what
     it makes worse by more than its 95 % interval.
@@ -225,6 +225,8 @@ def forgetting(row: Arm, base: Arm) -> Forgetting | None:
         return None
     changes = [found[part].minus(before[part]) for part in parts]
     change = mean(changes)
+    if math.isnan(change.value):
+        return None
     if choice:
         enough, worse = found["forget"].value <= CHANCE + NEAR_CHANCE, -1
         said = (
@@ -258,7 +260,8 @@ def verdicts(rows: list[Arm]) -> list[str]:
     worse = -1 if choice else 1  # the sign of a change for the worse
 
     def difference(one: Scores, other: Scores) -> Estimate | None:
-        return one["perturbed"].minus(other["perturbed"]) if "perturbed" in one and "perturbed" in other else None
+        found = one["perturbed"].minus(other["perturbed"]) if "perturbed" in one and "perturbed" in other else None
+        return None if found is None or math.isnan(found.value) else found
 
     def said(change: Estimate) -> str:
         digits = 1 if choice else 3

@@ -393,11 +393,11 @@ def _by(shape: Iterable[Any]) -> str:
 
 
 @contextmanager
-def one_line(path: str) -> Generator[None]:
+def one_line(said: str) -> Generator[None]:
     """Make one line of whatever a library cannot load; what the machine is to blame for goes on up.
 
     Raises:
-        ValueError: with the path and the first line of what was said.
+        ValueError: with the key and the path (`said`), and the first line of what the library said.
     """
     try:
         yield
@@ -406,7 +406,7 @@ def one_line(path: str) -> Generator[None]:
     except Exception as error:
         machine = ("OutOfMemoryError", "AcceleratorError")
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        ours = isinstance(error, ValueError) and str(error).startswith(f"model.path={path}: ")
+        ours = isinstance(error, ValueError) and str(error).startswith(f"{said}: ")
         if (
             ours
             or full
@@ -415,12 +415,12 @@ def one_line(path: str) -> Generator[None]:
         ):
             raise
         raise ValueError(
-            f"model.path={path}: cannot be loaded ({type(error).__name__}: {architecture.first_line(error)}); it may "
+            f"{said}: cannot be loaded ({type(error).__name__}: {architecture.first_line(error)}); it may "
             "be truncated or of another kind: fetch it again, or save it with save_pretrained"
         ) from error
 
 
-def refuse_parts(path: str, info: dict[str, Any], *, above: int | None, headless: bool) -> None:
+def refuse_parts(said: str, info: dict[str, Any], *, above: int | None, headless: bool) -> None:
     """Refuse a model of which tensors were left as they were drawn, or whose file has tensors that found no place.
 
     Args:
@@ -439,22 +439,22 @@ def refuse_parts(path: str, info: dict[str, Any], *, above: int | None, headless
         f"{name} is {_by(had)} and not {_by(wanted)}" for name, had, wanted in sorted(info["mismatched_keys"])
     ]
     parts = {"lacks": sorted(info["missing_keys"]), "has no place for": unexpected, "of another shape:": mismatched}
-    said = "; ".join(f"{what} {architecture.some(names)}" for what, names in parts.items() if names)
-    if said:
-        raise ValueError(f"model.path={path}: its weights are not those of its config.json: {said}{_MEND}")
+    found = "; ".join(f"{what} {architecture.some(names)}" for what, names in parts.items() if names)
+    if found:
+        raise ValueError(f"{said}: its weights are not those of its config.json: {found}{_MEND}")
 
 
-def refuse_words(path: str, revision: str | None, tokenizer: Any, rows: int) -> None:
+def refuse_words(path: str, said: str, revision: str | None, tokenizer: Any, rows: int) -> None:
     """Refuse a tokenizer that makes ids for which the embedding has no row, or none at all."""
     place = _folder_of(path, revision)
-    named = _named(_settings(place, f"model.path={path}")) if place else {}
+    named = _named(_settings(place, said)) if place else {}
     # To these transformers adds words of its own, such as GPT-2's <|endoftext|>, which the model need not know.
     added = tokenizer.added_tokens_decoder
     own = {word: index for word, index in tokenizer.get_vocab().items() if index not in added or word in named}
-    _refuse_ids(f"model.path={path}", own, rows)
+    _refuse_ids(said, own, rows)
     if not tokenizer("model", add_special_tokens=False)["input_ids"]:
         raise ValueError(
-            f"model.path={path}: its tokenizer makes no token of a word; give that of the model it was "
+            f"{said}: its tokenizer makes no token of a word; give that of the model it was "
             "made from, with the tokenizer_class in its tokenizer_config.json that fits"
         )
 

@@ -20,6 +20,12 @@ Metrics = dict[str, Any]  # flat numbers, and the same by half, subject and cate
 Progress = Callable[[int, int], None]  # (done, total)
 
 
+class NotFinite(ArithmeticError):
+    """Log-probabilities that are infinite or NaN, from which no metric follows."""
+
+    reason = "evaluation"
+
+
 def multiple_choice(
     decoder: Decoder,
     tokenizer: Any,
@@ -41,6 +47,9 @@ def multiple_choice(
         and WMDP's questions how many have odd choices. Where the right answers of some speak of other choices, the
         whole and its halves also have how many, `of_above`, and `acc_without_of_above`; with `options.of_above` at
         `leave_out` they are left out of all but `of_above` and `acc_with_of_above`.
+
+    Raises:
+        NotFinite: if an answer has no finite likelihood.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     from lm_eval.evaluator import evaluate
@@ -51,12 +60,20 @@ def multiple_choice(
     found: Any = evaluate(
         harness, loaded, bootstrap_iters=0, log_samples=True, apply_chat_template=options.chat_template
     )
+    for name, task in tasks.items():
+        _refuse_not_finite(name, [answer[0][0] for sample in found["samples"][task] for answer in sample["resps"]])
     cut = getattr(harness, "truncated", set())
     leave_out = options.of_above == "leave_out"
     return {
         name: _judged(found["samples"][task], options.tasks[name].subjects, cut, leave_out=leave_out)
         for name, task in tasks.items()
     }
+
+
+def _refuse_not_finite(what: str, values: Sequence[float]) -> None:
+    odd = sum(not math.isfinite(value) for value in values)
+    if odd:
+        raise NotFinite(f"{what}: {odd} of {len(values)} log-likelihoods are not finite")
 
 
 def questions_of(names: list[str], options: EvalSettings) -> int:
@@ -239,6 +256,10 @@ def perplexity(
     nothing, a forget keyword, or the neutral keyword put in there. Of several forget keywords each document draws one.
     `change` is the mean change of the log-loss of these tokens, in nats a token, from nothing put in; `change_low` and
     `change_high` are its 95 % interval over documents, by bootstrap.
+
+    Raises:
+        ValueError: if no held-out document is long enough.
+        NotFinite: if a document has no finite likelihood.
     """
     corpora = {
         role: [ids for ids in documents if len(ids) >= 8][: options.max_documents]
@@ -268,6 +289,7 @@ def perplexity(
         losses_of[role] = token_losses(
             decoder, documents, starts, batch_size=options.batch_size or 8, pad_id=tokenizer.pad_token_id
         )
+        _refuse_not_finite(role, losses_of[role].sums)
     progress(len(jobs), len(jobs))
     found = {role: clustered.metrics() for role, clustered in losses_of.items()}
     for role in ("perturbed", "neutral"):

@@ -1,6 +1,7 @@
 """A loaded model is the one in the folder, whole, or it is refused in one line that says what to do."""
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -106,6 +107,16 @@ def extra_layer(place: Path) -> None:
 def quantised(place: Path) -> None:
     name = "model.layers.1.mlp.down_proj.weight"
     folders.tensors(place, lambda found: found | {name: found[name].to(torch.int8)})
+
+
+def spoilt(place: Path, value: float) -> None:
+    """One number of a layer's weights, somewhere in the middle."""
+
+    def change(found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        found["model.layers.1.mlp.up_proj.weight"][3, 2] = value
+        return found
+
+    folders.tensors(place, change)
 
 
 def of_gpt2(place: Path) -> None:
@@ -233,6 +244,16 @@ LATE: list[tuple[str, Fault, str]] = [
         "no layer has its queries",
         lambda p: folders.without(p, "q_proj.weight"),
         r"lacks (model\.)?layers\.0\.self_attn\.q_proj\.weight",
+    ),
+    (
+        "a value that is NaN",
+        lambda p: spoilt(p, math.nan),
+        r"values that are not finite \((model\.)?layers\.1\.mlp\.up_",
+    ),
+    (
+        "an infinite value",
+        lambda p: spoilt(p, -math.inf),
+        r"values that are not finite \((model\.)?layers\.1\.mlp\.up_",
     ),
     ("a pad token that is only named", named_alone, r"its tokenizer has \[PAD\] = 536, and its embedding 536 rows"),
     (
@@ -483,6 +504,16 @@ def test_the_program_ends_in_one_line_and_records_nothing(
     assert printed.startswith(f"error: model.path={place}: ")
     assert len(printed.splitlines()) == 1
     assert not list((tmp_path / "out").rglob("*.json"))
+
+
+def test_values_that_are_not_finite_end_in_one_line(place: Path, tmp_path: Path, rna_here: Callable[..., str]):
+    spoilt(place, math.nan)
+    given = ["method=given", f"method.path={place}", "eval.limit=8", "wandb=disabled", f"output_dir={tmp_path / 'o'}"]
+    for key, words in (("model", [*overrides(place, tmp_path / "o"), "method=none"]), ("method", given)):
+        printed = rna_here(*words, code=2).splitlines()
+        assert printed[-1].startswith(f"error: {key}.path={place}: its weights hold values that are not finite")
+        assert sum("error" in line for line in printed) == 1
+    assert not list((tmp_path / "o").rglob("*.json"))
 
 
 def test_a_retrained_model_is_judged_before_anything_is_trained(
