@@ -369,7 +369,9 @@ def load(settings: Settings, tokenizer: Any, cache: Cache) -> Corpora:
         ValueError: if there are fewer documents of two tokens or more than one batch.
     """
     hashes = settings.hashes()
-    made_by = [model_fingerprint(settings.model.path, settings.model.revision, hashes), tokenizers_version()]
+    model = settings.judged()
+    own = model_fingerprint(model.path, model.revision, hashes)
+    made_by = [own, tokenizers_version(), type(tokenizer).__name__]
 
     def tokens(key: str, corpus: CorpusSettings, make: Callable[[], dict[str, torch.Tensor]], *more: Any) -> Any:
         source = text_fingerprint(corpus.path, key, corpus.files, hashes, corpus.hub_files)
