@@ -297,11 +297,11 @@ def _train(
 
 def _warned_of_words(settings: Settings, tokenizer: Any) -> list[str]:
     """A given model that reads other tokens than the base: its perplexities are of another unit."""
-    from rna.decoder import model
+    from rna.decoder.tokenizer import load_tokenizer
 
     if settings.eval.kind != "perplexity":
         return []
-    base = model.load_tokenizer(settings.model.path, settings.model.revision)
+    base = load_tokenizer(settings.model.path, settings.model.revision)
     if base.get_vocab() == tokenizer.get_vocab():
         return []
     line = (

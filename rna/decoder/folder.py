@@ -81,7 +81,7 @@ def check(
     with architecture.readable(said):
         if where.is_file():
             return _check_file(where, said)
-        folder = _folder_of(path, revision)
+        folder = place_of(path, revision)
         if folder is None:
             return None  # `model_fingerprint` says what is not there
         whole = where.is_dir()
@@ -106,14 +106,14 @@ def check_chat(path: str, revision: str | None = None, *, key: str = "model.path
     Raises:
         ValueError: one line with the key and the path.
     """
-    folder = None if Path(path).is_file() else _folder_of(path, revision)
+    folder = None if Path(path).is_file() else place_of(path, revision)
     if folder is None or any(file for pattern in architecture.CHAT_FILES for file in folder.glob(pattern)):
         return
-    if not _settings(folder, f"{key}={path}").get("tokenizer_config.json", {}).get("chat_template"):
+    if not tokenizer_settings(folder, f"{key}={path}").get("chat_template"):
         raise ValueError(f"{key}={path}: {NO_CHAT}")
 
 
-def _folder_of(path: str, revision: str | None) -> Path | None:
+def place_of(path: str, revision: str | None) -> Path | None:
     """Where a model's files lie, if they do."""
     where = Path(path)
     return where.parent if where.is_file() else where if where.is_dir() else _cached(path, revision)
@@ -189,6 +189,11 @@ def _check_tokenizer(folder: Path, config: architecture.Config, said: str, whole
             f"{said}: has no tokenizer (tokenizer.json, tokenizer.model, vocab.json, …); copy the tokenizer's files of "
             "the model it was made from there"
         )
+
+
+def tokenizer_settings(folder: Path, said: str) -> dict[str, Any]:
+    """What a folder's tokenizer_config.json says, if there is one."""
+    return _settings(folder, said).get("tokenizer_config.json", {})
 
 
 def _settings(folder: Path, said: str) -> dict[str, dict[str, Any]]:
@@ -446,7 +451,7 @@ def refuse_parts(said: str, info: dict[str, Any], *, above: int | None, headless
 
 def refuse_words(path: str, said: str, revision: str | None, tokenizer: Any, rows: int) -> None:
     """Refuse a tokenizer that makes ids for which the embedding has no row, or none at all."""
-    place = _folder_of(path, revision)
+    place = place_of(path, revision)
     named = _named(_settings(place, said)) if place else {}
     # To these transformers adds words of its own, such as GPT-2's <|endoftext|>, which the model need not know.
     added = tokenizer.added_tokens_decoder

@@ -26,6 +26,7 @@ from torch.func import functional_call
 
 from rna.corpora import Batch, pad
 from rna.decoder import folder
+from rna.decoder.tokenizer import load_tokenizer
 from rna.settings import architecture
 
 Deltas = dict[str, Tensor]  # the model's name of a trained tensor -> its values
@@ -112,7 +113,7 @@ def load(
     said = f"{key}={path}"
     folder.check(path, revision, key=key, layer_path=layer_path)
     with folder.one_line(said), _quiet():
-        model, tokenizer = _loaded(path, said, dtype, device_map or where, revision, attn_implementation, num_layers)
+        model, tokenizer = _loaded(path, key, dtype, device_map or where, revision, attn_implementation, num_layers)
     _refuse_offloading(model, device_map)
     _refuse_not_finite(model, said, dtype)
     decoder = split(model.eval().requires_grad_(False), layer_path, said)
@@ -126,7 +127,7 @@ def load(
 
 def _loaded(
     path: str,
-    said: str,
+    key: str,
     dtype: str,
     device_map: Any,
     revision: str | None,
@@ -136,8 +137,9 @@ def _loaded(
     """Model and tokenizer as they are in the folder, every tensor in its place, or a ValueError."""
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
+    said = f"{key}={path}"
     name, options = _place(path, revision)
-    tokenizer = load_tokenizer(path, revision)
+    tokenizer = load_tokenizer(path, revision, key=key)
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
     options["dtype"] = getattr(torch, dtype)
@@ -169,17 +171,9 @@ def _loaded(
 def _place(path: str, revision: str | None) -> tuple[str, dict[str, Any]]:
     """What transformers is given to find a model: a name and options."""
     options: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": False}
-    if path.endswith(".gguf"):
+    if Path(path).is_file():
         return str(Path(path).parent), options | {"gguf_file": Path(path).name}
     return path, options
-
-
-def load_tokenizer(path: str, revision: str | None) -> Any:
-    """A model's tokenizer as it stands beside it."""
-    from transformers import AutoTokenizer
-
-    name, options = _place(path, revision)
-    return AutoTokenizer.from_pretrained(name, **options)
 
 
 def _part_of(device_map: Any, num_layers: int) -> Any:

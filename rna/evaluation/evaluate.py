@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from rna import perturb
 from rna.corpora import pad
 from rna.decoder import Decoder, model
+from rna.decoder.tokenizer import parts_alike
 from rna.evaluation.questions import CATEGORIES, REPORT, SELECT, faults, of_above
 from rna.settings import TASKS, EvalSettings, generator, seed_of
 from rna.unlearning import Smoothing, losses
@@ -126,6 +128,7 @@ def _harness(
     folder = tempfile.TemporaryDirectory(prefix="rna-vllm-")
     whole.save_pretrained(folder.name)
     tokenizer.save_pretrained(folder.name)
+    _refuse_other_tokens(Path(folder.name))
     harness = vllm(
         pretrained=folder.name,
         batch_size=options.batch_size or "auto",
@@ -134,6 +137,18 @@ def _harness(
     )
     harness.exported = folder  # gone from disk with the harness
     return harness
+
+
+def _refuse_other_tokens(exported: Path) -> None:
+    """vLLM reads a tokenizer as transformers does, by its class, and not as `rna.decoder.tokenizer` does."""
+    from transformers import AutoTokenizer
+
+    found: Any = AutoTokenizer.from_pretrained(str(exported))
+    if not parts_alike(found, exported / "tokenizer.json"):
+        raise ValueError(
+            "eval.backend=vllm: would part texts otherwise than the model's tokenizer, as transformers takes it for a "
+            f"{type(found).__name__}; allowed: torch"
+        )
 
 
 def _judged(samples: list[dict[str, Any]], subjects: list[str] | None, cut: set[str], *, leave_out: bool) -> Metrics:

@@ -292,7 +292,7 @@ def test_what_only_loading_shows_is_refused_in_one_line(
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("architecture", [name for name in tiny.ARCHITECTURES if name != "Qwen2"])
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 @pytest.mark.parametrize("tied", [True, False])
 def test_sound_folders_load_whole_and_in_part(architecture: str, tied: bool, tmp_path: Path):
     path = folders.sound(tmp_path / "m", architecture, tie_word_embeddings=tied)
@@ -304,13 +304,6 @@ def test_sound_folders_load_whole_and_in_part(architecture: str, tied: bool, tmp
         for name, tensor in decoder.model.named_parameters():
             assert torch.equal(tensor, own[name]), name
     assert len(part.layers) == 2
-
-
-def test_a_tokenizer_that_is_taken_for_another_is_refused(tmp_path: Path):
-    """Of a Qwen2 model's, transformers reads the words alone, and makes bytes of text."""
-    path = folders.sound(tmp_path / "m", "Qwen2")
-    with pytest.raises(ValueError, match=rf"^model\.path={path}: its tokenizer makes no token of a word"):
-        loaded(path)
 
 
 def test_what_a_sound_folder_may_have_beside_it_or_lack(place: Path):
@@ -459,6 +452,29 @@ def test_gguf_files_are_whole_or_refused(place: Path):
         loaded(folders.gguf(place.parent / "few.gguf", place, layers=2))
     with pytest.raises(ValueError, match=r"no GGUF file; give the Hugging Face folder it lies in"):
         folder.check(str(place / "model.safetensors"))
+
+
+def test_a_gguf_files_tokenizer_is_its_own_whatever_lies_beside_it(place: Path, tmp_path: Path):
+    alone, beside = tmp_path / "alone", tmp_path / "beside"
+    alone.mkdir()
+    file = folders.gguf(alone / "m.gguf", place)
+    shutil.copytree(place, beside)
+    shutil.copy(file, beside)
+    found = [loaded(one)[1] for one in (file, beside / "m.gguf")]
+    assert found[0]("the model")["input_ids"] == found[1]("the model")["input_ids"]
+    assert found[1].convert_ids_to_tokens(found[1]("the model")["input_ids"])[:2] == ["th", "e"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"), [("smollm", ""), ("llama-bpe", ""), ("default", ""), ("viking", "texts as 'viking'")]
+)
+def test_a_gguf_file_says_how_texts_are_parted(
+    rule: str, said: str, place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    _, tokenizer = loaded(folders.gguf(tmp_path / "m.gguf", place, rule=rule))
+    assert said in capfd.readouterr().err
+    parts = [part for part, _ in tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("in 2019")]
+    assert parts[1:] == {"smollm": ["Ġ", "2", "0", "1", "9"], "llama-bpe": ["Ġ", "201", "9"]}.get(rule, ["Ġ2019"])
 
 
 # Hub models

@@ -352,3 +352,14 @@ def test_what_is_not_finite_becomes_no_number(spoilt: float, demo):
         settings = config.check(run.compose(["eval=perplexity", "data.holdout=0.1"], None))
         with pytest.raises(evaluate.NotFinite, match="retain: 3 of 3 log-likelihoods are not finite"):
             evaluate.perplexity(decoder, tokenizer, texts, settings.eval, lambda _done, _total: None)
+
+
+def test_vllm_is_refused_where_it_would_read_other_tokens(demo, tmp_path: Path):
+    """It reads a tokenizer by the class of the model's kind, and Qwen2's knows but one way to part a text."""
+    decoder, tokenizer = demo
+    decoder.model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    evaluate._refuse_other_tokens(tmp_path)
+    folders.told(tmp_path, model_type="qwen2")
+    with pytest.raises(ValueError, match=r"eval\.backend=vllm: .*for a Qwen2Tokenizer; allowed: torch"):
+        evaluate._refuse_other_tokens(tmp_path)
