@@ -20,12 +20,6 @@ from rna.settings import architecture
 NO_CHAT = "its tokenizer has no chat template; give one as chat_template.jinja there, or eval.chat_template=false"
 Heads = dict[str, dict[str, Any]]  # a tensor's name -> its dtype and shape, as the head of a safetensors file has them
 
-WHOLE = (  # what transformers looks for, in this order
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
 TOKENIZERS = (
     "tokenizer.json",
     "tokenizer.model",
@@ -241,13 +235,15 @@ def _added(file: Path, said: str) -> dict[str, int]:
 
 def _chosen(folder: Path, said: str, whole: bool) -> str | None:
     """The file that transformers reads the weights from, or the index of those."""
-    chosen = next((name for name in WHOLE if (folder / name).is_file() or (folder / name).is_symlink()), None)
+    chosen = architecture.chosen_weights(folder)
     if chosen is None:
         if not whole:
             return None
         other = sorted(file.name for file in folder.iterdir() if file.suffix in (".safetensors", ".bin", ".pt", ".pth"))
         there = f"it has {architecture.some(other)}; " if other else ""
-        raise ValueError(f"{said}: a folder without weights of a name that is read; {there}needs {', '.join(WHOLE)}")
+        raise ValueError(
+            f"{said}: a folder without weights of a name that is read; {there}needs {', '.join(architecture.WHOLE)}"
+        )
     return chosen
 
 
@@ -260,10 +256,8 @@ def _heads(folder: Path, chosen: str, said: str, whole: bool) -> Heads:
     if not chosen.endswith(".json"):
         file = folder / chosen
         return _head(file, said) if file.suffix == ".safetensors" else _check_pickle(file, said)
-    shard_of: Any = architecture.read_json(folder / chosen, said).get("weight_map")
-    if not isinstance(shard_of, dict) or not shard_of:
-        raise ValueError(f"{said}: its {chosen} has no weight_map; fetch it again")
-    shards = sorted({str(name) for name in shard_of.values()})
+    shard_of = architecture.shards_of(folder / chosen, said)
+    shards = sorted(set(shard_of.values()))
     absent = [name for name in shards if not (folder / name).is_file() and not (folder / name).is_symlink()]
     if absent and not whole:
         return {}

@@ -8,6 +8,12 @@ from typing import Any, NoReturn
 
 Config = dict[str, Any]
 
+WHOLE = (  # what transformers looks for, in this order
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 CHAT_FILES = ("chat_template*", "additional_chat_templates/*")  # templates that are no part of another file
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
 SUPPORTED = (  # layers alike, each with an mlp, at model.layers: those of tests/tiny.py and their kin
@@ -68,6 +74,26 @@ def read_json(file: Path, said: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{said}: its {file.name} cannot be read (no mapping of names to values); fetch it again")
     return found
+
+
+def chosen_weights(folder: Path) -> str | None:
+    """The file that transformers reads the weights from, or the index of those."""
+    return next((name for name in WHOLE if (folder / name).is_file() or (folder / name).is_symlink()), None)
+
+
+def shards_of(index: Path, said: str) -> dict[str, str]:
+    """Each tensor's file by an index, below its folder.
+
+    Raises:
+        ValueError: for an index that is none, or that names files elsewhere.
+    """
+    shard_of: Any = read_json(index, said).get("weight_map")
+    if not isinstance(shard_of, dict) or not shard_of or not all(isinstance(name, str) for name in shard_of.values()):
+        raise ValueError(f"{said}: its {index.name} has no weight_map; fetch it again")
+    outside = sorted({name for name in shard_of.values() if Path(name).is_absolute() or ".." in Path(name).parts})
+    if outside:
+        raise ValueError(f"{said}: {index.name} names {some(outside)}, outside the folder; put the weights into it")
+    return shard_of
 
 
 def refuse_pointer(file: Path, said: str) -> None:

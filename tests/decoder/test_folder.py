@@ -318,6 +318,18 @@ def test_what_a_sound_folder_may_have_beside_it_or_lack(place: Path):
     assert sources.model_fingerprint(str(place), None, None)
 
 
+def test_shards_may_lie_in_a_folder_below(place: Path):
+    own = load_file(place / "model.safetensors")
+    (place / "parts").mkdir()
+    for file in folders.sharded(place):
+        file.rename(place / "parts" / file.name)
+    index = json.loads((place / "model.safetensors.index.json").read_text())["weight_map"]
+    below = {name: f"parts/{file}" for name, file in index.items()}
+    folders.told(place, "model.safetensors.index.json", weight_map=below)
+    decoder, _ = loaded(place)
+    assert all(torch.equal(tensor, own[name]) for name, tensor in decoder.model.named_parameters())
+
+
 def test_a_sound_folder_is_judged_in_milliseconds(made: Path):
     """No library is asked and no weights are read."""
     import subprocess
