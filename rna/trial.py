@@ -21,6 +21,7 @@ from rna.settings import LAYER, NoiseSettings, Settings, made, told
 from rna.store import Record, results
 from rna.unlearning import Checkpoint
 
+OTHER_TOKENS = "perplexities are per token"  # in a record's warning, by which it is known
 Progress = Callable[[str, int, int], None]  # (phase, done, total)
 
 
@@ -48,6 +49,12 @@ class Arm:
     tasks: dict[str, dict[str, Any]]  # name -> what the evaluation depends on; none with train_only
     trained: Record | None = None
     evaluated: dict[str, Record] = field(default_factory=dict)
+
+    @property
+    def other_tokens(self) -> bool:
+        """Whether its perplexities are of another unit than the base's."""
+        warnings = (self.trained or {}).get("warnings") or []
+        return self.settings.eval.kind == "perplexity" and any(OTHER_TOKENS in line for line in warnings)
 
     def refresh(self) -> None:
         """Read the records that exist by now."""
@@ -305,8 +312,8 @@ def _warned_of_words(settings: Settings, tokenizer: Any) -> list[str]:
     if base.get_vocab() == tokenizer.get_vocab():
         return []
     line = (
-        f"method.path={settings.judged().path}: has other tokens than model.path={settings.model.path}; perplexities "
-        "are per token, so theirs are not to be compared; eval=mmlu and the like are"
+        f"method.path={settings.judged().path}: has other tokens than model.path={settings.model.path}; "
+        f"{OTHER_TOKENS}, so theirs are not to be compared; eval=mmlu and the like are"
     )
     print(f"given: warning: {line}", file=sys.stderr, flush=True)
     return [line]

@@ -110,6 +110,8 @@ def test_other_tokens_are_warned_of_where_perplexities_are_compared(tmp_path: Pa
     chosen = [word for word in words(tmp_path / "o", other, *more) if "limit" not in word]
     printed = rna_here(*chosen)
     assert re.search(r"given: warning: method\.path=\S+/m: has other tokens than model\.path=", printed)
+    assert "given reads other tokens than base: perplexities are per token, so none are compared with it." in printed
+    assert "gainst base" not in printed
     (base,) = (row for row in trial.arms(config.check(run.compose(chosen, None))) if row.label == "base")
     alone = ["method=none", *(word for word in chosen if not word.startswith("method")), f"output_dir={tmp_path / 'p'}"]
     rna_here(*alone)
@@ -121,6 +123,7 @@ def test_other_tokens_are_warned_of_where_perplexities_are_compared(tmp_path: Pa
     ("change", "said"),
     [
         (["method=given"], r"method\.path: a value is needed; give method\.path=…"),
+        (["method.path="], r"method\.path=: names no model; give a hub id"),
         (["method.path=/no/such"], r"method\.path=/no/such: no such file or folder"),
         (["method.path=FOLDER"], r"method\.path=\S+/m: model\.safetensors is a git-lfs pointer"),
         (["train_only=true"], r"train_only=True: has no meaning with method=given, which trains nothing"),

@@ -20,6 +20,7 @@ from rna.corpora.sources import folded, model_fingerprint, text_files, text_fing
 from rna.settings import REFUSALS, CorpusSettings, Settings, without_defaults
 
 WORD = 32  # characters that no token is longer than
+PARTED = 2  # of `rna.decoder.tokenizer`, by which kept tokens are known; raised where the same files give others
 
 
 class Documents(Sequence[list[int]]):
@@ -371,7 +372,7 @@ def load(settings: Settings, tokenizer: Any, cache: Cache) -> Corpora:
     hashes = settings.hashes()
     model = settings.judged()
     own = model_fingerprint(model.path, model.revision, hashes)
-    made_by = [own, tokenizers_version(), type(tokenizer).__name__]
+    made_by = [own, tokenizers_version(), PARTED]
 
     def tokens(key: str, corpus: CorpusSettings, make: Callable[[], dict[str, torch.Tensor]], *more: Any) -> Any:
         source = text_fingerprint(corpus.path, key, corpus.files, hashes, corpus.hub_files)
@@ -387,6 +388,11 @@ def load(settings: Settings, tokenizer: Any, cache: Cache) -> Corpora:
         def make() -> dict[str, torch.Tensor]:
             if not as_pairs:
                 return tokenise(tokenizer, read_texts(corpus, key), max_length=corpus.max_length)
+            if not tokenizer.is_fast:
+                raise ValueError(
+                    f"{key.removesuffix('.path')}.answer={corpus.answer}: where answers begin only a tokenizer with a "
+                    f"tokenizer.json tells, and the model's is a {type(tokenizer).__name__}; give texts (field)"
+                )
             return tokenise_pairs(tokenizer, _documents(corpus, key, Tally()), max_length=corpus.max_length)
 
         as_pairs = corpus.pairs() and name.startswith("forget/")  # of retain samples every token counts

@@ -10,6 +10,7 @@ Shapes: B sequences, T tokens, D hidden width, V vocabulary, N real tokens of a 
 import ctypes
 import os
 import re
+import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -112,6 +113,8 @@ def load(
         )
     said = f"{key}={path}"
     folder.check(path, revision, key=key, layer_path=layer_path)
+    if (line := folder.unread(path, said)) is not None:
+        print(line, file=sys.stderr, flush=True)
     with folder.one_line(said), _quiet():
         model, tokenizer = _loaded(path, key, dtype, device_map or where, revision, attn_implementation, num_layers)
     _refuse_offloading(model, device_map)

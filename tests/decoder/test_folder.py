@@ -1,5 +1,6 @@
 """A loaded model is the one in the folder, whole, or it is refused in one line that says what to do."""
 
+import importlib.util
 import json
 import math
 import os
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 from rna import run, trial
 from rna.corpora import sources
 from rna.decoder import folder, model
-from rna.settings import config
+from rna.settings import architecture, config
 from rna.settings.fields import BUILTIN
 from tests import folders, tiny
 
@@ -119,6 +120,25 @@ def spoilt(place: Path, value: float) -> None:
     folders.tensors(place, change)
 
 
+def two_sets(place: Path) -> None:
+    kept = (place / "model.safetensors").read_bytes()
+    folders.sharded(place)
+    (place / "model.safetensors").write_bytes(kept)
+
+
+def whole_module(place: Path) -> None:
+    folders.pickled(place)
+    torch.save(torch.nn.Linear(2, 2), place / "pytorch_model.bin")
+
+
+def words_alone(name: str) -> Fault:
+    def fault(place: Path) -> None:
+        no_tokenizer(place)
+        (place / name).write_text('{"a": 0}')
+
+    return fault
+
+
 def of_gpt2(place: Path) -> None:
     folders.told(place, model_type="gpt2", num_hidden_layers=None, n_layer=3)
 
@@ -195,6 +215,21 @@ FAULTS: list[tuple[str, Fault, str]] = [
         "tokenizer_config.json cannot",
     ),
     ("a tokenizer of own code", own_tokenizer, "tokenizer needs code of its own"),
+    (
+        "a list of added tokens",
+        lambda p: folders.told(p, "tokenizer_config.json", added_tokens_decoder=[1]),
+        r"added_tokens_decoder=\[1\], which must be a mapping",
+    ),
+    ("a word for text_config", lambda p: folders.told(p, text_config="x"), "text_config='x', which must be a mapping"),
+    (
+        "a width in quotes",
+        lambda p: folders.told(p, hidden_size="16"),
+        "hidden_size='16', which must be a whole number",
+    ),
+    ("half a layer", lambda p: folders.told(p, num_hidden_layers=2.5), "num_hidden_layers=2.5, which must be a whole"),
+    ("no layers", lambda p: folders.told(p, num_hidden_layers=0), "num_hidden_layers=0, which must be a whole"),
+    ("layers without end", lambda p: folders.told(p, num_hidden_layers=10**10), "says 10000000000 layers"),
+    ("two sets of weights", two_sets, r"model\.safetensors and that of model\.safetensors\.index\.json; take one"),
     ("broken config.json", lambda p: text_alone(p, "config.json"), r"its config\.json cannot be read"),
     ("no config.json", lambda p: (p / "config.json").unlink(), r"no config\.json there"),
     ("no model_type", lambda p: folders.told(p, model_type=None), "has no model_type"),
@@ -272,10 +307,13 @@ LATE: list[tuple[str, Fault, str]] = [
         "no place for module.",
     ),
     ("a broken tokenizer.json", lambda p: (p / "tokenizer.json").write_text('{"model": }'), "cannot be loaded"),
+    ("a pickled module", whole_module, "a pickle of more than tensors"),
+    ("words without merges", words_alone("vocab.json"), "no tokenizer can be made of its files; copy"),
+    ("a list of words", words_alone("vocab.txt"), "no tokenizer can be made of its files; copy"),
     (
         "broken pickle",
         lambda p: folders.pickled(p).write_bytes(b"\x80\x02garbage"),
-        "cannot be loaded",
+        r"its \.bin file is broken, or a pickle",
     ),
 ]
 
@@ -316,6 +354,39 @@ def test_what_a_sound_folder_may_have_beside_it_or_lack(place: Path):
     folder.check(str(place))
     loaded(place)
     assert sources.model_fingerprint(str(place), None, None)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sentencepiece") is not None, reason="the package is here")
+def test_a_tokenizer_that_needs_a_package_is_refused_before_loading(place: Path):
+    no_tokenizer(place)
+    (place / "tokenizer.model").write_bytes(b"words")
+    with pytest.raises(ValueError, match=rf"^model\.path={place}: .*needs the package sentencepiece: pip install sent"):
+        folder.check(str(place))
+
+
+def test_what_a_library_says_in_colours_is_said_without():
+    said = architecture.first_line(ValueError("\x1b[1mdo\x1b[0m this\x07\nand more"))
+    assert said == "do this"
+
+
+def test_a_folder_may_be_named_like_a_file(place: Path):
+    loaded(place.rename(place.with_name("m.gguf")))
+
+
+def test_of_two_forms_of_weights_it_is_said_which_is_read(place: Path, capfd: pytest.CaptureFixture[str]):
+    kept = (place / "model.safetensors").read_bytes()
+    folders.pickled(place)
+    (place / "model.safetensors").write_bytes(kept)
+    loaded(place)
+    said = f"model.path={place}: model.safetensors is read, and not pytorch_model.bin beside it\n"
+    assert capfd.readouterr().err == said
+
+
+def test_a_stale_index_is_nothing(place: Path, capfd: pytest.CaptureFixture[str]):
+    two_sets(place)
+    next(place.glob("model-*-of-*.safetensors")).unlink()
+    loaded(place)
+    assert capfd.readouterr().err == ""
 
 
 def test_shards_may_lie_in_a_folder_below(place: Path):
@@ -508,6 +579,7 @@ def test_a_hub_model_is_judged_by_what_is_in_the_cache(place: Path, tmp_path: Pa
     (place / "model.safetensors").rename(tmp_path / "kept")
     cached(tmp_path / "hub", place, "me/without-weights-yet")
     folder.check("me/without-weights-yet")
+    assert config.read_num_layers("me/without-weights-yet") == 3
     (tmp_path / "kept").rename(place / "model.safetensors")
     folders.renamed(place, lambda name: f"module.{name}")
     cached(tmp_path / "hub", place)
@@ -521,6 +593,11 @@ def test_a_hub_model_is_judged_by_what_is_in_the_cache(place: Path, tmp_path: Pa
 def overrides(path: Path, out: Path) -> list[str]:
     quick = ["method=rmu", "train.steps=2", "train.batch_size=2", "eval.limit=8", "wandb=disabled"]
     return ["model=local", f"model.path={path}", "model.unlearn_layer=1", *quick, f"output_dir={out}"]
+
+
+def test_a_path_without_a_letter_is_no_path(tmp_path: Path, rna_here: Callable[..., str]):
+    printed = rna_here("model=local", "model.path=", "model.unlearn_layer=1", f"output_dir={tmp_path / 'out'}", code=2)
+    assert printed == "error: model.path=: names no model; give a hub id, a Hugging Face folder, or a .gguf file\n"
 
 
 @pytest.mark.parametrize("name", ["prefix of DDP", "pointer for weights", "more words than rows", "GPT-2"])
