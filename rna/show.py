@@ -213,7 +213,7 @@ class Forgetting:
 
 
 def forgetting(row: Arm, base: Arm) -> Forgetting | None:
-    """A row's forget tasks against the base's; None without both.
+    """A row's forget tasks against the base's; None without both, or where they are no numbers of the same unit.
 
     Forgotten is what the change leaves near chance, or doubles the perplexity of each topic, and partly forgotten what
     it makes worse by more than its 95 % interval.
@@ -221,10 +221,12 @@ def forgetting(row: Arm, base: Arm) -> Forgetting | None:
     found, before = scores(row), scores(base)
     choice = row.settings.eval.kind == "choice"
     parts = ["forget"] if choice else [f"forget_{topic}" for topic in row.settings.data.topics]
-    if not parts or any(part not in found or part not in before for part in parts):
+    if row.other_tokens or not parts or any(part not in found or part not in before for part in parts):
         return None
     changes = [found[part].minus(before[part]) for part in parts]
     change = mean(changes)
+    if math.isnan(change.value):
+        return None
     if choice:
         enough, worse = found["forget"].value <= CHANCE + NEAR_CHANCE, -1
         said = (
@@ -258,7 +260,8 @@ def verdicts(rows: list[Arm]) -> list[str]:
     worse = -1 if choice else 1  # the sign of a change for the worse
 
     def difference(one: Scores, other: Scores) -> Estimate | None:
-        return one["perturbed"].minus(other["perturbed"]) if "perturbed" in one and "perturbed" in other else None
+        found = one["perturbed"].minus(other["perturbed"]) if "perturbed" in one and "perturbed" in other else None
+        return None if found is None or math.isnan(found.value) else found
 
     def said(change: Estimate) -> str:
         digits = 1 if choice else 3
@@ -270,7 +273,10 @@ def verdicts(rows: list[Arm]) -> list[str]:
     found = [(row.label, told) for row in judged if (told := forgetting(row, by_label["base"]))]
     if found:
         lines.append(f"Against base, {'; '.join(f'{label} {told.verdict}: {told.said}' for label, told in found)}.")
-    if (change := difference(plain, base)) is not None:
+    apart = any(row.other_tokens for row in judged)
+    if apart:
+        lines.append(f"{first} reads other tokens than base: perplexities are per token, so none are compared with it.")
+    if (change := difference(plain, base)) is not None and not apart:
         words = {worse: "a forget-token harms it", 0: "no evidence of harm", -worse: "it does better than base"}
         lines.append(f"Perturbed retain, {first} against base: {said(change)}: {words[change.sign]}.")
     if (change := difference(rna, plain)) is not None:

@@ -134,7 +134,12 @@ def suggest(options: argparse.Namespace) -> None:
         if number == 0:
             tell_scales(settings, scales)
             tell_documents(settings, tokenizer, corpora)
-        cost = probed(settings, decoder, tokenizer, corpora, scales)
+        try:
+            cost = probed(settings, decoder, tokenizer, corpora, scales)
+        except ArithmeticError as error:
+            raise ValueError(
+                f"model.path={settings.model.path}: cannot be measured ({error}); try model.dtype=float32"
+            ) from None
         choices = [choice for choice in chosen(settings, scales, cost) if choice.key not in said]
         tell_choices(settings, cost, choices)
         words = [*common, *cell]

@@ -21,6 +21,7 @@ from rna.settings import LAYER, NoiseSettings, Settings, made, told
 from rna.store import Record, results
 from rna.unlearning import Checkpoint
 
+OTHER_TOKENS = "perplexities are per token"  # in a record's warning, by which it is known
 Progress = Callable[[str, int, int], None]  # (phase, done, total)
 
 
@@ -48,6 +49,12 @@ class Arm:
     tasks: dict[str, dict[str, Any]]  # name -> what the evaluation depends on; none with train_only
     trained: Record | None = None
     evaluated: dict[str, Record] = field(default_factory=dict)
+
+    @property
+    def other_tokens(self) -> bool:
+        """Whether its perplexities are of another unit than the base's."""
+        warnings = (self.trained or {}).get("warnings") or []
+        return self.settings.eval.kind == "perplexity" and any(OTHER_TOKENS in line for line in warnings)
 
     def refresh(self) -> None:
         """Read the records that exist by now."""
@@ -125,7 +132,7 @@ def to_compute(settings: Settings, rows: list[Arm]) -> list[Arm]:
 _LOADED: dict[tuple[str, int | None], tuple[Any, Any]] = {}  # at most one, by how it was loaded
 
 
-def _loaded(choice: str, num_layers: int | None) -> tuple[Any, Any]:
+def _loaded(choice: str, num_layers: int | None, key: str) -> tuple[Any, Any]:
     """The last model loaded: trials of one process share it, as none of them writes to it.
 
     Another one is loaded when it is gone, so that no two are ever in memory.
@@ -134,7 +141,7 @@ def _loaded(choice: str, num_layers: int | None) -> tuple[Any, Any]:
 
     if (choice, num_layers) not in _LOADED:
         forget_model()
-        _LOADED[choice, num_layers] = model.load(**json.loads(choice), num_layers=num_layers)
+        _LOADED[choice, num_layers] = model.load(**json.loads(choice), num_layers=num_layers, key=key)
     return _LOADED[choice, num_layers]
 
 
@@ -148,22 +155,26 @@ def forget_model() -> None:
         torch.cuda.empty_cache()
 
 
-def load_model(settings: Settings) -> tuple[Any, Any]:
+def load_model(settings: Settings, key: str | None = None) -> tuple[Any, Any]:
     """The trial's model and tokenizer; of the model no more than the trial runs.
+
+    Args:
+        key: the setting that named the model, where it is another than usual.
 
     Raises:
         ValueError: for a tokenizer without the token that variant=official pads with, or without a chat template.
     """
     choice = settings.judged().loading(compiled=settings.train.compile)
+    key = key or ("method.path" if settings.method.name == "given" else "model.path")
     part = settings.train_only and settings.method.reads == LAYER
-    decoder, tokenizer = _loaded(json.dumps(choice), settings.layer.unlearn + 1 if part else None)
+    decoder, tokenizer = _loaded(json.dumps(choice), settings.layer.unlearn + 1 if part else None, key)
     if settings.variant == "official" and tokenizer.eos_token_id is None:
         raise ValueError(
-            f"model.path={choice['path']}: its tokenizer has no eos_token, with which variant=official pads; name "
+            f"{key}={choice['path']}: its tokenizer has no eos_token, with which variant=official pads; name "
             "one in its tokenizer_config.json, or give variant=paper"
         )
     if settings.eval.chat_template and not settings.train_only and tokenizer.chat_template is None:
-        raise ValueError(f"model.path={choice['path']}: {NO_CHAT}")
+        raise ValueError(f"{key}={choice['path']}: {NO_CHAT}")
     return decoder, tokenizer
 
 
@@ -192,7 +203,7 @@ def work(row: Arm, progress: Progress, *, wait: bool = True, listener: Listener 
         listener.phase("loading", 0, 1)
         curve: list[dict[str, float]] = []
         try:
-            decoder, tokenizer = load_model(settings)
+            decoder, tokenizer = load_model(settings, "model.retrained" if row.label == "retrained" else None)
             if row.label == "smoothed" and row.trained is None:  # the plain trial's own run, which no noise may enter
                 kind = "train" if settings.method.trains else "eval"
                 with track.tracking(settings.for_training(), listener.group, run_id=row.key, job_type=kind) as tracked:
@@ -295,16 +306,16 @@ def _train(
 
 def _warned_of_words(settings: Settings, tokenizer: Any) -> list[str]:
     """A given model that reads other tokens than the base: its perplexities are of another unit."""
-    from rna.decoder import model
+    from rna.decoder import load_tokenizer
 
     if settings.eval.kind != "perplexity":
         return []
-    base = model.load_tokenizer(settings.model.path, settings.model.revision)
+    base = load_tokenizer(settings.model.path, settings.model.revision)
     if base.get_vocab() == tokenizer.get_vocab():
         return []
     line = (
-        f"method.path={settings.judged().path}: has other tokens than model.path={settings.model.path}; perplexities "
-        "are per token, so theirs are not to be compared; eval=mmlu and the like are"
+        f"method.path={settings.judged().path}: has other tokens than model.path={settings.model.path}; "
+        f"{OTHER_TOKENS}, so theirs are not to be compared; eval=mmlu and the like are"
     )
     print(f"given: warning: {line}", file=sys.stderr, flush=True)
     return [line]
@@ -345,6 +356,11 @@ def _memory(row: Arm, cache: Cache, corpora: Any, decoder: Any) -> Memory | None
 
 
 REASONS: list[tuple[str, Callable[[BaseException], bool], str]] = [
+    (
+        "not finite",
+        lambda error: getattr(error, "reason", None) == "evaluation",
+        "its activations leave the range of its numbers: try model.dtype=float32, or a lower train.lr where it trains",
+    ),
     (
         "not finite",
         lambda error: isinstance(error, ArithmeticError),

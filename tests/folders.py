@@ -82,7 +82,7 @@ def cut(file: Path, share: float = 0.5) -> None:
     file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
 
 
-def gguf(file: Path, folder: Path, layers: int = 3) -> Path:
+def gguf(file: Path, folder: Path, layers: int = 3, rule: str | None = None) -> Path:
     """A GGUF file of a Llama folder's weights, of its first layers, with a byte-level vocabulary."""
     from gguf import GGUFWriter
     from tokenizers import pre_tokenizers
@@ -103,6 +103,8 @@ def gguf(file: Path, folder: Path, layers: int = 3) -> Path:
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(vocabulary)
     writer.add_token_merges(["t h"])
+    if rule:
+        writer.add_tokenizer_pre(rule)
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     parts = {

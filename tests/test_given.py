@@ -102,18 +102,28 @@ def test_its_key_is_its_content_and_the_bases(tmp_path: Path):
 def test_other_tokens_are_warned_of_where_perplexities_are_compared(tmp_path: Path, rna_here: Callable[..., str]):
     other = folders.sound(tmp_path / "m")
     tokens = json.loads((other / "tokenizer.json").read_text())
-    name = max(tokens["model"]["vocab"], key=tokens["model"]["vocab"].get)
-    tokens["model"]["vocab"]["zzz"] = tokens["model"]["vocab"].pop(name)
+    ids = tokens["model"]["vocab"]
+    own = sorted(ids, key=ids.get)[4:]  # behind the special ones
+    ids |= dict(zip(own, [ids[word] for word in reversed(own)], strict=True))
     (other / "tokenizer.json").write_text(json.dumps(tokens))
     more = ("eval=perplexity", "data.holdout=0.1", "eval.max_documents=4")
-    printed = rna_here(*(word for word in words(tmp_path / "o", other, *more) if "limit" not in word))
+    chosen = [word for word in words(tmp_path / "o", other, *more) if "limit" not in word]
+    printed = rna_here(*chosen)
     assert re.search(r"given: warning: method\.path=\S+/m: has other tokens than model\.path=", printed)
+    assert "given reads other tokens than base: perplexities are per token, so none are compared with it." in printed
+    assert "gainst base" not in printed
+    (base,) = (row for row in trial.arms(config.check(run.compose(chosen, None))) if row.label == "base")
+    alone = ["method=none", *(word for word in chosen if not word.startswith("method")), f"output_dir={tmp_path / 'p'}"]
+    rna_here(*alone)
+    (plain,) = (row for row in trial.arms(config.check(run.compose(alone, None))) if row.label == "base")
+    assert base.evaluated["perplexity"]["metrics"] == plain.evaluated["perplexity"]["metrics"]  # on tokens of its own
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (["method=given"], r"method\.path: a value is needed; give method\.path=…"),
+        (["method.path="], r"method\.path=: names no model; give a hub id"),
         (["method.path=/no/such"], r"method\.path=/no/such: no such file or folder"),
         (["method.path=FOLDER"], r"method\.path=\S+/m: model\.safetensors is a git-lfs pointer"),
         (["train_only=true"], r"train_only=True: has no meaning with method=given, which trains nothing"),

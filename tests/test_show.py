@@ -71,10 +71,15 @@ def test_several_tasks_of_a_role_are_shown_by_their_mean():
     assert column([made], "forget-related retain ↑") == ["40.0 ± 0.7"]
 
 
-def test_a_number_that_was_not_finite_shows_no_difference():
-    rows = [judged("base", perturbed=2.0), judged("plain")]
-    rows[1].evaluated["perplexity"]["metrics"] = {"perturbed": {"nll": None, "nll_stderr": None}}
-    assert show.verdicts(rows)[0].endswith("no evidence of harm.")
+def test_a_number_that_was_not_finite_gives_no_verdict():
+    rows = [judged("base", forget_bio=2.0, perturbed=2.0), judged("plain")]
+    nothing = {"nll": None, "nll_stderr": None}
+    rows[1].evaluated["perplexity"]["metrics"] = {"forget_bio": nothing, "perturbed": nothing}
+    for row in rows:
+        row.settings.data.topics = {"bio": CorpusSettings()}
+    assert show.forgetting(rows[0], rows[0]) is not None
+    assert show.forgetting(rows[1], rows[0]) is None
+    assert show.verdicts(rows) == []
 
 
 def test_ngrams_are_shown_by_group_beside_the_neutral_keyword():

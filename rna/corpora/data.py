@@ -22,6 +22,7 @@ from rna.settings import JUDGED, REFUSALS, CorpusSettings, Settings, without_def
 
 WORD = 256  # characters that no token is longer than
 SPECIAL = 8  # tokens that a tokenizer puts before a text, at most
+PARTED = 2  # of `rna.decoder.tokenizer`, by which kept tokens are known; raised where the same files give others
 
 
 class Documents(Sequence[list[int]]):
@@ -443,7 +444,9 @@ def load(settings: Settings, tokenizer: Any, cache: Cache) -> Corpora:
         ValueError: if there are fewer documents of two tokens or more than one batch.
     """
     hashes = settings.hashes()
-    made_by = [model_fingerprint(settings.model.path, settings.model.revision, hashes), tokenizers_version()]
+    model = settings.judged()
+    own = model_fingerprint(model.path, model.revision, hashes)
+    made_by = [own, tokenizers_version(), PARTED]
 
     def tokens(key: str, corpus: CorpusSettings, make: Callable[[], dict[str, torch.Tensor]], *more: Any) -> Any:
         source = text_fingerprint(corpus.path, key, corpus.files, hashes, corpus.hub_files)
@@ -459,6 +462,11 @@ def load(settings: Settings, tokenizer: Any, cache: Cache) -> Corpora:
         def make() -> dict[str, torch.Tensor]:
             if not as_pairs:
                 return tokenise(tokenizer, read_texts(corpus, key), max_length=corpus.max_length)
+            if not tokenizer.is_fast:
+                raise ValueError(
+                    f"{key.removesuffix('.path')}.answer={corpus.answer}: where answers begin only a tokenizer with a "
+                    f"tokenizer.json tells, and the model's is a {type(tokenizer).__name__}; give texts (field)"
+                )
             return tokenise_pairs(tokenizer, _documents(corpus, key, Tally()), max_length=corpus.max_length)
 
         as_pairs = corpus.pairs() and name.startswith("forget/")  # of retain samples every token counts

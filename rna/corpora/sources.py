@@ -31,9 +31,13 @@ SPLITS = {
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
 }
 DEPTH = 4  # folders below the one that is given, at most, in which files are looked for
-TOKENIZER_FILES = ("*.model", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
+TOKENIZER_FILES = (
+    *("*.model", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json"),
+    *("tekken.json", "*.tiktoken"),
+)
 MODEL_FILES = ("*.safetensors", "*.bin", "*.gguf", "config.json", "tokenizer*", *TOKENIZER_FILES)
 WEIGHTS = (".safetensors", ".bin", ".gguf")
+SHARD = re.compile(r"(model|pytorch_model)-\d+-of-\d+\.(safetensors|bin)")  # as save_pretrained names them
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 HASH = re.compile(r"[0-9a-f]{64}")
 SMALL = 64 * 2**20  # bytes above which a file's hash is kept between processes
@@ -311,13 +315,13 @@ def fingerprint(file: Path, hashes: Path | None) -> str:
     The hub's cache names large files by it, so that these are not read. Another large one is read once.
 
     Args:
-        hashes: where the hashes of large files are kept, by the file's device, inode, size and time; None: nowhere.
+        hashes: where the hashes of large files are kept, by the file's device, inode, size and times; None: nowhere.
     """
     blob = Path(os.path.realpath(file))
     if blob.parent.name == "blobs" and HASH.fullmatch(blob.name):
         return blob.name[:16]
     status = file.stat()
-    state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     if 0 <= time.time() - status.st_mtime < SETTLED:  # what is written next may leave size and time as they are
         return _sha256(file)[:16]
     if state not in _known:
@@ -325,7 +329,7 @@ def fingerprint(file: Path, hashes: Path | None) -> str:
     return _known[state][:16]
 
 
-State = tuple[int, int, int, int]  # of a file: device, inode, size, time
+State = tuple[int, int, int, int, int]  # of a file: device, inode, size, when written, when changed in any way
 _known: dict[State, str] = {}  # this process's hashes; a content has but one, so that no trial can see another's
 
 
@@ -386,8 +390,16 @@ def chat_fingerprint(path: str) -> list[tuple[str, str]]:
     return [(str(file.relative_to(folder)), fingerprint(file, None)) for file in sorted(found)]
 
 
+def _shards(folder: Path, said: str) -> set[str]:
+    """The files among which an index parts a folder's weights; none where the weights are one file."""
+    chosen = architecture.chosen_weights(folder)
+    return set(architecture.shards_of(folder / chosen, said).values()) if chosen and chosen.endswith(".json") else set()
+
+
 def model_fingerprint(path: str, revision: str | None, hashes: Path | None, *, key: str = "model.path") -> str:
     """The fingerprint of a model folder or GGUF file, or the revision of a hub model.
+
+    Which files an index names counts where it is not all shards of the usual names: nothing else of it is read.
 
     Args:
         hashes: where those of large files are kept, as for `fingerprint`.
@@ -401,9 +413,13 @@ def model_fingerprint(path: str, revision: str | None, hashes: Path | None, *, k
             return fingerprint(where, hashes)
         if where.is_dir():
             found = {file for pattern in MODEL_FILES for file in where.glob(pattern) if not file.is_dir()}
+            shards = _shards(where, f"{key}={path}")
+            found |= {file for name in shards if (file := where / name).is_file()}
             if not any(file.suffix in WEIGHTS for file in found):
                 raise ValueError(f"{key}={path}: a folder without weights; needs {', '.join(WEIGHTS)} files")
-            return digest([(file.name, fingerprint(file, hashes)) for file in sorted(found)])
+            parts = [(file.relative_to(where).as_posix(), fingerprint(file, hashes)) for file in sorted(found)]
+            usual = {file.name for file in found if file.parent == where and SHARD.fullmatch(file.name)}
+            return digest(parts if not shards or shards == usual else [*parts, ("shards", *sorted(shards))])
     except OSError as error:
         name = Path(str(error.filename)).name
         raise ValueError(f"{key}={path}: {name} cannot be read ({error.strerror})") from None

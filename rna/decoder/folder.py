@@ -20,12 +20,6 @@ from rna.settings import architecture
 NO_CHAT = "its tokenizer has no chat template; give one as chat_template.jinja there, or eval.chat_template=false"
 Heads = dict[str, dict[str, Any]]  # a tensor's name -> its dtype and shape, as the head of a safetensors file has them
 
-WHOLE = (  # what transformers looks for, in this order
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
 TOKENIZERS = (
     "tokenizer.json",
     "tokenizer.model",
@@ -50,6 +44,18 @@ WRAPPERS = {  # parts of tensors' names -> what put them there
 QUANTISED = ("qweight", "qzeros", "g_idx", "weight_packed", "weight_scale", "weight_scale_inv", "absmax", "SCB")
 FLOATS = ("F64", "F32", "F16", "BF16")
 ELSEWHERE = {"<image_soft_token>"}  # Gemma 3's text models share the tokenizer of those that see
+SAID = (  # words of a library's paragraph -> what it comes to
+    (
+        "Couldn't instantiate the backend tokenizer",
+        "no tokenizer can be made of its files; copy the tokenizer.json of the model it was made from there, or fetch "
+        "what is missing",
+    ),
+    (
+        "Weights only load failed",
+        "its .bin file is broken, or a pickle of more than tensors (a whole module), whose code is never run; fetch it "
+        "again, or save the model with save_pretrained",
+    ),
+)
 _MEND = "; give the config.json and the weights of one model"
 UNREAD = re.compile(r"(^|\.)mtp\.|rotary_emb\.inv_freq$|(^|\.)position_ids$|masked_bias$")  # no part of a model here
 LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.(.+)")
@@ -77,16 +83,18 @@ def check(
     Raises:
         ValueError: one line with the key, the path, what is wrong, and what to do.
     """
+    architecture.refuse_nothing(path, key)
     where, said = Path(path), f"{key}={path}"
     with architecture.readable(said):
         if where.is_file():
             return _check_file(where, said)
-        folder = _folder_of(path, revision)
+        folder = place_of(path, revision)
         if folder is None:
             return None  # `model_fingerprint` says what is not there
         whole = where.is_dir()
         architecture.refuse_partial(folder, said)
         chosen = _chosen(folder, said, whole)
+        unread(path, said)
         config = architecture.read_config(folder, said)
         architecture.check_config(config, said, layer_path)
         _check_known(config, said)
@@ -106,29 +114,17 @@ def check_chat(path: str, revision: str | None = None, *, key: str = "model.path
     Raises:
         ValueError: one line with the key and the path.
     """
-    folder = None if Path(path).is_file() else _folder_of(path, revision)
+    folder = None if Path(path).is_file() else place_of(path, revision)
     if folder is None or any(file for pattern in architecture.CHAT_FILES for file in folder.glob(pattern)):
         return
-    if not _settings(folder, f"{key}={path}").get("tokenizer_config.json", {}).get("chat_template"):
+    if not tokenizer_settings(folder, f"{key}={path}").get("chat_template"):
         raise ValueError(f"{key}={path}: {NO_CHAT}")
 
 
-def _folder_of(path: str, revision: str | None) -> Path | None:
+def place_of(path: str, revision: str | None) -> Path | None:
     """Where a model's files lie, if they do."""
     where = Path(path)
-    return where.parent if where.is_file() else where if where.is_dir() else _cached(path, revision)
-
-
-def _cached(path: str, revision: str | None) -> Path | None:
-    """The snapshot of a hub model in the local cache, if what says what it is is there."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = [try_to_load_from_cache(path, f"{name}config.json", revision=revision) for name in ("", "adapter_")]
-    except HFValidationError:
-        return None
-    return next((Path(file).parent for file in found if isinstance(file, str)), None)
+    return where.parent if where.is_file() else where if where.is_dir() else architecture.cached(path, revision)
 
 
 def _check_file(file: Path, said: str) -> None:
@@ -179,16 +175,30 @@ def _check_tokenizer(folder: Path, config: architecture.Config, said: str, whole
             f"{said}: its tokenizer needs code of its own (auto_map in its tokenizer_config.json, trust_remote_code), "
             "which is never run; give a folder with a tokenizer.json"
         )
-    ids |= {word: index for word, index in _named(settings).items() if index is not None}
+    ids |= {word: index for word, index in _named(settings, said).items() if index is not None}
     rows = (config.get("text_config") or config).get("vocab_size")
     if isinstance(rows, int):
         _refuse_ids(said, ids, rows)
     needs_none = str(settings.get("tokenizer_config.json", {}).get("tokenizer_class", "")).startswith("ByT5")
+    if (
+        present
+        and all(file.suffix == ".model" for file in present)
+        and importlib.util.find_spec("sentencepiece") is None
+    ):
+        raise ValueError(
+            f"{said}: its tokenizer is a {present[0].name} alone, which needs the package sentencepiece: "
+            "pip install sentencepiece, or give a folder with a tokenizer.json"
+        )
     if whole and not present and not needs_none:
         raise ValueError(
             f"{said}: has no tokenizer (tokenizer.json, tokenizer.model, vocab.json, …); copy the tokenizer's files of "
             "the model it was made from there"
         )
+
+
+def tokenizer_settings(folder: Path, said: str) -> dict[str, Any]:
+    """What a folder's tokenizer_config.json says, if there is one."""
+    return _settings(folder, said).get("tokenizer_config.json", {})
 
 
 def _settings(folder: Path, said: str) -> dict[str, dict[str, Any]]:
@@ -197,7 +207,7 @@ def _settings(folder: Path, said: str) -> dict[str, dict[str, Any]]:
     return {file.name: architecture.read_json(file, said) for file in files if file.is_file() or file.is_symlink()}
 
 
-def _named(settings: dict[str, dict[str, Any]]) -> dict[str, int | None]:
+def _named(settings: dict[str, dict[str, Any]], said: str) -> dict[str, int | None]:
     """The words that a tokenizer's settings speak of, with their ids where they tell them."""
 
     def word(value: Any) -> str:
@@ -212,6 +222,11 @@ def _named(settings: dict[str, dict[str, Any]]) -> dict[str, int | None]:
             elif key in ("additional_special_tokens", "extra_special_tokens") and isinstance(several, list):
                 found |= {word(one): None for one in several}
     decoder = settings.get("tokenizer_config.json", {}).get("added_tokens_decoder") or {}
+    if not isinstance(decoder, dict):
+        raise ValueError(
+            f"{said}: its tokenizer_config.json has added_tokens_decoder={decoder!r}, which must be a mapping of ids "
+            "to tokens; fetch it again"
+        )
     found |= {word(value): int(index) for index, value in decoder.items() if str(index).isdigit()}
     added = settings.get("added_tokens.json", {})
     return found | {word: index for word, index in added.items() if isinstance(index, int)}
@@ -236,14 +251,35 @@ def _added(file: Path, said: str) -> dict[str, int]:
 
 def _chosen(folder: Path, said: str, whole: bool) -> str | None:
     """The file that transformers reads the weights from, or the index of those."""
-    chosen = next((name for name in WHOLE if (folder / name).is_file() or (folder / name).is_symlink()), None)
+    chosen = architecture.chosen_weights(folder)
     if chosen is None:
         if not whole:
             return None
         other = sorted(file.name for file in folder.iterdir() if file.suffix in (".safetensors", ".bin", ".pt", ".pth"))
         there = f"it has {architecture.some(other)}; " if other else ""
-        raise ValueError(f"{said}: a folder without weights of a name that is read; {there}needs {', '.join(WHOLE)}")
+        raise ValueError(
+            f"{said}: a folder without weights of a name that is read; {there}needs {', '.join(architecture.WHOLE)}"
+        )
     return chosen
+
+
+def unread(path: str, said: str) -> str | None:
+    """What to say of weights that lie beside those that are read.
+
+    Raises:
+        ValueError: if they are of the same kind, so that the folder holds two models.
+    """
+    place = Path(path)
+    there = [name for name in architecture.WHOLE if (place / name).is_file()] if place.is_dir() else []
+    if len(there) < 2:
+        return None
+    first, *others = there
+    for other in others:
+        same_kind = other == f"{first}.index.json"
+        if same_kind and all((place / name).is_file() for name in architecture.shards_of(place / other, said).values()):
+            raise ValueError(f"{said}: holds two sets of weights, {first} and that of {other}; take one of them away")
+    rest = [name for name in others if name != f"{first}.index.json"]
+    return f"{said}: {first} is read, and not {' or '.join(rest)} beside it" if rest else None
 
 
 def _heads(folder: Path, chosen: str, said: str, whole: bool) -> Heads:
@@ -255,10 +291,8 @@ def _heads(folder: Path, chosen: str, said: str, whole: bool) -> Heads:
     if not chosen.endswith(".json"):
         file = folder / chosen
         return _head(file, said) if file.suffix == ".safetensors" else _check_pickle(file, said)
-    shard_of: Any = architecture.read_json(folder / chosen, said).get("weight_map")
-    if not isinstance(shard_of, dict) or not shard_of:
-        raise ValueError(f"{said}: its {chosen} has no weight_map; fetch it again")
-    shards = sorted({str(name) for name in shard_of.values()})
+    shard_of = architecture.shards_of(folder / chosen, said)
+    shards = sorted(set(shard_of.values()))
     absent = [name for name in shards if not (folder / name).is_file() and not (folder / name).is_symlink()]
     if absent and not whole:
         return {}
@@ -334,7 +368,7 @@ def _check_names(heads: Heads, config: architecture.Config, said: str) -> None:
     if depth is not None and layers:
         more = int(config.get("num_nextn_predict_layers") or 0)
         extra = sorted(index for index in layers if index >= depth + more)
-        absent = sorted(set(range(depth)) - set(layers))
+        absent = [index for index in range(min(depth, max(layers) + 4)) if index not in layers]
         if extra or absent:
             odd = f"{'without' if absent else 'also'} layer {architecture.some(list(map(str, absent or extra)))}"
             raise ValueError(
@@ -393,11 +427,11 @@ def _by(shape: Iterable[Any]) -> str:
 
 
 @contextmanager
-def one_line(path: str) -> Generator[None]:
+def one_line(said: str) -> Generator[None]:
     """Make one line of whatever a library cannot load; what the machine is to blame for goes on up.
 
     Raises:
-        ValueError: with the path and the first line of what was said.
+        ValueError: with the key and the path (`said`), and the first line of what the library said.
     """
     try:
         yield
@@ -406,7 +440,7 @@ def one_line(path: str) -> Generator[None]:
     except Exception as error:
         machine = ("OutOfMemoryError", "AcceleratorError")
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        ours = isinstance(error, ValueError) and str(error).startswith(f"model.path={path}: ")
+        ours = isinstance(error, ValueError) and str(error).startswith(f"{said}: ")
         if (
             ours
             or full
@@ -414,13 +448,16 @@ def one_line(path: str) -> Generator[None]:
             or re.search("can't allocate memory|^CUDA|^No CUDA GPUs", str(error))
         ):
             raise
+        known = next((told for words, told in SAID if words in str(error)), None)
+        if known is not None:
+            raise ValueError(f"{said}: {known}") from error
         raise ValueError(
-            f"model.path={path}: cannot be loaded ({type(error).__name__}: {architecture.first_line(error)}); it may "
+            f"{said}: cannot be loaded ({type(error).__name__}: {architecture.first_line(error)}); it may "
             "be truncated or of another kind: fetch it again, or save it with save_pretrained"
         ) from error
 
 
-def refuse_parts(path: str, info: dict[str, Any], *, above: int | None, headless: bool) -> None:
+def refuse_parts(said: str, info: dict[str, Any], *, above: int | None, headless: bool) -> None:
     """Refuse a model of which tensors were left as they were drawn, or whose file has tensors that found no place.
 
     Args:
@@ -439,22 +476,22 @@ def refuse_parts(path: str, info: dict[str, Any], *, above: int | None, headless
         f"{name} is {_by(had)} and not {_by(wanted)}" for name, had, wanted in sorted(info["mismatched_keys"])
     ]
     parts = {"lacks": sorted(info["missing_keys"]), "has no place for": unexpected, "of another shape:": mismatched}
-    said = "; ".join(f"{what} {architecture.some(names)}" for what, names in parts.items() if names)
-    if said:
-        raise ValueError(f"model.path={path}: its weights are not those of its config.json: {said}{_MEND}")
+    found = "; ".join(f"{what} {architecture.some(names)}" for what, names in parts.items() if names)
+    if found:
+        raise ValueError(f"{said}: its weights are not those of its config.json: {found}{_MEND}")
 
 
-def refuse_words(path: str, revision: str | None, tokenizer: Any, rows: int) -> None:
+def refuse_words(path: str, said: str, revision: str | None, tokenizer: Any, rows: int) -> None:
     """Refuse a tokenizer that makes ids for which the embedding has no row, or none at all."""
-    place = _folder_of(path, revision)
-    named = _named(_settings(place, f"model.path={path}")) if place else {}
+    place = place_of(path, revision)
+    named = _named(_settings(place, said), said) if place else {}
     # To these transformers adds words of its own, such as GPT-2's <|endoftext|>, which the model need not know.
     added = tokenizer.added_tokens_decoder
     own = {word: index for word, index in tokenizer.get_vocab().items() if index not in added or word in named}
-    _refuse_ids(f"model.path={path}", own, rows)
+    _refuse_ids(said, own, rows)
     if not tokenizer("model", add_special_tokens=False)["input_ids"]:
         raise ValueError(
-            f"model.path={path}: its tokenizer makes no token of a word; give that of the model it was "
+            f"{said}: its tokenizer makes no token of a word; give that of the model it was "
             "made from, with the tokenizer_class in its tokenizer_config.json that fits"
         )
 

@@ -10,6 +10,7 @@ Shapes: B sequences, T tokens, D hidden width, V vocabulary, N real tokens of a 
 import ctypes
 import os
 import re
+import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from torch.func import functional_call
 
 from rna.corpora import Batch, pad
 from rna.decoder import folder
+from rna.decoder.tokenizer import load_tokenizer
 from rna.settings import architecture
 
 Deltas = dict[str, Tensor]  # the model's name of a trained tensor -> its values
@@ -81,6 +83,7 @@ def load(
     compiled: bool = False,
     layer_path: str = "model.layers",
     num_layers: int | None = None,
+    key: str = "model.path",
 ) -> tuple[Decoder, Any]:
     """Load a causal LM and its tokenizer, frozen.
 
@@ -95,10 +98,11 @@ def load(
         compiled: whether torch.compile makes the layers' kernels.
         layer_path: where the decoder's layers are in the model.
         num_layers: load the embeddings and this many layers alone, without the head: all that RM methods run.
+        key: the setting that names the path, for what is said of it.
 
     Raises:
-        ValueError: for a model that does not load whole (`rna.decoder.folder`), an architecture that cannot be split, a
-            device map that leaves layers on the CPU or disk, or float16 on a CPU.
+        ValueError: for a model that does not load whole (`rna.decoder.folder`) or holds values that are not finite, an
+            architecture that cannot be split, a device map that leaves layers on the CPU or disk, or float16 on a CPU.
         NoDevice: for a GPU that is asked for or assigned and not there.
     """
     where = usable(device) if device_map is None else "cuda"
@@ -107,11 +111,15 @@ def load(
             "model.dtype=float16: torch's products of half-precision numbers are slow on a CPU and have been seen to "
             "give NaN; allowed there: float32, bfloat16"
         )
-    folder.check(path, revision, layer_path=layer_path)
-    with folder.one_line(path), _quiet():
-        model, tokenizer = _loaded(path, dtype, device_map or where, revision, attn_implementation, num_layers)
+    said = f"{key}={path}"
+    folder.check(path, revision, key=key, layer_path=layer_path)
+    if (line := folder.unread(path, said)) is not None:
+        print(line, file=sys.stderr, flush=True)
+    with folder.one_line(said), _quiet():
+        model, tokenizer = _loaded(path, key, dtype, device_map or where, revision, attn_implementation, num_layers)
     _refuse_offloading(model, device_map)
-    decoder = split(model.eval().requires_grad_(False), layer_path)
+    _refuse_not_finite(model, said, dtype)
+    decoder = split(model.eval().requires_grad_(False), layer_path, said)
     if compiled:
         for layer in decoder.layers:
             layer.compile()
@@ -122,6 +130,7 @@ def load(
 
 def _loaded(
     path: str,
+    key: str,
     dtype: str,
     device_map: Any,
     revision: str | None,
@@ -131,14 +140,15 @@ def _loaded(
     """Model and tokenizer as they are in the folder, every tensor in its place, or a ValueError."""
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
+    said = f"{key}={path}"
     name, options = _place(path, revision)
-    tokenizer = load_tokenizer(path, revision)
+    tokenizer = load_tokenizer(path, revision, key=key)
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
     options["dtype"] = getattr(torch, dtype)
     config: Any = AutoConfig.from_pretrained(name, **options)
     text = config.get_text_config()
-    folder.refuse_words(path, revision, tokenizer, text.vocab_size)
+    folder.refuse_words(path, said, revision, tokenizer, text.vocab_size)
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= text.vocab_size:  # masked: any token will do
         tokenizer.pad_token_id = 0 if tokenizer.eos_token_id is None else tokenizer.eos_token_id
     above = text.num_hidden_layers if getattr(text, "num_nextn_predict_layers", 0) else None
@@ -157,24 +167,16 @@ def _loaded(
         options["device_map"] = _part_of(device_map, num_layers)
         loaded: Any = AutoModel.from_pretrained(name, **options)
         model, info = Headless(loaded[0]), loaded[1]
-    folder.refuse_parts(path, info, above=above, headless=num_layers is not None)
+    folder.refuse_parts(said, info, above=above, headless=num_layers is not None)
     return model, tokenizer
 
 
 def _place(path: str, revision: str | None) -> tuple[str, dict[str, Any]]:
     """What transformers is given to find a model: a name and options."""
     options: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": False}
-    if path.endswith(".gguf"):
+    if Path(path).is_file():
         return str(Path(path).parent), options | {"gguf_file": Path(path).name}
     return path, options
-
-
-def load_tokenizer(path: str, revision: str | None) -> Any:
-    """A model's tokenizer as it stands beside it."""
-    from transformers import AutoTokenizer
-
-    name, options = _place(path, revision)
-    return AutoTokenizer.from_pretrained(name, **options)
 
 
 def _part_of(device_map: Any, num_layers: int) -> Any:
@@ -249,6 +251,22 @@ def _refuse_offloading(model: Any, device_map: Any) -> None:
         )
 
 
+def _refuse_not_finite(model: nn.Module, said: str, dtype: str) -> None:
+    """Refuse weights with NaN or infinite values: nothing that follows from them is a result."""
+    odd = [name for name, tensor in model.state_dict().items() if tensor.numel() and not _finite(tensor)]
+    if odd:
+        range_of = "; model.dtype=bfloat16 has a wider range" if dtype == "float16" else ""
+        raise ValueError(
+            f"{said}: its weights hold values that are not finite ({architecture.some(odd)}); give an earlier "
+            f"checkpoint, or fetch it again{range_of}"
+        )
+
+
+def _finite(tensor: Tensor) -> bool:
+    """Whether no value is NaN or infinite, from the ends of their range: one reading of them, and no copy."""
+    return bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())
+
+
 def keep_freed_memory() -> None:
     """Let the C library keep what a step frees for the next step, in place of giving it back and faulting it in again.
 
@@ -261,13 +279,13 @@ def keep_freed_memory() -> None:
         mallopt(mmap_threshold, 2**25)
 
 
-def split(model: nn.Module, layer_path: str = "model.layers") -> Decoder:
+def split(model: nn.Module, layer_path: str = "model.layers", said: str | None = None) -> Decoder:
     """Find the decoder's parts, or refuse an architecture whose forward cannot be staged.
 
     Raises:
         ValueError: naming the architecture and the part that is missing.
     """
-    kind = type(model).__name__
+    kind, said = type(model).__name__, said or _said(model)
     base: Any = model
     for part in layer_path.split(".")[:-1]:
         base = getattr(base, part, None)
@@ -282,12 +300,12 @@ def split(model: nn.Module, layer_path: str = "model.layers") -> Decoder:
     layers = parts[layer_path]
     if missing or base is None or not isinstance(layers, nn.ModuleList):
         raise ValueError(
-            f"{_said(model)}: {kind} cannot be split into prefix, block and suffix: it has no "
+            f"{said}: {kind} cannot be split into prefix, block and suffix: it has no "
             f"{', '.join(missing) or 'list of layers there'}; {architecture.supported()}; where one has its layers "
             "elsewhere, model.layer_path says so"
         )
     if not all(hasattr(layer, "mlp") for layer in layers):
-        raise ValueError(f"{_said(model)}: {kind} cannot be split: its layers have no mlp; {architecture.supported()}")
+        raise ValueError(f"{said}: {kind} cannot be split: its layers have no mlp; {architecture.supported()}")
     config: Any = model.config.get_text_config()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
     softcap = getattr(config, "final_logit_softcapping", None)
     names = {id(module): name for name, module in model.named_modules()}

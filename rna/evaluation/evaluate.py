@@ -5,13 +5,14 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from rna import perturb
 from rna.corpora import digest, pad
-from rna.decoder import Decoder, model
+from rna.decoder import Decoder, model, parts_alike
 from rna.evaluation.answers import Answers
 from rna.evaluation.questions import CATEGORIES, REPORT, SELECT, faults, of_above
 from rna.settings import JUDGED, TASKS, EvalSettings, generator, seed_of
@@ -19,6 +20,12 @@ from rna.unlearning import Smoothing, losses
 
 Metrics = dict[str, Any]  # flat numbers, and the same by half, subject and category
 Progress = Callable[[int, int], None]  # (done, total)
+
+
+class NotFinite(ArithmeticError):
+    """Log-probabilities that are infinite or NaN, from which no metric follows."""
+
+    reason = "evaluation"
 
 
 def multiple_choice(
@@ -44,6 +51,9 @@ def multiple_choice(
         and WMDP's questions how many have odd choices. Where the right answers of some speak of other choices, the
         whole and its halves also have how many, `of_above`, and `acc_without_of_above`; with `options.of_above` at
         `leave_out` they are left out of all but `of_above` and `acc_with_of_above`.
+
+    Raises:
+        NotFinite: if an answer has no finite likelihood.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     from lm_eval.evaluator import evaluate
@@ -54,12 +64,20 @@ def multiple_choice(
     found: Any = evaluate(
         harness, loaded, bootstrap_iters=0, log_samples=True, apply_chat_template=options.chat_template
     )
+    for name, task in tasks.items():
+        _refuse_not_finite(name, [answer[0][0] for sample in found["samples"][task] for answer in sample["resps"]])
     cut = getattr(harness, "truncated", set())
     leave_out = options.of_above == "leave_out"
     return {
         name: _judged(found["samples"][task], options.tasks[name].subjects, cut, leave_out=leave_out)
         for name, task in tasks.items()
     }
+
+
+def _refuse_not_finite(what: str, values: Sequence[float]) -> None:
+    odd = sum(not math.isfinite(value) for value in values)
+    if odd:
+        raise NotFinite(f"{what}: {odd} of {len(values)} log-likelihoods are not finite")
 
 
 def questions_of(names: list[str], options: EvalSettings) -> int:
@@ -117,6 +135,7 @@ def _harness(
     folder = tempfile.TemporaryDirectory(prefix="rna-vllm-")
     whole.save_pretrained(folder.name)
     tokenizer.save_pretrained(folder.name)
+    _refuse_other_tokens(Path(folder.name))
     harness = vllm(
         pretrained=folder.name,
         batch_size=options.batch_size or "auto",
@@ -125,6 +144,18 @@ def _harness(
     )
     harness.exported = folder  # gone from disk with the harness
     return harness
+
+
+def _refuse_other_tokens(exported: Path) -> None:
+    """vLLM reads a tokenizer as transformers does, by its class, and not as `rna.decoder.tokenizer` does."""
+    from transformers import AutoTokenizer
+
+    found: Any = AutoTokenizer.from_pretrained(str(exported))
+    if not parts_alike(found, exported / "tokenizer.json"):
+        raise ValueError(
+            "eval.backend=vllm: would part texts otherwise than the model's tokenizer, as transformers takes it for a "
+            f"{type(found).__name__}; allowed: torch"
+        )
 
 
 def _judged(samples: list[dict[str, Any]], subjects: list[str] | None, cut: set[str], *, leave_out: bool) -> Metrics:
@@ -248,6 +279,10 @@ def perplexity(
     nothing, a forget keyword, or the neutral keyword put in there. Of several forget keywords each document draws one.
     `change` is the mean change of the log-loss of these tokens, in nats a token, from nothing put in; `change_low` and
     `change_high` are its 95 % interval over documents, by bootstrap.
+
+    Raises:
+        ValueError: if no held-out document is long enough.
+        NotFinite: if a document has no finite likelihood.
     """
     corpora = {
         role: [ids for ids in documents if len(ids) >= JUDGED][: options.max_documents]
@@ -284,6 +319,7 @@ def perplexity(
             answers.add(asked, [made.sums, made.counts])
         (told,) = answers.of(asked)
         losses_of[role] = Clustered(*told)
+        _refuse_not_finite(role, losses_of[role].sums)
     progress(len(jobs), len(jobs))
     found = {role: clustered.metrics() for role, clustered in losses_of.items()}
     for role in ("perturbed", "neutral"):

@@ -1,6 +1,7 @@
 """What a model is by its config.json: what can be split, trained and loaded is told from what cannot, at once."""
 
 import json
+import re
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,13 @@ from typing import Any, NoReturn
 
 Config = dict[str, Any]
 
+SIZES = ("num_hidden_layers", "hidden_size", "vocab_size")  # which every model's config.json tells
+WHOLE = (  # what transformers looks for, in this order
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 CHAT_FILES = ("chat_template*", "additional_chat_templates/*")  # templates that are no part of another file
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
 SUPPORTED = (  # layers alike, each with an mlp, at model.layers: those of tests/tiny.py and their kin
@@ -27,6 +35,7 @@ ENCODER_DECODERS = set(
     "bart bigbird_pegasus blenderbot blenderbot-small encoder-decoder led longt5 m2m_100 marian mbart mt5 mvp nllb-moe "
     "pegasus pegasus_x plbart prophetnet switch_transformers t5 t5gemma trocr udop umt5 whisper".split()
 )
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # of terminals
 SCALES_LOGITS = ("logit_scale", "logits_scaling")  # factors that the staged forward does not have
 
 
@@ -42,7 +51,41 @@ def read_config(folder: Path, said: str) -> Config:
             if folder.is_dir():
                 refuse_partial(folder, said)
             raise ValueError(f"{said}: no config.json there; give a Hugging Face folder, or model.num_layers")
-        return read_json(file, said)
+        config = read_json(file, said)
+        _check_numbers(config, said)
+        return config
+
+
+def _check_numbers(config: Config, said: str) -> None:
+    """Refuse a config.json whose sizes are no numbers: a library would compute with them as they are."""
+    text = config.get("text_config") or {}
+    if not isinstance(text, dict):
+        raise ValueError(f"{said}: its config.json has text_config={text!r}, which must be a mapping; fetch it again")
+    for part in (config, text):
+        for name in SIZES:
+            value = part.get(name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise ValueError(
+                    f"{said}: its config.json has {name}={value!r}, which must be a whole number ≥ 1; fetch it again"
+                )
+
+
+def cached(path: str, revision: str | None) -> Path | None:
+    """The snapshot of a hub model in the local cache, if what says what it is is there."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = [try_to_load_from_cache(path, f"{name}config.json", revision=revision) for name in ("", "adapter_")]
+    except HFValidationError:
+        return None
+    return next((Path(file).parent for file in found if isinstance(file, str)), None)
+
+
+def refuse_nothing(path: str, key: str) -> None:
+    """Refuse a path without a letter, which would be the working folder."""
+    if not path.strip():
+        raise ValueError(f"{key}={path}: names no model; give a hub id, a Hugging Face folder, or a .gguf file")
 
 
 def refuse_partial(folder: Path, said: str) -> None:
@@ -68,6 +111,26 @@ def read_json(file: Path, said: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{said}: its {file.name} cannot be read (no mapping of names to values); fetch it again")
     return found
+
+
+def chosen_weights(folder: Path) -> str | None:
+    """The file that transformers reads the weights from, or the index of those."""
+    return next((name for name in WHOLE if (folder / name).is_file() or (folder / name).is_symlink()), None)
+
+
+def shards_of(index: Path, said: str) -> dict[str, str]:
+    """Each tensor's file by an index, below its folder.
+
+    Raises:
+        ValueError: for an index that is none, or that names files elsewhere.
+    """
+    shard_of: Any = read_json(index, said).get("weight_map")
+    if not isinstance(shard_of, dict) or not shard_of or not all(isinstance(name, str) for name in shard_of.values()):
+        raise ValueError(f"{said}: its {index.name} has no weight_map; fetch it again")
+    outside = sorted({name for name in shard_of.values() if Path(name).is_absolute() or ".." in Path(name).parts})
+    if outside:
+        raise ValueError(f"{said}: {index.name} names {some(outside)}, outside the folder; put the weights into it")
+    return shard_of
 
 
 def refuse_pointer(file: Path, said: str) -> None:
@@ -146,7 +209,8 @@ def supported() -> str:
 
 def first_line(error: Exception) -> str:
     """The first line of what an error says, not too long."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    plain = CONTROL.sub("", str(error))
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
     return lines[0][:300].rstrip(".") if lines else type(error).__name__
 
 

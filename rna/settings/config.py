@@ -69,7 +69,7 @@ def version_base() -> dict[str, str]:
 
 
 def _depth(root: Any) -> int:
-    return int(root.model.num_layers or read_num_layers(root.model.path))
+    return int(root.model.num_layers or read_num_layers(root.model.path, root.model.revision))
 
 
 def _layers_in_reach(*, _root_: Any) -> str:
@@ -132,7 +132,7 @@ def check(composed: "DictConfig") -> Settings:
     _check_corpora(settings)
     _check_keywords(settings.eval)
     if settings.model.num_layers is None:
-        settings.model.num_layers = read_num_layers(settings.model.path)
+        settings.model.num_layers = read_num_layers(settings.model.path, settings.model.revision)
     _resolve_layers(settings, settings.model.num_layers)
     return settings
 
@@ -640,13 +640,16 @@ def _check_keywords(options: EvalSettings) -> None:
     read_keywords(options.keywords, options.keyword)
 
 
-def read_num_layers(path: str) -> int:
-    """The number of decoder layers a local model folder's config.json tells.
+def read_num_layers(path: str, revision: str | None = None) -> int:
+    """The number of decoder layers that the config.json of a folder, or of a hub model in the local cache, tells.
 
     Raises:
         ValueError: if there is no such folder or it says nothing of its layers.
     """
-    config = architecture.read_config(Path(path), f"model.path={path}")
+    architecture.refuse_nothing(path, "model.path")
+    where = Path(path)
+    folder = where if where.exists() else architecture.cached(path, revision) or where
+    config = architecture.read_config(folder, f"model.path={path}")
     found = architecture.layers_of(config)
     if found is None:
         if "model_type" in config:

@@ -52,6 +52,16 @@ def test_a_pair_is_a_text_in_its_template(tmp_path: Path):
     assert data.in_template("{question} {answer}", "{answer}?", "{question}!") == ("{answer}? {question}!", 10)
 
 
+def test_a_tokenizer_that_does_not_tell_where_its_tokens_lie_is_refused(tmp_path: Path):
+    from transformers import ByT5Tokenizer
+
+    with pytest.raises(ValueError, match=r"^data\.topics\.text\.answer=answer: .* a ByT5Tokenizer; give texts"):
+        data.load(corpora(tmp_path, *QA), ByT5Tokenizer(), NO_CACHE)
+    assert len(
+        data.load(corpora(tmp_path, "data.topics.text.field=answer"), ByT5Tokenizer(), NO_CACHE).retain.documents
+    )
+
+
 def test_a_blank_answer_is_left_out_and_null_is_refused(tmp_path: Path):
     made = corpora(tmp_path, *QA, pairs=[("a", "b"), ("a", " "), (" ", "b")]).data.topics["text"]
     tally = data.Tally()

@@ -1,6 +1,7 @@
 """Paths and fingerprints."""
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -107,6 +108,18 @@ def test_a_file_that_was_just_written_is_read_again(tmp_path):
     file.write_text("two")
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert sources.fingerprint(file, None) != first
+
+
+@pytest.mark.usefixtures("reads")
+def test_a_large_file_that_was_overwritten_and_given_its_old_time_is_read_again(tmp_path):
+    """As tools that keep times do: size, place and time say nothing of it, the time of the last change does."""
+    file, kept = written(tmp_path / "large.bin", LARGE), tmp_path / "hashes"
+    first = sources.fingerprint(file, kept)
+    time.sleep(0.05)  # some ticks of the clock
+    with file.open("r+b") as stream:
+        stream.write(LARGE[::-1][:-1] + b"y")
+    os.utime(file, (1, 1))
+    assert sources.fingerprint(file, kept) == hashlib.sha256(file.read_bytes()).hexdigest()[:16] != first
 
 
 COUNTING = """
@@ -493,6 +506,58 @@ def test_model_fingerprint_changes_with_weights_config_and_tokenizer(tmp_path, f
     before = sources.model_fingerprint(path, None, None)
     (tmp_path / "m" / file).write_text("other")
     assert sources.model_fingerprint(path, None, None) != before
+
+
+@pytest.mark.parametrize("file", ["tekken.json", "own.tiktoken"])
+def test_model_fingerprint_changes_with_a_tokenizer_of_another_form(tmp_path, file):
+    path = model(tmp_path / "m")
+    before = sources.model_fingerprint(path, None, None)
+    (tmp_path / "m" / file).write_text("words")
+    first = sources.model_fingerprint(path, None, None)
+    (tmp_path / "m" / file).write_text("others")
+    assert len({before, first, sources.model_fingerprint(path, None, None)}) == 3
+
+
+def indexed(place: Path, *files: str, **of: str) -> str:
+    """A folder with these weights, and an index that takes tensors from them."""
+    path = model(place)
+    (place / "model.safetensors").unlink()
+    for name in files:
+        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).write_text(name)
+    index_of(place, **of)
+    return path
+
+
+def index_of(place: Path, **of: str) -> None:
+    (place / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": of}))
+
+
+def test_model_fingerprint_of_usual_shards_is_that_of_their_contents(tmp_path):
+    files = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+    path = indexed(tmp_path / "m", *files, a=files[0], b=files[1])
+    first = sources.model_fingerprint(path, None, None)
+    index_of(tmp_path / "m", b=files[1], a=files[0], c=files[0])  # which tensors a file has, it says itself
+    assert sources.model_fingerprint(path, None, None) == first
+    (tmp_path / "m" / "model.safetensors.index.json").unlink()  # in no key before
+    assert sources.model_fingerprint(path, None, None) == first
+
+
+def test_model_fingerprint_changes_with_the_files_that_an_index_names(tmp_path):
+    path = indexed(tmp_path / "m", "old.safetensors", "new.safetensors", a="old.safetensors")
+    first = sources.model_fingerprint(path, None, None)
+    index_of(tmp_path / "m", a="new.safetensors")
+    assert sources.model_fingerprint(path, None, None) != first
+
+
+def test_shards_in_a_folder_below_count_and_those_elsewhere_are_refused(tmp_path):
+    path = indexed(tmp_path / "m", "w/one.safetensors", a="w/one.safetensors")
+    first = sources.model_fingerprint(path, None, None)
+    (tmp_path / "m" / "w" / "one.safetensors").write_text("other")
+    assert sources.model_fingerprint(path, None, None) != first
+    index_of(tmp_path / "m", a="../one.safetensors")
+    with pytest.raises(ValueError, match=r"^model\.path=.*/m: .*names \.\./one\.safetensors, outside the folder"):
+        sources.model_fingerprint(path, None, None)
 
 
 def test_model_fingerprint_is_of_the_content_not_the_place(tmp_path):

@@ -1,6 +1,8 @@
 """A loaded model is the one in the folder, whole, or it is refused in one line that says what to do."""
 
+import importlib.util
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from safetensors.torch import load_file
 from rna import run, trial
 from rna.corpora import sources
 from rna.decoder import folder, model
-from rna.settings import config
+from rna.settings import architecture, config
 from rna.settings.fields import BUILTIN
 from tests import folders, tiny
 
@@ -108,6 +110,35 @@ def quantised(place: Path) -> None:
     folders.tensors(place, lambda found: found | {name: found[name].to(torch.int8)})
 
 
+def spoilt(place: Path, value: float) -> None:
+    """One number of a layer's weights, somewhere in the middle."""
+
+    def change(found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        found["model.layers.1.mlp.up_proj.weight"][3, 2] = value
+        return found
+
+    folders.tensors(place, change)
+
+
+def two_sets(place: Path) -> None:
+    kept = (place / "model.safetensors").read_bytes()
+    folders.sharded(place)
+    (place / "model.safetensors").write_bytes(kept)
+
+
+def whole_module(place: Path) -> None:
+    folders.pickled(place)
+    torch.save(torch.nn.Linear(2, 2), place / "pytorch_model.bin")
+
+
+def words_alone(name: str) -> Fault:
+    def fault(place: Path) -> None:
+        no_tokenizer(place)
+        (place / name).write_text('{"a": 0}')
+
+    return fault
+
+
 def of_gpt2(place: Path) -> None:
     folders.told(place, model_type="gpt2", num_hidden_layers=None, n_layer=3)
 
@@ -184,6 +215,21 @@ FAULTS: list[tuple[str, Fault, str]] = [
         "tokenizer_config.json cannot",
     ),
     ("a tokenizer of own code", own_tokenizer, "tokenizer needs code of its own"),
+    (
+        "a list of added tokens",
+        lambda p: folders.told(p, "tokenizer_config.json", added_tokens_decoder=[1]),
+        r"added_tokens_decoder=\[1\], which must be a mapping",
+    ),
+    ("a word for text_config", lambda p: folders.told(p, text_config="x"), "text_config='x', which must be a mapping"),
+    (
+        "a width in quotes",
+        lambda p: folders.told(p, hidden_size="16"),
+        "hidden_size='16', which must be a whole number",
+    ),
+    ("half a layer", lambda p: folders.told(p, num_hidden_layers=2.5), "num_hidden_layers=2.5, which must be a whole"),
+    ("no layers", lambda p: folders.told(p, num_hidden_layers=0), "num_hidden_layers=0, which must be a whole"),
+    ("layers without end", lambda p: folders.told(p, num_hidden_layers=10**10), "says 10000000000 layers"),
+    ("two sets of weights", two_sets, r"model\.safetensors and that of model\.safetensors\.index\.json; take one"),
     ("broken config.json", lambda p: text_alone(p, "config.json"), r"its config\.json cannot be read"),
     ("no config.json", lambda p: (p / "config.json").unlink(), r"no config\.json there"),
     ("no model_type", lambda p: folders.told(p, model_type=None), "has no model_type"),
@@ -234,6 +280,16 @@ LATE: list[tuple[str, Fault, str]] = [
         lambda p: folders.without(p, "q_proj.weight"),
         r"lacks (model\.)?layers\.0\.self_attn\.q_proj\.weight",
     ),
+    (
+        "a value that is NaN",
+        lambda p: spoilt(p, math.nan),
+        r"values that are not finite \((model\.)?layers\.1\.mlp\.up_",
+    ),
+    (
+        "an infinite value",
+        lambda p: spoilt(p, -math.inf),
+        r"values that are not finite \((model\.)?layers\.1\.mlp\.up_",
+    ),
     ("a pad token that is only named", named_alone, r"its tokenizer has \[PAD\] = 536, and its embedding 536 rows"),
     (
         "another number of heads",
@@ -251,10 +307,13 @@ LATE: list[tuple[str, Fault, str]] = [
         "no place for module.",
     ),
     ("a broken tokenizer.json", lambda p: (p / "tokenizer.json").write_text('{"model": }'), "cannot be loaded"),
+    ("a pickled module", whole_module, "a pickle of more than tensors"),
+    ("words without merges", words_alone("vocab.json"), "no tokenizer can be made of its files; copy"),
+    ("a list of words", words_alone("vocab.txt"), "no tokenizer can be made of its files; copy"),
     (
         "broken pickle",
         lambda p: folders.pickled(p).write_bytes(b"\x80\x02garbage"),
-        "cannot be loaded",
+        r"its \.bin file is broken, or a pickle",
     ),
 ]
 
@@ -271,7 +330,7 @@ def test_what_only_loading_shows_is_refused_in_one_line(
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("architecture", [name for name in tiny.ARCHITECTURES if name != "Qwen2"])
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 @pytest.mark.parametrize("tied", [True, False])
 def test_sound_folders_load_whole_and_in_part(architecture: str, tied: bool, tmp_path: Path):
     path = folders.sound(tmp_path / "m", architecture, tie_word_embeddings=tied)
@@ -285,13 +344,6 @@ def test_sound_folders_load_whole_and_in_part(architecture: str, tied: bool, tmp
     assert len(part.layers) == 2
 
 
-def test_a_tokenizer_that_is_taken_for_another_is_refused(tmp_path: Path):
-    """Of a Qwen2 model's, transformers reads the words alone, and makes bytes of text."""
-    path = folders.sound(tmp_path / "m", "Qwen2")
-    with pytest.raises(ValueError, match=rf"^model\.path={path}: its tokenizer makes no token of a word"):
-        loaded(path)
-
-
 def test_what_a_sound_folder_may_have_beside_it_or_lack(place: Path):
     """Old tables of rotary angles, shards, a folder named like a file, a mapping to code that transformers has."""
     folders.tensors(place, lambda found: found | {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(2)})
@@ -302,6 +354,51 @@ def test_what_a_sound_folder_may_have_beside_it_or_lack(place: Path):
     folder.check(str(place))
     loaded(place)
     assert sources.model_fingerprint(str(place), None, None)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sentencepiece") is not None, reason="the package is here")
+def test_a_tokenizer_that_needs_a_package_is_refused_before_loading(place: Path):
+    no_tokenizer(place)
+    (place / "tokenizer.model").write_bytes(b"words")
+    with pytest.raises(ValueError, match=rf"^model\.path={place}: .*needs the package sentencepiece: pip install sent"):
+        folder.check(str(place))
+
+
+def test_what_a_library_says_in_colours_is_said_without():
+    said = architecture.first_line(ValueError("\x1b[1mdo\x1b[0m this\x07\nand more"))
+    assert said == "do this"
+
+
+def test_a_folder_may_be_named_like_a_file(place: Path):
+    loaded(place.rename(place.with_name("m.gguf")))
+
+
+def test_of_two_forms_of_weights_it_is_said_which_is_read(place: Path, capfd: pytest.CaptureFixture[str]):
+    kept = (place / "model.safetensors").read_bytes()
+    folders.pickled(place)
+    (place / "model.safetensors").write_bytes(kept)
+    loaded(place)
+    said = f"model.path={place}: model.safetensors is read, and not pytorch_model.bin beside it\n"
+    assert capfd.readouterr().err == said
+
+
+def test_a_stale_index_is_nothing(place: Path, capfd: pytest.CaptureFixture[str]):
+    two_sets(place)
+    next(place.glob("model-*-of-*.safetensors")).unlink()
+    loaded(place)
+    assert capfd.readouterr().err == ""
+
+
+def test_shards_may_lie_in_a_folder_below(place: Path):
+    own = load_file(place / "model.safetensors")
+    (place / "parts").mkdir()
+    for file in folders.sharded(place):
+        file.rename(place / "parts" / file.name)
+    index = json.loads((place / "model.safetensors.index.json").read_text())["weight_map"]
+    below = {name: f"parts/{file}" for name, file in index.items()}
+    folders.told(place, "model.safetensors.index.json", weight_map=below)
+    decoder, _ = loaded(place)
+    assert all(torch.equal(tensor, own[name]) for name, tensor in decoder.model.named_parameters())
 
 
 def test_a_sound_folder_is_judged_in_milliseconds(made: Path):
@@ -440,6 +537,29 @@ def test_gguf_files_are_whole_or_refused(place: Path):
         folder.check(str(place / "model.safetensors"))
 
 
+def test_a_gguf_files_tokenizer_is_its_own_whatever_lies_beside_it(place: Path, tmp_path: Path):
+    alone, beside = tmp_path / "alone", tmp_path / "beside"
+    alone.mkdir()
+    file = folders.gguf(alone / "m.gguf", place)
+    shutil.copytree(place, beside)
+    shutil.copy(file, beside)
+    found = [loaded(one)[1] for one in (file, beside / "m.gguf")]
+    assert found[0]("the model")["input_ids"] == found[1]("the model")["input_ids"]
+    assert found[1].convert_ids_to_tokens(found[1]("the model")["input_ids"])[:2] == ["th", "e"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"), [("smollm", ""), ("llama-bpe", ""), ("default", ""), ("viking", "texts as 'viking'")]
+)
+def test_a_gguf_file_says_how_texts_are_parted(
+    rule: str, said: str, place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    _, tokenizer = loaded(folders.gguf(tmp_path / "m.gguf", place, rule=rule))
+    assert said in capfd.readouterr().err
+    parts = [part for part, _ in tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("in 2019")]
+    assert parts[1:] == {"smollm": ["Ġ", "2", "0", "1", "9"], "llama-bpe": ["Ġ", "201", "9"]}.get(rule, ["Ġ2019"])
+
+
 # Hub models
 
 
@@ -459,6 +579,7 @@ def test_a_hub_model_is_judged_by_what_is_in_the_cache(place: Path, tmp_path: Pa
     (place / "model.safetensors").rename(tmp_path / "kept")
     cached(tmp_path / "hub", place, "me/without-weights-yet")
     folder.check("me/without-weights-yet")
+    assert config.read_num_layers("me/without-weights-yet") == 3
     (tmp_path / "kept").rename(place / "model.safetensors")
     folders.renamed(place, lambda name: f"module.{name}")
     cached(tmp_path / "hub", place)
@@ -474,6 +595,11 @@ def overrides(path: Path, out: Path) -> list[str]:
     return ["model=local", f"model.path={path}", "model.unlearn_layer=1", *quick, f"output_dir={out}"]
 
 
+def test_a_path_without_a_letter_is_no_path(tmp_path: Path, rna_here: Callable[..., str]):
+    printed = rna_here("model=local", "model.path=", "model.unlearn_layer=1", f"output_dir={tmp_path / 'out'}", code=2)
+    assert printed == "error: model.path=: names no model; give a hub id, a Hugging Face folder, or a .gguf file\n"
+
+
 @pytest.mark.parametrize("name", ["prefix of DDP", "pointer for weights", "more words than rows", "GPT-2"])
 def test_the_program_ends_in_one_line_and_records_nothing(
     name: str, place: Path, tmp_path: Path, rna_here: Callable[..., str]
@@ -483,6 +609,16 @@ def test_the_program_ends_in_one_line_and_records_nothing(
     assert printed.startswith(f"error: model.path={place}: ")
     assert len(printed.splitlines()) == 1
     assert not list((tmp_path / "out").rglob("*.json"))
+
+
+def test_values_that_are_not_finite_end_in_one_line(place: Path, tmp_path: Path, rna_here: Callable[..., str]):
+    spoilt(place, math.nan)
+    given = ["method=given", f"method.path={place}", "eval.limit=8", "wandb=disabled", f"output_dir={tmp_path / 'o'}"]
+    for key, words in (("model", [*overrides(place, tmp_path / "o"), "method=none"]), ("method", given)):
+        printed = rna_here(*words, code=2).splitlines()
+        assert printed[-1].startswith(f"error: {key}.path={place}: its weights hold values that are not finite")
+        assert sum("error" in line for line in printed) == 1
+    assert not list((tmp_path / "o").rglob("*.json"))
 
 
 def test_a_retrained_model_is_judged_before_anything_is_trained(

@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from rna import perturb, run
+from rna.decoder import model
 from rna.evaluation import evaluate, questions
 from rna.evaluation.evaluate import Clustered
 from rna.perturb import mined
@@ -339,3 +340,29 @@ def test_vllm_gets_an_exported_copy_and_arguments_it_knows(demo, monkeypatch: py
     assert folder.is_dir()
     del harness
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("spoilt", [math.nan, math.inf])
+def test_what_is_not_finite_becomes_no_number(spoilt: float, demo):
+    """An argmax over NaN is the first answer, which is right for a quarter of the questions."""
+    decoder, tokenizer = demo
+    name = "model.norm.weight"
+    settings = config.check(run.compose(["eval.limit=8"], None))
+    texts = {"retain": [list(range(100, 110))] * 3}
+    with model.installed(decoder, {name: torch.full_like(decoder.norm.weight, spoilt)}):
+        with pytest.raises(evaluate.NotFinite, match="retain: 32 of 32 log-likelihoods are not finite"):
+            evaluate.multiple_choice(decoder, tokenizer, ["retain"], settings.eval, lambda _done, _total: None)
+        settings = config.check(run.compose(["eval=perplexity", "data.holdout=0.1"], None))
+        with pytest.raises(evaluate.NotFinite, match="retain: 3 of 3 log-likelihoods are not finite"):
+            evaluate.perplexity(decoder, tokenizer, texts, settings.eval, lambda _done, _total: None)
+
+
+def test_vllm_is_refused_where_it_would_read_other_tokens(demo, tmp_path: Path):
+    """It reads a tokenizer by the class of the model's kind, and Qwen2's knows but one way to part a text."""
+    decoder, tokenizer = demo
+    decoder.model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    evaluate._refuse_other_tokens(tmp_path)
+    folders.told(tmp_path, model_type="qwen2")
+    with pytest.raises(ValueError, match=r"eval\.backend=vllm: .*for a Qwen2Tokenizer; allowed: torch"):
+        evaluate._refuse_other_tokens(tmp_path)
