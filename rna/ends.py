@@ -3,7 +3,9 @@
 A cluster's warnings are noted while a step runs, and acted on between two steps.
 """
 
+import errno
 import os
+import re
 import signal
 import sys
 import threading
@@ -40,8 +42,11 @@ class Noted:
 
     earlier: dict[int, Any]  # signal -> who handled it before
     pending: list[int] = field(default_factory=list)
+    heeds: bool = False  # whether its owner acts on them itself, in place of who handled them before
 
     def note(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT and number in self.pending:
+            raise KeyboardInterrupt  # asked twice: at once
         self.pending.append(number)
 
     def obey(self) -> None:
@@ -52,17 +57,41 @@ class Noted:
             outer = getattr(before, "__self__", None)
             if isinstance(outer, Noted):  # which looks at its own no earlier than this block's end
                 outer.pending.append(number)
-                outer.obey()
+                if not outer.heeds:
+                    outer.obey()
+                elif number in STOPS:
+                    raise Interrupted(number)
             elif callable(before):
                 before(number, None)
             elif number in STOPS:
                 raise Interrupted(number)
 
 
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether a write failed for want of room or quota, as Python, torch or safetensors tell it."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        # torch's own writer hides the reason, and fails for no other in practice; safetensors writes it out.
+        if re.search(r"No space left on device|Disk quota exceeded|PytorchStreamWriter failed writing", str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def heeded() -> tuple[int, ...]:
+    """The stops that a block around this one acts on: what works within it must look for them."""
+    return tuple(number for number in STOPS if isinstance(getattr(signal.getsignal(number), "__self__", None), Noted))
+
+
 @contextmanager
-def noted(*numbers: int) -> Generator[Noted]:
-    """Note these signals inside the block; outside the main thread, which alone can, nothing is ever noted."""
-    found = Noted({})
+def noted(*numbers: int, heeds: bool = False) -> Generator[Noted]:
+    """Note these signals inside the block; outside the main thread, which alone can, nothing is ever noted.
+
+    Args:
+        heeds: whether the block acts on them itself: a block within it that obeys a stop then ends with Interrupted.
+    """
+    found = Noted({}, heeds=heeds)
     if threading.current_thread() is not threading.main_thread():
         yield found
         return

@@ -1,6 +1,5 @@
 """One trial: train it if it has no record, evaluate what is missing, and record each once."""
 
-import errno
 import functools
 import gc
 import json
@@ -188,7 +187,10 @@ def work(row: Arm, progress: Progress, *, wait: bool = True, listener: Listener 
     """
     settings = row.settings
     listener.phase("waiting", 0, 1)  # for whoever computes the same
-    with results.single_flight(settings.output_dir, row.key, wait=wait), ends.noted(*ends.WARNINGS) as heard:
+    with (
+        results.single_flight(settings.output_dir, row.key, wait=wait),
+        ends.noted(*ends.WARNINGS, *ends.heeded()) as heard,
+    ):
         listener = replace(listener, phase=_all(listener.phase, progress, lambda *_: heard.obey()))
         row.refresh()
         if row.complete:
@@ -217,7 +219,9 @@ def work(row: Arm, progress: Progress, *, wait: bool = True, listener: Listener 
                     _train(row, decoder, tokenizer, tracked, listener, curve)
                 if row.missing:
                     _evaluate(row, decoder, tokenizer, tracked, listener, heard)
-        except (ArithmeticError, MemoryError, RuntimeError, OSError) as error:
+        except ValueError:
+            raise
+        except Exception as error:
             _record_failure(row, error, curve, listener)
     row.refresh()
 
@@ -393,7 +397,7 @@ REASONS: list[tuple[str, Callable[[BaseException], bool], str]] = [
     ),
     (
         "disk full",
-        lambda error: isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT),
+        ends.disk_is_full,
         "nothing written before is lost; make room and give the same command again",
     ),
 ]

@@ -4,6 +4,7 @@ from collections import deque
 from pathlib import Path
 
 import pytest
+from hydra.core.utils import JobReturn, JobStatus
 from hydra_plugins.rna_optuna_sweeper import _study, space
 from hydra_plugins.rna_optuna_sweeper._endings import Endings, Records
 from hydra_plugins.rna_optuna_sweeper._goals import Goals
@@ -11,6 +12,7 @@ from hydra_plugins.rna_optuna_sweeper._outcomes import failed
 from hydra_plugins.rna_optuna_sweeper._said import Said
 from hydra_plugins.rna_optuna_sweeper._storage import open_storage
 
+from rna.ends import Interrupted
 from rna.sweep import ledger
 from rna.sweep.ledger import Trial
 from rna.sweep.pool import WorkerDied
@@ -41,6 +43,8 @@ def endings(folder: Path, trial: Trial) -> Endings:
         (WorkerDied(9), 2, False, ledger.QUEUED, 2, True),
         (WorkerDied(9), 3, False, ledger.FAILED, 3, False),
         (WorkerDied(9), 3, True, ledger.QUEUED, 2, False),
+        (Interrupted(15), 3, False, ledger.QUEUED, 2, True),
+        (Interrupted(15), 3, True, ledger.QUEUED, 2, False),
         (DiskFull("no space"), 3, False, ledger.QUEUED, 2, False),
         (RuntimeError("a bad cell"), 1, False, ledger.FAILED, 1, False),
         (RuntimeError("a bad cell"), 1, True, ledger.FAILED, 1, False),
@@ -66,3 +70,15 @@ def test_on_a_full_disk_nothing_is_tried_again(tmp_path: Path):
     ending.end(second, failed(WorkerDied(9)), stopping=False)
     assert [(trial.status, trial.attempts) for trial in ledger.trials(tmp_path)] == [(ledger.QUEUED, 0)] * 2
     assert not ending.queue
+
+
+@pytest.mark.parametrize("value", [None, {"other": 1.0}, "much"])
+def test_a_trial_without_the_objective_fails_alone(tmp_path: Path, value: object):
+    trial = Trial(0, [], status=ledger.RUNNING, token="t", attempts=1, seconds=1.0)
+    ledger.save(tmp_path, trial)
+    ended = JobReturn()
+    ended.status, ended.return_value = JobStatus.COMPLETED, value
+    endings(tmp_path, trial).end(trial, ended, stopping=False)
+    (kept,) = ledger.trials(tmp_path)
+    assert (kept.status, kept.reason) == (ledger.FAILED, "no objective")
+    assert kept.message

@@ -133,25 +133,38 @@ def test_a_killed_trial_is_tried_again_and_a_hung_one_is_found(tmp_path: Path):
 
 
 def test_silence_is_a_hang_only_where_and_when_a_phase_says_so(tmp_path: Path):
-    """Training may be silent for a minute here, an evaluation for hours, and who waits in a queue says nothing."""
-    phases = {0: ("training", 30), 1: ("training", 90), 2: ("evaluating", 90), 3: ("waiting", 9999), 4: (None, 0)}
+    """Training may be silent for a minute here, an evaluation for hours; a job that its cluster does not run says
+    nothing. What counts is when this process heard of it: trial 1's clock is an hour slow, 5's has stopped."""
+    phases = {0: ("training", 30), 1: ("training", 30), 2: ("evaluating", 90), 3: ("training", 90), 4: (None, 90)}
+    phases |= {5: ("training", 90), 6: (None, 30)}
     made = {number: ledger.Trial(number, [], status=ledger.RUNNING, token="t") for number in phases}
-    for number, (phase, silent) in phases.items():
+
+    def say(number: int, now: float) -> None:
+        told = {"phase": phases[number][0], "done": 0, "total": 1, "time": now - 3600 * (number == 1)}
+        ledger.write_json(ledger.beat_path(tmp_path, made[number]), told)
+
+    for number, (phase, _) in phases.items():
         if phase:
-            told = {"phase": phase, "done": 0, "total": 1, "time": time.time() - silent}
-            ledger.write_json(ledger.beat_path(tmp_path, made[number]), told)
+            say(number, 1000.0)
     stopped: list[int] = []
     work = Work(
-        launcher=SimpleNamespace(stop=stopped.append),
+        launcher=SimpleNamespace(stop=stopped.append, waits=lambda number: number == 3),
         folder=tmp_path,
         composer=None,
         mirror=None,
         referee=None,
-        stall={"training": 60.0, "evaluating": 7200.0},
+        stall={"starting": 60.0, "training": 60.0, "evaluating": 7200.0},
         adopted=[InWork(trial, since=0.0) for trial in made.values()],
     )
     work.end_hung()
-    assert stopped == [1]
+    assert stopped == []
+    for number, (_, silent) in phases.items():
+        work.running[number].heard -= silent
+    say(0, 1001.0)
+    work.end_hung()
+    assert stopped == [4, 5]
+    work.end_hung()
+    assert stopped == [4, 5]  # told once
 
 
 @pytest.mark.slow

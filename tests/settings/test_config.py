@@ -180,7 +180,7 @@ def test_the_command_line_wins_over_tuned_values():
 
 JUDGED = "eval=perplexity data.holdout=0.1"
 WRONG = {
-    "method=rmuu": r"method=rmuu: .*mean 'rmu'\? allowed: adaptive_rmu, dpo, given, graddiff, none, npo, .*simnpo",
+    "method=rmuu": r"method=rmuu: .*mean 'rmu'\? allowed: adaptive_rmu, .*simnpo",
     "noise=rnaa": r"noise=rnaa: .*did you mean 'rna'\? allowed: .*none, relative, rna",
     "noise.nuu=0.1": r"noise\.nuu=0\.1: unknown key.*did you mean 'nu'\? allowed: layers, name, nu, scale",
     "methd=rmu": r"methd=rmu: unknown key.*did you mean 'method'\? allowed: .*method, model",

@@ -13,7 +13,13 @@ pytestmark = pytest.mark.slurm
 
 
 def test_a_killed_job_of_ones_own_method_goes_on_and_a_changed_file_is_another_method(tmp_path: Path):
-    sweep = Sweep(tmp_path, "hydra/launcher=slurm", "hydra.launcher.submit_every=2", "hydra.launcher.time_min=20")
+    sweep = Sweep(
+        tmp_path,
+        "hydra/launcher=slurm",
+        "hydra.launcher.submit_every=2",
+        "hydra.launcher.ask_every=3",
+        "hydra.launcher.time_min=20",
+    )
     running = sweep.start()
     while sweep.steps < STEPS:
         assert running.poll() is None, sweep.printed

@@ -20,7 +20,12 @@ pytestmark = pytest.mark.slurm
 
 
 def slurm(folder: Path, *more: str) -> tuple[str, ...]:
-    quick = ("hydra.launcher.submit_every=2", "hydra.launcher.time_min=20", f"hydra.sweep.dir={folder}/logs")
+    quick = (
+        "hydra.launcher.submit_every=2",
+        "hydra.launcher.ask_every=3",
+        "hydra.launcher.time_min=20",
+        f"hydra.sweep.dir={folder}/logs",
+    )
     return ("hydra/launcher=slurm", *quick, *STORE, *more)
 
 
@@ -130,7 +135,12 @@ def test_what_sbatch_refuses_is_one_line(tmp_path: Path):
 def real(folder: Path, *more: str) -> tuple[subprocess.Popen[bytes], Path]:
     """Begin a sweep of `rna.run` itself, in jobs that are warned after ten seconds; the ledger's folder beside it."""
     words = ["-m", "rna.run", "-m", "hydra/launcher=slurm", "hydra.launcher.time_min=1", "hydra.launcher.warn_s=50"]
-    words += ["hydra.launcher.submit_every=2", "hydra.sweeper.study_name=real", f"output_dir={folder}"]
+    words += [
+        "hydra.launcher.submit_every=2",
+        "hydra.launcher.ask_every=3",
+        "hydra.sweeper.study_name=real",
+        f"output_dir={folder}",
+    ]
     words += ["noise.nu=0.01", "baseline=skip", "model.retrained=null", "wandb=disabled", *more]
     with (folder / "printed.log").open("a") as stream:
         running = subprocess.Popen([sys.executable, *words], env=environment(), stdout=stream, stderr=stream)

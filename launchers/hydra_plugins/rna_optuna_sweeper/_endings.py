@@ -17,7 +17,7 @@ from ._said import Said
 from ._sampling import Brain
 from ._study import Mirror
 
-TRY_AGAIN = ("killed", "hung", "preempted", "out of memory", "timeout")  # another time may end otherwise
+TRY_AGAIN = ("killed", "hung", "out of memory", "timeout")  # another time may end otherwise
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,11 @@ class Endings:
             return
         if reason == "disk full":
             self.full = message
-        if self.full or (stopping and reason in TRY_AGAIN):
+        if self.full or (stopping and reason in (*TRY_AGAIN, "preempted")):
             self._leave_for_later(trial)
+        elif reason == "preempted":  # by somebody else: no attempt of its own
+            trial.attempts -= 1
+            self._try_again(trial, reason, message)
         elif reason in TRY_AGAIN and trial.attempts <= self.max_retries:
             self._try_again(trial, reason, message)
         else:
@@ -98,11 +101,15 @@ class Endings:
     def _end_well(self, trial: Trial, value: Any) -> None:
         assert trial.seconds is not None
         self.said.took.append(trial.seconds)
-        if self.records.store is None:
-            trial.metrics = returned(value)
-            self.records.goals.judge(trial)
-        elif not self.records.recall(trial):
-            self.fail(trial, "no record", "it ended well, and left no record")
+        try:
+            if self.records.store is None:
+                trial.metrics = returned(value)
+                self.records.goals.judge(trial)
+            elif not self.records.recall(trial):
+                self.fail(trial, "no record", "it ended well, and left no record")
+                return
+        except ValueError as error:  # it has no such metric, or returned what is none
+            self.fail(trial, "no objective", str(error))
             return
         self.settle(trial)
 

@@ -45,8 +45,12 @@ class Loop:
             self.said.progress(list(self.todo.trials.values()), work.trials, self.todo.total)
             if not work.running:
                 return
-            for number, ended in launcher.poll(0.2):
+            over = launcher.poll(0.2)
+            leaves = bool(heard.pending) and self._leaves_at_once(heard)
+            for number, ended in over:
                 self.endings.end(work.ended(number), ended, stopping=self.stopping is not None)
+            if leaves:
+                return
             work.prune()
             work.note_jobs()
             if not launcher.wait and work.running and not self.todo.queue and launcher.settled():
@@ -54,8 +58,6 @@ class Loop:
                 self.left_alone = True
                 return
             work.end_hung()
-            if heard.pending and self._leaves_at_once(heard):
-                return
             if self.deadline is not None and time.monotonic() > self.deadline:
                 return
 

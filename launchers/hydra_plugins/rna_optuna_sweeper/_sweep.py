@@ -44,7 +44,7 @@ def run_sweep(plugin: Any, space: Space, sampler: str, folder: Path) -> int:
     if done := sum(trial.status == ledger.DONE for trial in planned.todo.ordered):
         said.say(f"{done} of {planned.todo.total} trials are done already")
     try:
-        with ends.noted(*ends.STOPS, *ends.WARNINGS) as heard:
+        with ends.noted(*ends.STOPS, *ends.WARNINGS, heeds=True) as heard:
             loop.run(heard)
     finally:
         planned.launcher.close()

@@ -4,7 +4,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ class InWork:
 
     trial: Trial
     since: float
+    told: dict[str, Any] = field(default_factory=dict)  # its last sign of life
+    heard: float = field(default_factory=time.monotonic)  # when that came here, or it began to run: by our own clock
     pruned_at: float = math.inf  # when it was told to end
 
 
@@ -39,6 +41,7 @@ def adopt(trials: Iterable[Trial], launcher: Any, folder: Path) -> list[InWork]:
         else:
             end_survivor(ledger.last_beat(folder, trial))
             trial.status, trial.token = ledger.QUEUED, ""
+            trial.attempts -= 1  # its sweeper ended, not it
     return found
 
 
@@ -96,11 +99,18 @@ class Work:
         return one.trial
 
     def end_hung(self) -> None:
-        """End a trial whose phase has said nothing for longer than the phase is allowed to."""
-        for trial in [one.trial for one in self.running.values()]:
-            told = ledger.last_beat(self.folder, trial)
-            allowed = self.stall.get(told.get("phase", ""))
-            if allowed is not None and time.time() - told["time"] > allowed and trial.reason != "hung":
+        """End a trial whose phase has said nothing for longer than the phase is allowed to.
+
+        Silence is what this process hears, by its own clock: the trial's may be wrong, and a job that waits for its
+        cluster has nothing to say.
+        """
+        waits = getattr(self.launcher, "waits", lambda _number: False)
+        for one in list(self.running.values()):
+            trial, told = one.trial, ledger.last_beat(self.folder, one.trial)
+            if told != one.told or waits(trial.number):
+                one.told, one.heard = told, time.monotonic()
+            allowed = self.stall.get(told.get("phase", "starting"))
+            if allowed is not None and time.monotonic() - one.heard > allowed and trial.reason != "hung":
                 trial.reason = "hung"
                 self.launcher.stop(trial.number)
 

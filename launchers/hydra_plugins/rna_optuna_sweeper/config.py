@@ -28,7 +28,13 @@ class RnaOptunaConf:
     timeout: float | None = None  # seconds, after which no trial is started
     max_retries: int = 2  # of a trial that was killed, hung, preempted or out of memory
     stall: dict[str, float] = field(
-        default_factory=lambda: {"loading": 7200.0, "training": 1800.0, "evaluating": 7200.0}
+        default_factory=lambda: {
+            "starting": 7200.0,
+            "waiting": 86400.0,  # for another trial that computes the same
+            "loading": 7200.0,
+            "training": 1800.0,
+            "evaluating": 7200.0,
+        }
     )  # seconds of silence in a phase after which a trial counts as hung
     store: str | None = None  # a module that finds a trial's record; None: what the job returns is all there is
     finish: str | None = None  # a function called with the study's folder at the end

@@ -21,6 +21,7 @@ class SlurmConf:
     max_parallel: int = 256  # of an array's trials at a time
     max_in_flight: int = 1000  # trials handed to SLURM, running or waiting
     submit_every: float = 20.0  # seconds between two sbatch calls
+    ask_every: float = 30.0  # seconds between two looks at the queue
     setup: list[str] = field(default_factory=list)  # lines before python: module load …
     extra: dict[str, Any] = field(default_factory=dict)  # further options of sbatch
     wait: bool = True  # false: submit and leave; the same command collects later

@@ -23,7 +23,6 @@ from omegaconf import DictConfig
 
 from ._job import SlurmTrial
 
-ASKED_EVERY = 3.0  # seconds between two looks at the queue
 MISSING_FOR = 12.0  # seconds out of the queue and without a result, as a network's files may come late
 MANY = 1000  # requeues of one trial
 
@@ -41,6 +40,7 @@ class SlurmLauncher(Launcher):
         self.buffer: list[tuple[list[str], int, str, str]] = []
         self.jobs: dict[int, str] = {}  # job number -> SLURM's id
         self.missing: dict[int, float] = {}
+        self.states: dict[str, str] = {}  # SLURM's id -> its word, at the last look
         self.submitted = self.asked = 0.0
         self.shared = b""
 
@@ -84,7 +84,11 @@ class SlurmLauncher(Launcher):
         """Whether all is submitted, and SLURM has all of it."""
         self.flush()
         queue = queued_jobs()
-        return queue is None or set(self.jobs.values()) <= queue
+        return queue is None or set(self.jobs.values()) <= set(queue)
+
+    def waits(self, number: int) -> bool:
+        """Whether a trial is with the cluster and does not run: submitted, queued, or requeued."""
+        return self.states.get(self.jobs.get(number, ""), "PENDING") != "RUNNING"
 
     def flush(self) -> None:
         """Submit what has gathered, as one array.
@@ -150,12 +154,14 @@ class SlurmLauncher(Launcher):
                 ended.append((number, result))
         return ended
 
-    def _queue(self) -> set[str] | None:
-        """The ids of this user's jobs; None where it is not time to ask, or the controller does not answer."""
-        if time.monotonic() - self.asked < ASKED_EVERY or not self.jobs:
+    def _queue(self) -> dict[str, str] | None:
+        """This user's jobs; None where it is not time to ask, or the controller does not answer."""
+        if time.monotonic() - self.asked < self.options["ask_every"] or not self.jobs:
             return None
         self.asked = time.monotonic()
-        return queued_jobs()
+        queue = queued_jobs()
+        self.states = self.states if queue is None else queue
+        return queue
 
     def _result(self, job: str) -> JobReturn | None:
         """What a job left behind; None if it left nothing."""
@@ -183,15 +189,15 @@ class SlurmLauncher(Launcher):
         """Nothing to end."""
 
 
-def queued_jobs() -> set[str] | None:
-    """The ids of this user's jobs in SLURM's queue; None if the controller does not answer."""
+def queued_jobs() -> dict[str, str] | None:
+    """This user's jobs in SLURM's queue, id -> state; None if the controller does not answer."""
     try:
         listed = subprocess.run(
-            ["squeue", "-h", "-r", "-o", "%i", "--me"], capture_output=True, text=True, check=True, timeout=30
+            ["squeue", "-h", "-r", "-o", "%i %T", "--me"], capture_output=True, text=True, check=True, timeout=30
         )
     except (OSError, subprocess.CalledProcessError, subprocess.TimeoutExpired):
         return None
-    return set(listed.stdout.split())
+    return dict(line.split()[:2] for line in listed.stdout.splitlines() if line.strip())
 
 
 def _died(job: str) -> JobReturn:
