@@ -187,7 +187,7 @@ def _check_tokenizer(folder: Path, config: architecture.Config, said: str, whole
     ):
         raise ValueError(
             f"{said}: its tokenizer is a {present[0].name} alone, which needs the package sentencepiece: "
-            "pip install sentencepiece, or give a folder with a tokenizer.json"
+            "pip install 'rna-unlearning[sentencepiece]', or give a folder with a tokenizer.json"
         )
     if whole and not present and not needs_none:
         raise ValueError(

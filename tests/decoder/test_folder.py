@@ -360,7 +360,9 @@ def test_what_a_sound_folder_may_have_beside_it_or_lack(place: Path):
 def test_a_tokenizer_that_needs_a_package_is_refused_before_loading(place: Path):
     no_tokenizer(place)
     (place / "tokenizer.model").write_bytes(b"words")
-    with pytest.raises(ValueError, match=rf"^model\.path={place}: .*needs the package sentencepiece: pip install sent"):
+    with pytest.raises(
+        ValueError, match=rf"^model\.path={place}: .*needs the package sentencepiece: pip install 'rna-unlearning"
+    ):
         folder.check(str(place))
 
 

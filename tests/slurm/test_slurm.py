@@ -26,7 +26,8 @@ def slurm(folder: Path, *more: str) -> tuple[str, ...]:
         "hydra.launcher.time_min=20",
         f"hydra.sweep.dir={folder}/logs",
     )
-    return ("hydra/launcher=slurm", *quick, *STORE, *more)
+    further = "hydra.launcher.extra={comment: of a test}"  # as the README has {qos: low}
+    return ("hydra/launcher=slurm", *quick, further, *STORE, *more)
 
 
 def until(happens: Callable[[], object], seconds: float = 60) -> None:
@@ -125,6 +126,34 @@ def test_a_trial_over_its_time_limit_is_tried_again(tmp_path: Path):
     printed = sweep(tmp_path, *slurm(tmp_path, "+x=1,2", "+hang=2", *limits))
     assert "2 done, 0 failed" in printed
     assert Counter(words[1] for words in noted(tmp_path) if words[0] == "begin") == {"x1": 1, "x2": 2}
+
+
+def test_an_sbatch_that_fails_twice_is_tried_again_and_an_array_that_is_too_large_is_halved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The real one behind a script that first speaks as a busy controller does, and takes two trials at a time."""
+    real_one = shutil.which("sbatch")
+    (tmp_path / "bin").mkdir()
+    script = tmp_path / "bin" / "sbatch"
+    script.write_text(
+        f"""#!/bin/bash
+echo . >>{tmp_path}/asked
+if [ $(wc -l <{tmp_path}/asked) -le 2 ]; then
+    echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation" >&2; exit 1
+fi
+if grep -q "array=0-[2-9]" "${{@: -1}}"; then
+    echo "sbatch: error: Batch job submission failed: Invalid job array specification" >&2; exit 1
+fi
+exec {real_one} "$@"
+"""
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
+    printed = sweep(tmp_path, *slurm(tmp_path, "+x=1,2,3,4"))
+    assert printed.count("Socket timed out on send/recv operation; tried again in") == 2
+    assert "4 done, 0 failed" in printed
+    assert Counter(words[0] for words in noted(tmp_path)) == {"begin": 4, "recorded": 4}
+    assert len(list((tmp_path / "logs" / "slurm").glob("*_submission.sh"))) == 2
 
 
 def test_what_sbatch_refuses_is_one_line(tmp_path: Path):

@@ -23,7 +23,7 @@ class SlurmConf:
     submit_every: float = 20.0  # seconds between two sbatch calls
     ask_every: float = 30.0  # seconds between two looks at the queue
     setup: list[str] = field(default_factory=list)  # lines before python: module load …
-    extra: dict[str, Any] = field(default_factory=dict)  # further options of sbatch
+    extra: Any = None  # further options of sbatch: {qos: low}
     wait: bool = True  # false: submit and leave; the same command collects later
 
 

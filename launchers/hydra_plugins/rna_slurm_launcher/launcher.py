@@ -25,6 +25,13 @@ from ._job import SlurmTrial
 
 MISSING_FOR = 12.0  # seconds out of the queue and without a result, as a network's files may come late
 MANY = 1000  # requeues of one trial
+PATIENT_FOR = 600.0  # seconds between two tries of an sbatch that fails, at most
+LARGE = re.compile(r"array index|job array spec|MaxArraySize", re.I)
+PASSING = re.compile(  # what sbatch says where the same call may do another time
+    rf"timed? ?out|unable to contact|temporarily|connection|socket|zero bytes|submit ?(job)?s? ?limit|MaxSubmit|"
+    rf"accounting/QOS policy|{LARGE.pattern}",
+    re.I,
+)
 
 
 class SlurmLauncher(Launcher):
@@ -43,6 +50,8 @@ class SlurmLauncher(Launcher):
         self.states: dict[str, str] = {}  # SLURM's id -> its word, at the last look
         self.submitted = self.asked = 0.0
         self.shared = b""
+        self.array: int | None = None  # trials in one array, at most
+        self.patient_until, self.refusals = 0.0, 0
 
     @property
     def places(self) -> int:
@@ -91,30 +100,44 @@ class SlurmLauncher(Launcher):
         return self.states.get(self.jobs.get(number, ""), "PENDING") != "RUNNING"
 
     def flush(self) -> None:
-        """Submit what has gathered, as one array.
+        """Submit what has gathered, as one array; what SLURM has no room or no time for now, later and in smaller ones.
 
         Raises:
-            ValueError: with what sbatch says, if it refuses.
+            ValueError: with what sbatch says, if it refuses for good.
         """
         import cloudpickle
         import submitit
 
-        if not self.buffer:
+        if not self.buffer or time.monotonic() < self.patient_until:
             return
+        some = self.buffer[: self.array]
         about = (self.hydra_context, self.task_function, self.config, Singleton.get_state(), sys.path)
         self.shared = self.shared or cloudpickle.dumps(about)
         executor = submitit.AutoExecutor(folder=self.folder, cluster="slurm", slurm_max_num_timeout=MANY)
         executor.update_parameters(**self._parameters())
         try:
             with executor.batch():
-                submitted = [executor.submit(SlurmTrial(self.shared, *item)) for item in self.buffer]
+                submitted = [executor.submit(SlurmTrial(self.shared, *item)) for item in some]
         except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError) as error:
-            said = " ".join(str(error).split())
-            raise ValueError(f"hydra/launcher=slurm: sbatch refused: {said[-300:]}") from None
-        for (_, number, _, _), job in zip(self.buffer, submitted, strict=True):
+            said = " ".join(str(error).split())[-300:]
+            if not PASSING.search(said):
+                raise ValueError(f"hydra/launcher=slurm: sbatch refused: {said}") from None
+            self._be_patient(len(some), said)
+            return
+        for (_, number, _, _), job in zip(some, submitted, strict=True):
             self.jobs[number] = job.job_id
-        self.buffer.clear()
-        self.submitted = time.monotonic()
+        del self.buffer[: len(some)]
+        self.submitted, self.refusals = time.monotonic(), 0
+
+    def _be_patient(self, size: int, said: str) -> None:
+        """Wait before the next try, twice as long each time; where the array was too large, halve it instead."""
+        if LARGE.search(said) and size > 1:
+            self.array = size // 2
+            return
+        seconds = min(self.options["submit_every"] * 2**self.refusals, PATIENT_FOR)
+        self.refusals += 1
+        self.patient_until = time.monotonic() + seconds
+        print(f"hydra/launcher=slurm: sbatch: {said}; tried again in {seconds:.0f} s", file=sys.stderr, flush=True)
 
     def _parameters(self) -> dict[str, Any]:
         options = self.options
@@ -130,7 +153,7 @@ class SlurmLauncher(Launcher):
             "slurm_array_parallelism": options["max_parallel"],
             "slurm_signal_delay_s": options["warn_s"],
             "slurm_setup": list(options["setup"]) or None,
-            "slurm_additional_parameters": dict(options["extra"]) or None,
+            "slurm_additional_parameters": dict(options["extra"] or {}) or None,
         }
         return {key: value for key, value in wanted.items() if value is not None}
 
