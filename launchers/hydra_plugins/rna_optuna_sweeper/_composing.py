@@ -82,8 +82,9 @@ def address_all(
     for trial, message in refused:
         said.say(f"{trial.name} cannot be run: {message}")
         trial.status, trial.reason, trial.message, trial.values = ledger.FAILED, "bad config", message, None
+        trial.address = None
     if changed:
-        _queue_changed(todo, before, said)
+        _queue_changed([trial for trial in todo if trial.address], before, said)
 
 
 def _composed(todo: Sequence[Trial], composer: Composer, said: Said) -> list[tuple[Trial, str]]:
@@ -111,7 +112,7 @@ def _queue_changed(todo: Sequence[Trial], before: Mapping[int, str | None], said
             moved += 1
             trial.status, trial.metrics, trial.values, trial.attempts = ledger.QUEUED, {}, None, 0
             trial.curve = []
-        elif trial.reason == "bad config" and trial.address:
+        elif trial.reason == "bad config":
             trial.status = ledger.QUEUED
     what = f"{moved} of {len(todo)} trials are other ones now and run anew; their old records stay, uncounted"
     said.say(f"configuration or code has changed since this sweep began: {what if moved else 'same trials'}")

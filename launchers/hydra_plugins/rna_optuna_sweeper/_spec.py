@@ -48,5 +48,7 @@ def check_same_configuration(spec: dict[str, Any], study: str, fingerprint: dict
         )
 
 
-def _differing(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+def _differing(there: Any, here: dict[str, Any]) -> list[str]:
+    if not isinstance(there, dict):  # a record store's, which this one has not
+        return ["hydra.sweeper.store"]
     return sorted(key for key in {*there, *here} if there.get(key) != here.get(key))
