@@ -79,6 +79,12 @@ def disk_is_full(error: BaseException | None) -> bool:
     return False
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory was short, the machine's or a GPU's, as Python and torch tell it."""
+    named = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return named or isinstance(error, MemoryError)
+
+
 def heeded() -> tuple[int, ...]:
     """The stops that a block around this one acts on: what works within it must look for them."""
     return tuple(number for number in STOPS if isinstance(getattr(signal.getsignal(number), "__self__", None), Noted))

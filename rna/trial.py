@@ -372,11 +372,7 @@ REASONS: list[tuple[str, Callable[[BaseException], bool], str]] = [
     ),
     (
         "out of memory",
-        lambda error: (
-            isinstance(error, MemoryError)
-            or type(error).__name__ == "OutOfMemoryError"
-            or "can't allocate memory" in str(error)
-        ),
+        ends.out_of_memory,
         "what helps: a smaller train.batch_size with train.grad_accumulation, train.gradient_checkpointing=true, "
         "shorter max_length, model.dtype=bfloat16, a smaller eval.batch_size, model.device_map=auto over several GPUs, "
         "train_only=true for RM methods",

@@ -366,6 +366,8 @@ def _read_as_official(settings: Settings) -> None:
         if settings.method.trains:
             raise ValueError(f"variant=official: there is none of method={settings.method.name}; allowed: paper")
         released = method.Released(longer_than=0)
+    if not method.is_own(type(settings.retain)):
+        raise ValueError(f"variant=official: there is none of retain_loss={settings.retain_loss}; allowed: paper")
     if "cyber" in data.topics and released.raw_cyber:
         data.topics["cyber"].raw = True
     for corpus in data.corpora().values():

@@ -17,6 +17,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rna import ends
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -227,10 +229,10 @@ def users_code(loss: Loss) -> Generator[None]:
         return
     try:
         yield
-    except (MemoryError, OwnCodeFailed):
+    except OwnCodeFailed:
         raise
     except Exception as error:
-        if type(error).__name__ in ("OutOfMemoryError", "AcceleratorError"):
+        if ends.out_of_memory(error) or type(error).__name__ == "AcceleratorError":
             raise
         said = str(error).splitlines()[0] if str(error) else ""
         where = place_of(error) or f"{source(type(loss))}: "
@@ -283,7 +285,7 @@ def told(chosen: Method, retain: RetainLoss) -> dict[str, str]:
 
 
 def title_of(record: dict[str, Any]) -> str:
-    """A trial's method as the paper writes it: RMU, NPO+KL; \"\" of what was not trained."""
+    """A trial's method as the paper writes it: RMU, NPO+KL; empty for what was not trained."""
     name, retain = record["config"]["method"]["name"], record["config"]["retain_loss"]
     if "losses" in record:
         return record["losses"]["title"]

@@ -10,7 +10,7 @@ import pytest
 
 from rna import run
 from rna.report import reading
-from rna.settings import config, outside
+from rna.settings import config, outside, users_code
 from rna.store import lookup, results
 from rna.sweep import commands
 from tests.outside import MODULE, brought
@@ -143,6 +143,21 @@ def test_what_cannot_be_a_method_is_refused_before_anything_is_loaded(
     words = ("--config-dir", str(folder / "conf"), "method=mine", "retain_loss=l1")
     printed = rna_here(*words, f"output_dir={tmp_path / 'o'}", code=2)
     assert re.fullmatch(rf"error: .*{said}.*\n", printed), printed
+
+
+def test_the_authors_code_has_no_retain_loss_of_ours(tmp_path: Path, rna_here: Callable[..., str]):
+    folder = brought(tmp_path)
+    said = rna_here("--config-dir", str(folder / "conf"), "retain_loss=l1", "variant=official", code=2)
+    assert said == "error: variant=official: there is none of retain_loss=l1; allowed: paper\n"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")])
+def test_memory_that_is_short_is_not_its_fault(tmp_path: Path, error: Exception):
+    outside.bring(str(brought(tmp_path) / "conf"))
+    made = config.check(run.compose(["method=mine", "retain_loss=l1"], None))
+    with pytest.raises(type(error)) as caught, users_code(made.method):
+        raise error
+    assert caught.value is error
 
 
 def test_options_say_which_class_and_which_numbers(tmp_path: Path, rna_here: Callable[..., str]):
