@@ -1,6 +1,6 @@
 """`python -m rna.run`: compose and check the settings, compute what has no record yet, show the comparison.
 
-data → model (+ noise) → methods (losses) → train → evaluate → results → the table
+corpora → decoder → unlearning (methods, noise) → evaluation → store → the table
 """
 
 import os

@@ -22,14 +22,6 @@ from rna.settings.fields import (
 )
 from tests.setups import method_of
 
-OPTIONS: dict[str, dict[str, Any]] = {
-    "rmu": {"coefficient": 6.5},
-    "adaptive_rmu": {"beta": 3.0},
-    "rsv": {"coefficient": 10.0},
-    "npo": {"beta": 0.1, "log_prob": "mean"},
-    "simnpo": {"beta": 0.1, "gamma": 0.0},
-    "dpo": {"beta": 0.1, "log_prob": "mean"},
-}
 PAIRS = [
     *((name, "representation") for name in ("rmu", "adaptive_rmu", "rsv")),
     *((name, loss) for name in ("npo", "dpo", "simnpo") for loss in ("kl", "mse")),
@@ -52,7 +44,7 @@ def settings(
     noise = NoiseSettings("rna", nu, "std", more.get("layers", [2])) if nu else NoiseSettings("none", 0.0, "std", [])
     none = method == "none"
     return Settings(
-        method=method_of(method, **(OPTIONS.get(method, {}) | more.get("options", {}))),
+        method=method_of(method, **more.get("options", {})),
         retain_loss="none" if none else retain,
         alpha={} if none else {"bio": alpha, "cyber": alpha},
         noise=noise,

@@ -49,8 +49,8 @@ def brought(folder: Path, module: str = "my_unlearning", source: str = MODULE) -
     return folder
 
 
-def installed(folder: Path) -> dict[str, str]:
-    """The environment in which `rna` is an installed wheel of this checkout, and the checkout is not to be seen."""
+def wheel_of(folder: Path) -> Path:
+    """A wheel of this checkout, built there."""
     folder.mkdir(exist_ok=True)
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
@@ -59,6 +59,12 @@ def installed(folder: Path) -> dict[str, str]:
         capture_output=True,
     )
     (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def installed(folder: Path) -> dict[str, str]:
+    """The environment in which `rna` is an installed wheel of this checkout, and the checkout is not to be seen."""
+    wheel = wheel_of(folder)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder / "site"), str(wheel)]
     subprocess.run(pip, check=True, capture_output=True)
     return os.environ | {"PYTHONPATH": str(folder / "site")}
