@@ -17,7 +17,7 @@ from rna.corpora import Cache, Memory
 from rna.decoder import NO_CHAT
 from rna.ends import TrialFailed
 from rna.settings import LAYER, NoiseSettings, Settings, made, told
-from rna.store import Record, results
+from rna.store import Record, lookup, results
 from rna.unlearning import Checkpoint
 
 OTHER_TOKENS = "perplexities are per token"  # in a record's warning, by which it is known
@@ -466,6 +466,8 @@ def _evaluate(row: Arm, decoder: Any, tokenizer: Any, tracked: Any, listener: Li
         }
         results.write(settings.output_dir, key, record, listener.commit)
         tracked.summarise(_flat(metrics, "eval" if settings.eval.kind == "perplexity" else f"eval/{name}"))
+    judged = {name: record["metrics"] for name, record in row.evaluated.items()} | outcome
+    tracked.summarise(lookup.of_roles(judged, lookup.roles(settings.eval)))  # what sweeps optimise
     answers.clear()
 
 

@@ -234,5 +234,7 @@ def test_a_run_goes_online_where_the_environment_says_so(environment: dict[str, 
         (made,) = server.runs.values()
         assert made.variables["project"] == "mine"
         assert made.finished
+        roles = ("forget", "retain", "perturbed")  # under the names that sweeps optimise
+        assert all(0 <= made.summary[f"eval/{role}/acc"] <= 1 for role in roles)
     assert list((tmp_path / "w" / "wandb").glob("run-*"))
     assert not (tmp_path / "out" / "wandb").exists()

@@ -38,7 +38,7 @@ def address_of(settings: Settings) -> Address:
         "key": key,
         "evals": {name: results.eval_key(key, task) for name, task in tasks.items()},
         "kind": settings.eval.kind,
-        "roles": _roles(settings.eval),
+        "roles": roles(settings.eval),
         "parts": [*(f"forget_{topic}" for topic in settings.data.topics), *PERPLEXITY_PARTS],
         "title": _title(settings),
         "seed": settings.seed,
@@ -50,7 +50,8 @@ def address_of(settings: Settings) -> Address:
 PERPLEXITY_PARTS = ("retain", "retain_after", "perturbed", "neutral")
 
 
-def _roles(options: EvalSettings) -> dict[str, str]:
+def roles(options: EvalSettings) -> dict[str, str]:
+    """Task -> role, where there are tasks."""
     return {name: task.role for name, task in options.tasks.items()} if options.kind == "choice" else {}
 
 
@@ -61,7 +62,7 @@ def _interim(settings: Settings) -> list[str]:
     if settings.eval.kind == "perplexity":
         parts = [*(f"forget_{topic}" for topic in settings.data.topics), *PERPLEXITY_PARTS]
         return [f"interim/{part}/nll" for part in parts]
-    return [f"interim/{role}/acc" for role in dict.fromkeys(_roles(settings.eval).values())]
+    return [f"interim/{role}/acc" for role in dict.fromkeys(roles(settings.eval).values())]
 
 
 def _smoothing(settings: Settings) -> dict[str, Any]:
@@ -91,15 +92,23 @@ def metrics(where: Address) -> Metrics | None:
     judged = {name: record["metrics"] for name, record in found.items() if record is not None}
     if where["kind"] == "perplexity":
         judged = judged.get("perplexity", {})
-    roles: dict[str, list[Metrics]] = {}
     for name, values in judged.items():
-        roles.setdefault(where["roles"].get(name, name), []).append(values)
         flat |= _flat(f"eval/{name}", values)
-    for role, parts in roles.items():
-        if role not in judged:
-            flat |= _flat(f"eval/{role}", _mean(parts))
+    flat |= of_roles(judged, where["roles"])
     took = [record.get("seconds") or 0.0 for record in found.values() if record is not None]
     return flat | {"seconds": (trained.get("seconds") or 0.0) + max(took, default=0.0)}
+
+
+def of_roles(judged: Metrics, roles: dict[str, str]) -> Metrics:
+    """`eval/forget/acc` and the like: over the tasks of a role that is no task's own name."""
+    parts: dict[str, list[Metrics]] = {}
+    for name, values in judged.items():
+        parts.setdefault(roles.get(name, name), []).append(values)
+    flat: Metrics = {}
+    for role, values in parts.items():
+        if role not in judged:
+            flat |= _flat(f"eval/{role}", _mean(values))
+    return flat
 
 
 def _record(where: Address, key: str) -> results.Record | None:
