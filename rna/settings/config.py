@@ -565,6 +565,7 @@ def _check_ranges(settings: Settings) -> None:
         "train.max_grad_norm": train.max_grad_norm,
         "train.grad_accumulation": train.grad_accumulation,
         "train.checkpoint_every": train.checkpoint_every,
+        "train.checkpoint_minutes": train.checkpoint_minutes,
         "cache.max_gib": settings.cache.max_gib,
         "model.threads": settings.model.threads,
         "model.num_layers": settings.model.num_layers,

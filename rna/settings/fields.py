@@ -18,7 +18,11 @@ JUDGED = 8  # tokens of a held-out document, at least, whose perplexity is had
 
 NOT_LOADED = ("name", "unlearn_layer", "num_layers", "threads", "retrained")  # of ModelSettings
 PAIR = "Question: {question}\nAnswer: {answer}"
-NEUTRAL = ("checkpoint_every", "gradient_checkpointing")  # of TrainSettings: they change no trained tensor
+NEUTRAL = (
+    "checkpoint_every",
+    "checkpoint_minutes",
+    "gradient_checkpointing",
+)  # of TrainSettings: they change no trained tensor
 
 
 @dataclass
@@ -108,7 +112,8 @@ class TrainSettings:
     grad_accumulation: int = 1
     compile: bool = False
     gradient_checkpointing: bool = False
-    checkpoint_every: int | None = 100
+    checkpoint_minutes: float | None = 5.0
+    checkpoint_every: int | None = None
 
 
 @dataclass

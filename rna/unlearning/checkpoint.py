@@ -2,12 +2,36 @@
 
 import os
 import pickle
+import time
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 State = dict[str, Any]
+SHARE = 0.03  # of a training's time that checkpoints by time may take
+
+
+@dataclass
+class Pace:
+    """When a training saves: every so many steps, and by time, so that a step may cost what it will.
+
+    By time, a save waits until the last one's cost is at most SHARE of what has passed since.
+    """
+
+    every: int | None  # steps
+    minutes: float | None
+    since: float = field(default_factory=time.perf_counter)  # when the last save was over, or the training began
+    cost: float = 0.0  # seconds that the last save took
+
+    def due(self, step: int, now: float) -> bool:
+        """Whether to save after a step (counted from 1)."""
+        if self.every is not None and step % self.every == 0:
+            return True
+        return self.minutes is not None and now - self.since >= max(60 * self.minutes, self.cost / SHARE)
+
+    def saved(self, began: float, now: float) -> None:
+        self.since, self.cost = now, now - began
 
 
 class OtherTrial(ValueError):

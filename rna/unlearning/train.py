@@ -12,7 +12,7 @@ from rna import ends
 from rna.corpora import Batch, Corpora, Corpus, Feed, Memory
 from rna.decoder import Decoder, Deltas, model
 from rna.settings import LAYER, Settings, generator, seed_of, users_code
-from rna.unlearning.checkpoint import Checkpoint
+from rna.unlearning.checkpoint import Checkpoint, Pace
 from rna.unlearning.noise import GaussianNoise, Normals, standard_deviation
 from rna.unlearning.released import ReleasedAdamW
 from rna.unlearning.step import Recall, Setup, Step
@@ -136,7 +136,7 @@ def train(
 
     Args:
         on_step: called with (step, report) after each step, and for the steps a checkpoint brings back.
-        checkpoint: where to save every `train.checkpoint_every` steps, and at a cluster's warning or a stop.
+        checkpoint: where to save as `Pace` says, and at a cluster's warning or a stop.
         memory: the reference's values on the feeds' batches, which no trial changes.
         interim: judges the policy on the way; what it finds joins the step's report and changes no step.
 
@@ -158,6 +158,7 @@ def train(
         for step, report in enumerate(curve, 1):
             on_step(step, report)
 
+    pace = Pace(options.checkpoint_every, options.checkpoint_minutes)
     with ends.noted(*ends.WARNINGS, *ends.STOPS) as heard:
         for step in range(len(curve), options.steps):
             started = time.perf_counter()
@@ -210,9 +211,10 @@ def train(
             if interim is not None:
                 curve[-1] |= interim(step + 1, lambda: model.rounded(decoder, policy))
             on_step(step + 1, curve[-1])
-            due = options.checkpoint_every and (step + 1) % options.checkpoint_every == 0
-            if checkpoint is not None and step + 1 < options.steps and (due or heard.pending):
+            now = time.perf_counter()
+            if checkpoint is not None and step + 1 < options.steps and (pace.due(step + 1, now) or heard.pending):
                 checkpoint.save(_state(policy, optimizer, setup, source, curve))
+                pace.saved(now, time.perf_counter())
             heard.obey()
     if memory is not None:
         memory.keep()

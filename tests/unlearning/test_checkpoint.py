@@ -18,7 +18,7 @@ from rna.corpora import data
 from rna.settings import config
 from rna.settings.fields import Settings
 from rna.unlearning import train
-from rna.unlearning.checkpoint import Checkpoint, OtherTrial
+from rna.unlearning.checkpoint import Checkpoint, OtherTrial, Pace
 from tests import tiny
 from tests.unlearning import test_train
 from tests.unlearning.test_train import METHODS
@@ -107,6 +107,32 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_one(tmp_path: Pa
         checkpoint.save({"curve": [2]})
     assert checkpoint.load() == {"curve": [1]}
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+@pytest.mark.parametrize("step_seconds", [0.1, 1.0, 30.0])
+@pytest.mark.parametrize("cost", [0.01, 3.0, 60.0])
+def test_saving_by_time_takes_at_most_three_parts_in_a_hundred(step_seconds: float, cost: float):
+    """Ten hours of steps and saves that take so many seconds each, on a clock of our own."""
+    pace, now, saving, saves = Pace(None, 5.0, since=0.0), 0.0, 0.0, 0
+    while now < 36_000:
+        now += step_seconds
+        if pace.due(1, now):
+            pace.saved(now, now + cost)
+            now, saving, saves = now + cost, saving + cost, saves + 1
+    assert saving / now <= 0.03
+    assert saves >= min(36_000 / 330, 0.8 * 0.03 * 36_000 / cost) - 1  # and no rarer than it must
+
+
+def test_steps_and_time_are_counted_apart():
+    pace = Pace(3, None, since=0.0)
+    assert [step for step in range(1, 10) if pace.due(step, 1e9)] == [3, 6, 9]
+
+
+def test_a_training_saves_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    saved: list[int] = []
+    monkeypatch.setattr(Checkpoint, "save", lambda _self, state: saved.append(len(state["curve"])))
+    unlearn(settings("method=rmu", "train.checkpoint_minutes=1e-9"), Checkpoint(tmp_path / "checkpoint.pt", "k"))
+    assert len(saved) > 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
