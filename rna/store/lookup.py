@@ -115,7 +115,7 @@ def _record(where: Address, key: str) -> results.Record | None:
 def _flat(prefix: str, values: Metrics) -> Metrics:
     flat: Metrics = {}
     for name, value in values.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and name != "keywords":  # a keyword may hold a slash
             flat |= _flat(f"{prefix}/{name}", value)
         elif value is None or isinstance(value, int | float):
             flat[f"{prefix}/{name}"] = value
@@ -126,6 +126,8 @@ def _mean(parts: list[Metrics]) -> Metrics:
     mean: Metrics = {}
     for name in parts[0]:
         values: list[Any] = [part.get(name) for part in parts]
+        if isinstance(values[0], str | list) or name == "keywords":  # of single questions, which have no mean
+            continue
         if all(isinstance(value, dict) for value in values):
             mean[name] = _mean(values)
         elif any(not isinstance(value, int | float) for value in values):
