@@ -50,9 +50,10 @@ def multiple_choice(
         bit for each question in its order, as hex, and `asked`, which names these questions whatever is put into their
         choices; with `options.keywords` also which keyword each question drew, `drawn`, in as many hex digits each, and
         the accuracy by keyword under `keywords`. Then `truncated`, how many prompts were longer than the model's
-        context and lost their beginning; for MMLU's and WMDP's questions how many have odd choices. Where the right answers of some speak of other choices, the
-        whole and its halves also have how many, `of_above`, and `acc_without_of_above`; with `options.of_above` at
-        `leave_out` they are left out of all but `of_above` and `acc_with_of_above`.
+        context and lost their beginning; for MMLU's and WMDP's questions how many have odd choices. Where the right
+        answers of some speak of other choices, the whole and its halves also have how many, `of_above`, and
+        `acc_without_of_above`; with `options.of_above` at `leave_out` they are left out of all but `of_above` and
+        `acc_with_of_above`.
 
     Raises:
         NotFinite: if an answer has no finite likelihood.

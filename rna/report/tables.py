@@ -133,9 +133,15 @@ def harms(study: Study, picks: dict[str, Chosen | None]) -> Table:
     notes = [f"{compare.intervals.HARM}: one difference, question by question over the four answers."]
     command = commands.sweep(study, "method=npo", "retain=mse", "seed=0,1,2")
     return Table(
-        "harm", "Harm of the forget keyword", columns, rows, _said_of(study) + notes, _digits(study), tuple(columns[4:]),
+        "harm",
+        "Harm of the forget keyword",
+        columns,
+        rows,
+        _said_of(study) + notes,
+        _digits(study),
+        tuple(columns[4:]),
         command,
-    )  # fmt: skip
+    )
 
 
 def differences(study: Study, found: Sequence[Comparison]) -> Table:
