@@ -25,8 +25,8 @@ ASKED = {"retain": "r", "perturbed": "r", "neutral": "r", "forget_bio": "b", "fo
 
 
 def metrics(label: str, task: str) -> dict[str, Any]:
-    """All questions, and the first 210 as the report half."""
-    draw = random.Random(f"{label} {task}")
+    """All questions, and the first 210 as the report half; a question is as hard for one arm as for another."""
+    draw = random.Random(ASKED[task])
     right = "".join("01"[draw.random() > LOST[label][task]] for _ in range(N))
 
     def part(bits: str, name: str) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def test_records_without_single_questions_are_read_and_unpaired_everywhere(arms:
     assert paired is not None
     assert made is not None
     assert (made.value, made.paired, paired.paired) == (pytest.approx(paired.value), False, True)
-    assert made.high - made.low > 1.3 * (paired.high - paired.low)  # pyright: ignore
+    assert made.high - made.low > 1.2 * (paired.high - paired.low)  # pyright: ignore
     assert "unpaired as a record lacks its single questions" in "\n".join(show.verdicts(list(arms.values())))
     (study,) = records.studies(records.select(reading.load(str(tmp_path)).trials, Filters()))
     (verdict,) = compare.verdicts(study)
