@@ -610,6 +610,7 @@ def test_every_figure_and_table_is_written_in_every_format(world: Path):
     names = {file.stem for file in (world / "tables").iterdir()}
     assert {
         "summary",
+        "harm",
         "equal_hyperparameters",
         "matched_forgetting",
         "rates",
