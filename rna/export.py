@@ -5,16 +5,16 @@
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
-from rna import printing
+from rna import intervals, printing
 from rna.ends import guarded
 from rna.printing import in_markdown
-from rna.quantiles import Z_95
 from rna.settings import ModelSettings, hashes
-from rna.store import Record, results
+from rna.store import Record, compared, results
 
 
 def main() -> None:
@@ -58,11 +58,18 @@ def export(key: str, folder: Path, output_dir: str, model_path: str | None = Non
     with model.installed(decoder, model.load_deltas(delta)):
         whole.save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
-    (temporary / "README.md").write_text(card(record, results.evaluations(output_dir, key)), encoding="utf-8")
+    (temporary / "README.md").write_text(card(record, *judged(record, output_dir)), encoding="utf-8")
     if folder.exists():
         folder.rmdir()
     temporary.replace(folder)
     print(f"{folder}: {type(whole).__name__}, {chosen.dtype}, with a model card", file=sys.stderr)
+
+
+def judged(record: Record, output_dir: str) -> tuple[list[Record], list[Record]]:
+    """The evaluations of a trial, and those of its base on the same questions."""
+    every = results.evaluations(output_dir, record["key"])
+    own = [one for one in every if not one["task_identity"].get("smoothing")]  # noise is no part of what is exported
+    return own, compared.base_evaluations(output_dir, own)
 
 
 def push(folder: Path, repository: str) -> None:
@@ -84,8 +91,12 @@ def push(folder: Path, repository: str) -> None:
     print(f"https://huggingface.co/{repository}", file=sys.stderr)
 
 
-def card(record: Record, evaluations: list[Record]) -> str:
-    """The model card: what was done to the model, with what, what came of it, and where the method is from."""
+def card(record: Record, evaluations: list[Record], base: list[Record]) -> str:
+    """The model card: what was done to the model, with what, what came of it, and where the method is from.
+
+    Args:
+        base: the evaluations of the base model, with which these are compared.
+    """
     config: dict[str, Any] = record["config"]
     method, noise = config["method"], config["noise"]
     numbers = {f"method.{key}": value for key, value in method.items() if value is not None}
@@ -99,14 +110,16 @@ def card(record: Record, evaluations: list[Record]) -> str:
     topics = in_markdown(", ".join(config["data"]["topics"]))
     settings = "\n".join(f"| `{_in_code(key)}` | {in_markdown(str(value))} |" for key, value in numbers.items())
     metrics = "\n".join(_metric_rows(evaluations)) or "| – | not evaluated | |"
-    base = config["model"]["name"]
+    changes = "\n".join(_change_rows(evaluations, base))
+    changes = f"Changes, with 95 % intervals:\n\n{changes}\n\n" if changes else ""
+    name = config["model"]["name"]
     with_noise = f"with Random Noise Augmentation (ν = {noise['nu']})" if noise["name"] != "none" else "without noise"
     return f"""---
 library_name: transformers
-base_model: {json.dumps(base, ensure_ascii=False)}
+base_model: {json.dumps(name, ensure_ascii=False)}
 tags: [unlearning, {method["name"]}, random-noise-augmentation]
 ---
-# {in_markdown(base)}, unlearned with {method["name"]} {with_noise}
+# {in_markdown(name)}, unlearned with {method["name"]} {with_noise}
 
 This model was made to forget {topics} and to keep the rest. It is a research artefact:
 unlearned knowledge can often be brought back, and a forget-token in a harmless prompt may make the model fail.
@@ -119,7 +132,7 @@ unlearned knowledge can often be brought back, and a forget-token in a harmless 
 |---|---|---|
 {metrics}
 
-Intervals are over the questions or documents of each task, for this one training run.
+{changes}Intervals are over the questions or documents of each task, for this one training run.
 
 Trial `{record["key"]}`, made by rna {record["rna"]} at commit `{record["commit"]}` on {record["created"]}.
 
@@ -134,16 +147,30 @@ def _in_code(text: str) -> str:
 
 
 def _metric_rows(evaluations: list[Record]) -> list[str]:
+    """Each task by itself."""
     rows: list[str] = []
-    for record in evaluations:
-        metrics = record["metrics"]
-        parts = metrics if record["task"] == "perplexity" else {record["task"]: metrics}
-        for name, values in parts.items():
-            for metric in ("acc", "ppl"):
-                value, stderr = values.get(metric), values.get(f"{metric}_stderr")
-                if value is not None and stderr is not None:
-                    low, high = value - Z_95 * stderr, value + Z_95 * stderr
-                    rows.append(f"| {in_markdown(name)} {metric} | {value:.4g} | {low:.4g} to {high:.4g} |")
+    for tasks in compared.scores(evaluations).values():
+        for name, score in tasks.items():
+            made, choice = intervals.estimate([[(1.0, score)]]), score.over == "questions"
+            if made.low is None or made.high is None:
+                continue
+            values = [one if choice else math.exp(min(one, 700.0)) for one in (made.value, made.low, made.high)]
+            value, low, high = (f"{one:.1f}" if choice else f"{one:.4g}" for one in values)
+            what = "accuracy in %" if choice else "perplexity"
+            rows.append(f"| {in_markdown(name)}, {what} | {value} | {low} to {high} |")
+    return rows
+
+
+def _change_rows(evaluations: list[Record], base: list[Record]) -> list[str]:
+    """Against the base, question by question, and the harm of the forget keyword."""
+    rows: list[str] = []
+    for name, terms in compared.terms(compared.scores(evaluations), compared.scores(base)).items():
+        if len(terms) > 1 and any(weight < 0 for weight, _ in terms):
+            choice = terms[0][1].over == "questions"
+            told = intervals.said(
+                intervals.estimate([terms]), 1 if choice else 3, "points" if choice else "nats a token"
+            )
+            rows.append(f"- {name}: {told}")
     return rows
 
 

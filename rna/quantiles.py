@@ -7,7 +7,7 @@ Z_95 = 1.959964  # of the normal distribution, two-sided
 
 
 @cache
-def t_95(degrees: int) -> float:
+def t_95(degrees: int | float) -> float:
     """The two-sided 95 % quantile of Student's t with this many degrees of freedom."""
     from scipy.special import stdtrit
 

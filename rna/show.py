@@ -1,12 +1,14 @@
 """A trial's table for a person: accuracies with standard errors, rates, and what they do and do not show."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rna import perturb
-from rna.quantiles import Z_95
+from rna import intervals, perturb
+from rna.intervals import Estimate as Change
+from rna.intervals import Score, Terms, scores_of
+from rna.settings import EvalSettings
 from rna.trial import Arm
 
 if TYPE_CHECKING:
@@ -20,56 +22,69 @@ class Estimate:
     value: float
     stderr: float
 
-    def minus(self, other: "Estimate") -> "Estimate":
-        """The difference, taking the two as independent (they share questions, so this is cautious)."""
-        return Estimate(self.value - other.value, math.hypot(self.stderr, other.stderr))
-
-    @property
-    def margin(self) -> float:
-        """Half the width of the 95 % interval."""
-        return Z_95 * self.stderr
-
-    @property
-    def sign(self) -> int:
-        """1 or −1 where the 95 % interval leaves out zero, else 0."""
-        return int(math.copysign(1, self.value)) if abs(self.value) > self.margin else 0
-
-
-def mean(estimates: list[Estimate]) -> Estimate:
-    """The unweighted mean, its parts independent."""
-    count = len(estimates)
-    return Estimate(
-        sum(item.value for item in estimates) / count, math.hypot(*(item.stderr for item in estimates)) / count
-    )
-
 
 Scores = dict[str, Estimate]  # role (`forget`, `forget_bio`, `retain`, `perturbed`, …) -> estimate
+
+
+def terms(row: Arm) -> dict[str, Terms]:
+    """An arm's scores by role and task, as weighted sums: accuracies in percent, or log-losses in nats a token.
+
+    Where several tasks have one role, it holds their unweighted mean.
+    """
+    options = row.settings.eval
+    if options.kind == "perplexity":
+        metrics = row.evaluated["perplexity"]["metrics"] if row.evaluated else {}
+        return {part: [(1.0, scores_of(values, part)["all"])] for part, values in metrics.items()}
+    by_role: dict[str, list[Score]] = {}
+    found: dict[str, Terms] = {}
+    for name, record in row.evaluated.items():
+        score = scores_of(record["metrics"], name).get(options.split, Score(math.nan, math.nan, 0))
+        found[name] = [(1.0, score)]
+        by_role.setdefault(options.tasks[name].role, []).append(score)
+    return found | {role: intervals.mean(of) for role, of in by_role.items()}
+
+
+def scores(row: Arm) -> Scores:
+    """An arm's estimates by role and task, with standard errors of independent tasks."""
+    return {
+        name: Estimate(
+            sum(weight * score.value for weight, score in of),
+            math.hypot(*(weight * score.stderr for weight, score in of)),
+        )
+        for name, of in terms(row).items()
+    }
+
+
+def changed(row: Arm, other: Arm, *roles: str) -> Change | None:
+    """How much one arm differs from another, on the mean of the roles, with its 95 % interval; None where neither can
+    be told."""
+    return _change([terms(row).get(role) for role in roles], [terms(other).get(role) for role in roles])
+
+
+def harm(row: Arm, base: Arm) -> Change | None:
+    """What the forget keyword does to an arm beyond a neutral one, and beyond what it does to the base."""
+    parts = [terms(one).get(role) for one in (row, base) for role in ("perturbed", "neutral")]
+    if row.other_tokens or any(part is None for part in parts):
+        return None
+    made = intervals.estimate([intervals.harm(*(part or [] for part in parts))])
+    return None if math.isnan(made.value) else made
+
+
+def _change(one: Sequence[Terms | None], other: Sequence[Terms | None]) -> Change | None:
+    if not one or any(part is None for part in (*one, *other)):
+        return None
+    both = [
+        (weight / len(one), score)
+        for mine, its in zip(one, other, strict=True)
+        for weight, score in intervals.difference(mine or [], its or [])
+    ]
+    made = intervals.estimate([both])
+    return None if math.isnan(made.value) else made
 
 
 def _number(value: float | None) -> float:
     """A record's number; what was not finite is None there."""
     return math.nan if value is None else value
-
-
-def scores(row: Arm) -> Scores:
-    """An arm's estimates by role and task: accuracies in percent, or log-losses in nats a token.
-
-    Where several tasks have one role, it holds their mean.
-    """
-    if row.settings.eval.kind == "perplexity":
-        metrics = row.evaluated["perplexity"]["metrics"] if row.evaluated else {}
-        return {
-            part: Estimate(_number(values["nll"]), _number(values["nll_stderr"])) for part, values in metrics.items()
-        }
-    found: Scores = {}
-    by_role: dict[str, list[Estimate]] = {}
-    for name, record in row.evaluated.items():
-        metrics, role = record["metrics"], row.settings.eval.tasks[name].role
-        if row.settings.eval.split != "all":
-            metrics = metrics.get(row.settings.eval.split, {"acc": None, "acc_stderr": None})
-        found[name] = Estimate(100 * _number(metrics["acc"]), 100 * _number(metrics["acc_stderr"]))
-        by_role.setdefault(role, []).append(found[name])
-    return found | {role: mean(estimates) for role, estimates in by_role.items()}
 
 
 def _percent(estimate: Estimate | None) -> str:
@@ -124,7 +139,7 @@ def ngram_table(rows: list[Arm]) -> "Table | None":
     made.add_column("")
     for label in by_arm:
         made.add_column(label, justify="right")
-    names = {"neutral": f"'{options.neutral_keyword}' (neutral control)", "perturbed": f"'{options.keyword}'"}
+    names = {"neutral": f"'{options.neutral_keyword}' (neutral control)", "perturbed": _keyword(options)}
     names |= {name: f"n = {task.n}, {task.group} similarity" for name, task in tasks.items()}
     for name, title in names.items():
         if any(name in found for found in by_arm.values()):
@@ -156,6 +171,12 @@ def of_above(rows: list[Arm]) -> str | None:
     )
 
 
+def _keyword(options: EvalSettings) -> str:
+    """What stands in for a choice, or in a text."""
+    words = perturb.read_keywords(options.keywords, options.keyword)
+    return f"'{words[0]}'" if len(words) == 1 else f"one of {len(words)} keywords"
+
+
 def _choice_columns(row: Arm) -> dict[str, str]:
     """Role -> the column's title, in reading order."""
     options = row.settings.eval
@@ -165,10 +186,10 @@ def _choice_columns(row: Arm) -> dict[str, str]:
         columns["forget"] = "forget mean ↓"
     titles = {
         "retain": "retain ↑",
-        "perturbed": f"retain with '{options.keyword}' ↑",
+        "perturbed": f"retain with {_keyword(options)} ↑",
         "neutral": f"retain with '{options.neutral_keyword}'",
         "related": "forget-related retain ↑",
-        "forget_perturbed": f"forget with '{options.keyword}' ↓",
+        "forget_perturbed": f"forget with {_keyword(options)} ↓",
     }
     present = {task.role for task in options.tasks.values()}
     return columns | {role: title for role, title in titles.items() if role in present}
@@ -180,7 +201,7 @@ def _perplexity_columns(row: Arm) -> dict[str, str]:
         **{f"forget_{topic}": f"forget {topic} ↑" for topic in row.settings.data.topics},
         "retain": "retain ↓",
         "retain_after": "retain, same tokens",
-        "perturbed": f"behind '{options.keyword}' ↓",
+        "perturbed": f"behind {_keyword(options)} ↓",
         "neutral": f"behind '{options.neutral_keyword}'",
     }
 
@@ -206,8 +227,8 @@ MORE_PERPLEX = 2.0  # perplexity over the base's from which a text counts as for
 class Forgetting:
     """What a trial did to what it was to forget, and what it cost: changes from the base, in points or nats a token."""
 
-    forget: Estimate
-    retain: Estimate | None
+    forget: Change
+    retain: Change | None
     verdict: str  # forgotten | partly forgotten | not forgotten
     said: str
 
@@ -223,70 +244,81 @@ def forgetting(row: Arm, base: Arm) -> Forgetting | None:
     parts = ["forget"] if choice else [f"forget_{topic}" for topic in row.settings.data.topics]
     if row.other_tokens or not parts or any(part not in found or part not in before for part in parts):
         return None
-    changes = [found[part].minus(before[part]) for part in parts]
-    change = mean(changes)
-    if math.isnan(change.value):
+    change = changed(row, base, *parts)
+    if change is None:
         return None
     if choice:
         enough, worse = found["forget"].value <= CHANCE + NEAR_CHANCE, -1
-        said = (
-            f"forget accuracy {found['forget'].value:.1f} against {before['forget'].value:.1f} "
-            f"({change.value:+.1f} ± {change.margin:.1f} points)"
-        )
+        said = f"forget accuracy {found['forget'].value:.1f} against {before['forget'].value:.1f}, {tell(change, row)}"
     else:
-        enough, worse = all(one.value >= math.log(MORE_PERPLEX) for one in changes), 1
-        times, low, high = (_ratio(change.value + side * change.margin) for side in (0, -1, 1))
-        said = f"forget perplexity {times} times the base's ({low} to {high})"
-    changed = change.sign == worse
-    verdict = "forgotten" if enough and changed else "partly forgotten" if changed else "not forgotten"
-    kept = found["retain"].minus(before["retain"]) if "retain" in found and "retain" in before else None
-    return Forgetting(change, kept, verdict, said)
+        rises = [found[part].value - before[part].value for part in parts]
+        enough, worse = all(rise >= math.log(MORE_PERPLEX) for rise in rises), 1
+        times, low, high = (_ratio(one) for one in (change.value, change.low, change.high))
+        covers = intervals.covers(change, change=True)
+        said = f"forget perplexity {times} times the base's [{low}, {high}] ({covers})"
+    moved = change.sign == worse
+    verdict = "forgotten" if enough and moved else "partly forgotten" if moved else "not forgotten"
+    return Forgetting(change, changed(row, base, "retain"), verdict, said)
 
 
-def _ratio(change: float) -> str:
+def tell(change: Change, row: Arm) -> str:
+    """A difference with its unit and interval."""
+    choice = row.settings.eval.kind == "choice"
+    return intervals.said(change, 1 if choice else 3, "points" if choice else "nats a token")
+
+
+def _ratio(change: float | None) -> str:
     """Of perplexities, from the change of the log-loss."""
-    return "–" if math.isnan(change) else f"{math.exp(min(change, 700.0)):.3g}"
+    return "–" if change is None else f"{math.exp(min(change, 700.0)):.3g}"
 
 
 def verdicts(rows: list[Arm]) -> list[str]:
-    """What the table shows and what it does not, in plain words, with 95 % intervals over questions."""
-    by_arm = {row.label: scores(row) for row in rows}
-    name = "with RNA" if "with RNA" in by_arm or "smoothed" not in by_arm else "smoothed"
-    first = "given" if "given" in by_arm else "plain"
-    base, plain, rna = (by_arm.get(label, {}) for label in ("base", first, name))
+    """What the table shows and what it does not, in plain words, each with a 95 % interval and what that is over."""
+    by_label = {row.label: row for row in rows if terms(row)}
+    name = "with RNA" if "with RNA" in by_label or "smoothed" not in by_label else "smoothed"
+    first = "given" if "given" in by_label else "plain"
+    base, plain, rna = (by_label.get(label) for label in ("base", first, name))
     noise = "RNA" if name == "with RNA" else "noise at inference"
-    choice = rows[0].settings.eval.kind == "choice"
-    unit = "points" if choice else "nats a token"
-    worse = -1 if choice else 1  # the sign of a change for the worse
-
-    def difference(one: Scores, other: Scores) -> Estimate | None:
-        found = one["perturbed"].minus(other["perturbed"]) if "perturbed" in one and "perturbed" in other else None
-        return None if found is None or math.isnan(found.value) else found
-
-    def said(change: Estimate) -> str:
-        digits = 1 if choice else 3
-        return f"{change.value:+.{digits}f} ± {change.margin:.{digits}f} {unit}"
-
+    worse = -1 if rows[0].settings.eval.kind == "choice" else 1  # the sign of a change for the worse
     lines: list[str] = []
-    by_label = {row.label: row for row in rows}
-    judged = [by_label[label] for label in (first, name) if by_arm.get(label) and "base" in by_label]
-    found = [(row.label, told) for row in judged if (told := forgetting(row, by_label["base"]))]
+    judged = [row for row in (plain, rna) if row is not None and base is not None]
+    found = [(row.label, told) for row in judged if base and (told := forgetting(row, base))]
     if found:
         lines.append(f"Against base, {'; '.join(f'{label} {told.verdict}: {told.said}' for label, told in found)}.")
     apart = any(row.other_tokens for row in judged)
     if apart:
         lines.append(f"{first} reads other tokens than base: perplexities are per token, so none are compared with it.")
-    if (change := difference(plain, base)) is not None and not apart:
+    harms = [(row, told) for row in judged if base and (told := harm(row, base))]
+    if plain and base and not apart and (change := changed(plain, base, "perturbed")):
         words = {worse: "a forget-token harms it", 0: "no evidence of harm", -worse: "it does better than base"}
-        lines.append(f"Perturbed retain, {first} against base: {said(change)}: {words[change.sign]}.")
-    if (change := difference(rna, plain)) is not None:
+        if harms:
+            words = {worse: "it does worse than base", 0: "no evidence of a change", -worse: "it does better than base"}
+        lines.append(f"Perturbed retain, {first} against base: {tell(change, plain)}: {words[change.sign]}.")
+    words = {worse: "a forget-token harms it", 0: "no evidence of harm", -worse: "a forget-token helps it"}
+    lines += [f"{intervals.HARM}, {row.label}: {tell(told, row)}: {words[told.sign]}." for row, told in harms]
+    if plain and rna and (change := changed(rna, plain, "perturbed")):
         words = {worse: f"{noise} hurts here", 0: f"no evidence that {noise} helps", -worse: f"{noise} helps"}
-        lines.append(f"Perturbed retain, {noise} against {first}: {said(change)}: {words[change.sign]}.")
-    if rna.get("forget") and plain.get("forget"):
-        change = rna["forget"].minus(plain["forget"])
+        lines.append(f"Perturbed retain, {noise} against {first}: {tell(change, rna)}: {words[change.sign]}.")
+    if plain and rna and (change := changed(rna, plain, "forget")):
         words = {-1: f"{noise} forgets more", 0: "no evidence of a difference", 1: f"{noise} forgets less"}
-        lines.append(f"Forget, {noise} against {first}: {said(change)}: {words[change.sign]}.")
+        lines.append(f"Forget, {noise} against {first}: {tell(change, rna)}: {words[change.sign]}.")
     if lines:
-        counted = "questions" if choice else "documents"
-        lines.append(f"(± half a 95 % interval over {counted}; one seed, so nothing here speaks of other seeds.)")
+        lines += [line for row in rows if (line := _by_keyword(row))]
+        lines.append("(One seed: an interval over questions or documents says nothing of other seeds.)")
     return lines
+
+
+def _by_keyword(row: Arm) -> str | None:
+    """An arm's perturbed retain by the keyword that was drawn, where there are several."""
+    options = row.settings.eval
+    choice = options.kind == "choice"
+    name = next((name for name, task in options.tasks.items() if task.role == "perturbed"), "") if choice else ""
+    metrics = row.evaluated.get(name if choice else "perplexity", {}).get("metrics", {})
+    metrics = metrics if choice else metrics.get("perturbed", {})
+    metrics = metrics if options.split == "all" or not choice else metrics.get(options.split, {})
+    by_word = metrics.get("keywords") or {}
+    cells = [
+        f"'{word}' {100 * _number(one['acc']):.1f} of {one['n']}" if choice else f"'{word}' {_number(one['ppl']):.4g}"
+        for word, one in by_word.items()
+    ]
+    return f"By keyword, {row.label}: {', '.join(cells)}." if cells else None

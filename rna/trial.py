@@ -467,7 +467,8 @@ def _evaluate(row: Arm, decoder: Any, tokenizer: Any, tracked: Any, listener: Li
         results.write(settings.output_dir, key, record, listener.commit)
         tracked.summarise(_flat(metrics, "eval" if settings.eval.kind == "perplexity" else f"eval/{name}"))
     judged = {name: record["metrics"] for name, record in row.evaluated.items()} | outcome
-    tracked.summarise(lookup.of_roles(judged, lookup.roles(settings.eval)))  # what sweeps optimise
+    means = lookup.of_roles(judged, lookup.roles(settings.eval))  # what sweeps optimise
+    tracked.summarise({name: value for name, value in means.items() if value is not None})
     answers.clear()
 
 
@@ -520,10 +521,10 @@ def _smoothing(settings: Settings) -> Any:
 
 
 def _flat(metrics: dict[str, Any], prefix: str) -> dict[str, float]:
-    """Numbers by flat names such as `eval/mmlu/select/acc`; single subjects stay in the record."""
+    """Numbers by flat names such as `eval/mmlu/select/acc`; single subjects and keywords stay in the record."""
     found: dict[str, float] = {}
     for name, value in metrics.items():
-        if isinstance(value, dict) and name != "subjects":
+        if isinstance(value, dict) and name not in ("subjects", "keywords"):
             found |= _flat(value, f"{prefix}/{name}")
         elif isinstance(value, int | float):
             found[f"{prefix}/{name}"] = value

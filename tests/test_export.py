@@ -11,6 +11,7 @@ import torch
 
 from rna import export, run, trial
 from rna.decoder import model
+from rna.intervals import questions
 from rna.settings import config
 from rna.store import results
 from tests import tiny
@@ -68,13 +69,13 @@ def test_the_card_says_what_was_done_and_what_came_of_it(tmp_path: Path):
     export.export(row.key, tmp_path / "exported", str(tmp_path))
     card = (tmp_path / "exported" / "README.md").read_text(encoding="utf-8")
     metrics = row.evaluated["perturbed"]["metrics"]
-    low = metrics["acc"] - 1.959964 * metrics["acc_stderr"]
+    low, high = (100 * limit for limit in questions.wilson(metrics["acc"], metrics["n"]))
     commit = row.trained and row.trained["commit"]
     for said in (
         "| `method.name` | npo |",
         "| `retain_loss` | kl |",
         "| `retain.alpha.bio` | 3.0 |",
-        f"| perturbed acc | {metrics['acc']:.4g} | {low:.4g} to",
+        f"| perturbed, accuracy in % | {100 * metrics['acc']:.1f} | {low:.1f} to {high:.1f} |",
         f"commit `{commit}`",
         "arXiv:2501.19202",
         row.key,

@@ -183,7 +183,7 @@ def test_the_cards_hold_text_as_text():
     made = generated.settings(model=HOSTILE)
     made.data.topics = {HOSTILE: made.data.topics["bio"]}
     trained = generated.record(made)
-    written = export.card(trained, [generated.evaluation(trained, HOSTILE, 0.5, more={"acc_stderr": 0.1})])
+    written = export.card(trained, [generated.evaluation(trained, HOSTILE, 0.5, more={"acc_stderr": 0.1})], [])
     assert f"{HOSTILE} acc" in cells(written)
     assert f"base_model: {json.dumps(HOSTILE)}" in written
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from rna import show
+from rna import intervals, show
 from rna.settings.fields import CorpusSettings, DataSettings, EvalSettings, ModelSettings, Settings, TaskSettings
 from rna.show import Estimate
 from rna.trial import Arm
@@ -13,10 +13,10 @@ ROLES = {"bio": "forget", "cyber": "forget", "retain": "retain", "perturbed": "p
 
 
 def arm(label: str, **accuracies: float) -> Arm:
-    """A row with these accuracies by task name, each with a standard error of 0.01."""
+    """A row with these accuracies by task name, each of 2,400 questions with a standard error of 0.01."""
     tasks = {name: TaskSettings(f"task_{name}", role) for name, role in ROLES.items()}
     settings = Settings(model=ModelSettings("demo", "-"), eval=EvalSettings("demo", keyword="typhus", tasks=tasks))
-    found = {name: {"metrics": {"acc": acc, "acc_stderr": 0.01, "n": 100}} for name, acc in accuracies.items()}
+    found = {name: {"metrics": {"acc": acc, "acc_stderr": 0.01, "n": 2400}} for name, acc in accuracies.items()}
     return Arm(label, settings, "key", {}, {name: {} for name in tasks}, None, found)
 
 
@@ -33,27 +33,6 @@ def column(rows: list[Arm], title: str) -> list[str]:
     made = show.table(rows)
     (found,) = (column for column in made.columns if column.header == title)
     return [str(cell) for cell in found.cells]
-
-
-def test_a_difference_adds_errors_in_quadrature():
-    """√(0.3² + 0.4²) = 0.5."""
-    made = Estimate(5.0, 0.3).minus(Estimate(7.0, 0.4))
-    assert (made.value, made.stderr) == (-2.0, pytest.approx(0.5))
-
-
-def test_the_margin_is_half_a_95_percent_interval():
-    assert Estimate(0.0, 2.0).margin == pytest.approx(3.92, abs=1e-3)
-
-
-@pytest.mark.parametrize(("value", "sign"), [(1.97, 1), (1.95, 0), (0.0, 0), (-1.95, 0), (-1.97, -1), (math.nan, 0)])
-def test_a_sign_needs_an_interval_without_zero(value, sign):
-    assert Estimate(value, 1.0).sign == sign
-
-
-def test_the_mean_of_independent_estimates():
-    """(10 + 20)/2 = 15; √(3² + 4²)/2 = 2.5."""
-    made = show.mean([Estimate(10.0, 3.0), Estimate(20.0, 4.0)])
-    assert (made.value, made.stderr) == (15.0, 2.5)
 
 
 def test_scores_are_percent_and_the_forget_mean_is_unweighted():
@@ -168,8 +147,50 @@ def test_verdicts_on_accuracy(base, plain, rna, harm, help_):
 
 
 def test_a_verdict_gives_the_change_and_its_interval():
-    """30 − 60 = −30; 1.96·√(1² + 1²) = 2.8."""
-    assert "-30.0 ± 2.8 points" in show.verdicts([arm("base", perturbed=0.6), arm("plain", perturbed=0.3)])[0]
+    """30 − 60 = −30; about 1.96·√(0.936² + 1²) = 2.7 where the records do not say which questions were right."""
+    said = show.verdicts([arm("base", perturbed=0.6), arm("plain", perturbed=0.3)])[0]
+    assert (
+        "−30.0 points [−32.6, −27.3] (95 % over questions, unpaired as a record lacks its single questions, one seed)"
+        in said
+    )
+
+
+def bits(row: Arm, **answers: str) -> Arm:
+    """The row with the questions of these tasks that were right, all tasks of the same questions."""
+    for name, right in answers.items():
+        share = right.count("1") / len(right)
+        metrics = {"acc": share, "acc_stderr": (share * (1 - share) / (len(right) - 1)) ** 0.5, "n": len(right)}
+        row.evaluated[name] = {"metrics": {**metrics, "correct": f"{int(right, 2):x}", "asked": "q"}}
+    return row
+
+
+def test_what_rows_share_cancels():
+    """100 questions, 20 of which the plain row loses: −20 with 22 changes of 102, against about ±13 unpaired."""
+    rows = [bits(arm("base"), perturbed="1" * 80 + "0" * 20), bits(arm("plain"), perturbed="1" * 60 + "0" * 40)]
+    assert "−20.0 points [−27.8, −11.4] (95 % over questions, paired, one seed)" in show.verdicts(rows)[0]
+
+
+def test_harm_is_told_beyond_the_neutral_keyword_and_the_base():
+    """The neutral keyword costs 30 points as well, and the forget keyword 20 more."""
+    rows = [
+        bits(arm("base"), perturbed="1" * 95 + "0" * 5, neutral="1" * 95 + "0" * 5),
+        bits(arm("plain"), perturbed="1" * 45 + "0" * 55, neutral="1" * 65 + "0" * 35),
+    ]
+    for row in rows:
+        row.settings.eval.tasks["neutral"] = TaskSettings("task_neutral", "neutral")
+    said = show.verdicts(rows)
+    assert said[0].endswith(": it does worse than base.")
+    assert said[1].startswith(f"{intervals.HARM}, plain: −20.0 points [")
+    assert said[1].endswith("(95 % over questions, paired, one seed): a forget-token harms it.")
+
+
+def test_keywords_are_told_one_by_one():
+    rows = [bits(arm("base"), perturbed="1" * 8), bits(arm("plain"), perturbed="11001100")]
+    by_word = {"gout": {"acc": 0.5, "n": 4}, "ague": {"acc": 0.25, "n": 4}}
+    rows[1].evaluated["perturbed"]["metrics"]["keywords"] = by_word
+    assert "By keyword, plain: 'gout' 50.0 of 4, 'ague' 25.0 of 4." in show.verdicts(rows)
+    rows[1].settings.eval.keywords = ["gout", "ague"]
+    assert "retain with one of 2 keywords ↑" in [column.header for column in show.table(rows[1:]).columns]
 
 
 @pytest.mark.parametrize(
@@ -184,8 +205,8 @@ def test_verdicts_on_log_loss_turn_the_sign(base, plain, rna, harm, help_):
     said = show.verdicts(
         [judged("base", perturbed=base), judged("plain", perturbed=plain), judged("with RNA", perturbed=rna)]
     )
-    assert said[0].endswith(f"nats a token: {harm}.")
-    assert said[1].endswith(f"nats a token: {help_}.")
+    assert said[0].endswith(f", one seed): {harm}.")
+    assert said[1].endswith(f", one seed): {help_}.")
 
 
 @pytest.mark.parametrize(
@@ -196,7 +217,7 @@ def test_verdicts_on_forgetting(plain, rna, words):
     said = show.verdicts([arm("plain", bio=plain, cyber=plain), arm("with RNA", bio=rna, cyber=rna)])
     assert said[0].startswith("Forget, RNA against plain: ")
     assert said[0].endswith(f": {words}.")
-    assert "one seed" in said[1]
+    assert "One seed" in said[1]
 
 
 @pytest.mark.parametrize(
@@ -204,17 +225,19 @@ def test_verdicts_on_forgetting(plain, rna, words):
     [
         *((accuracy, "forgotten") for accuracy in (0.3, 0.35)),
         *((accuracy, "partly forgotten") for accuracy in (0.36, 0.957)),
-        *((accuracy, "not forgotten") for accuracy in (0.97, 0.99)),
+        *((accuracy, "not forgotten") for accuracy in (0.975, 0.99)),
     ],
 )
 def test_the_first_verdict_says_whether_anything_was_forgotten(plain, words):
-    """Standard errors of √(1² + 1²)/2 a mean: 1.96·√(½ + ½) = 2.0 points; chance is 25, and near it up to 35."""
+    """4,800 questions a mean: a change of 2.3 points is sure, one of 1 is not; chance is 25, and near it up to 35."""
     said = show.verdicts([arm("base", bio=0.98, cyber=0.98), arm("plain", bio=plain, cyber=plain)])
     change = 100 * plain - 98
-    assert said[0] == (
-        f"Against base, plain {words}: forget accuracy {100 * plain:.1f} against 98.0 ({change:+.1f} ± 2.0 points)."
+    assert said[0].startswith(
+        f"Against base, plain {words}: forget accuracy {100 * plain:.1f} against 98.0, {change:+.1f} points [".replace(
+            "-", "−"
+        )
     )
-    assert "one seed" in said[1]
+    assert "One seed" in said[1]
 
 
 def test_what_was_near_chance_before_was_not_forgotten():
@@ -224,11 +247,11 @@ def test_what_was_near_chance_before_was_not_forgotten():
 
 def test_the_row_with_noise_is_judged_beside_the_plain_one_or_alone():
     base, rna = arm("base", bio=0.98, cyber=0.98), arm("with RNA", bio=0.9, cyber=0.9)
-    both, alone = "partly forgotten: forget accuracy 90.0 against 98.0 (-8.0 ± 2.0 points).", "Against base, with RNA "
+    both, alone = "partly forgotten: forget accuracy 90.0 against 98.0, −8.0 points", "Against base, with RNA "
     said = show.verdicts([base, arm("plain", bio=0.3, cyber=0.3), rna])[0]
-    assert said.startswith("Against base, plain forgotten: forget accuracy 30.0 against 98.0 (")
-    assert said.endswith(f"; with RNA {both}")
-    assert show.verdicts([base, arm("plain"), rna])[0] == alone + both
+    assert said.startswith("Against base, plain forgotten: forget accuracy 30.0 against 98.0, ")
+    assert f"; with RNA {both}" in said
+    assert show.verdicts([base, arm("plain"), rna])[0].startswith(alone + both)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +276,7 @@ def test_a_ratio_of_perplexities_has_the_interval_of_its_logarithm():
     rows = [judged("base", forget_a=2.0), judged("plain", forget_a=2.7)]
     for row in rows:
         row.settings.data.topics = {"a": CorpusSettings()}
-    assert "forget perplexity 2.01 times the base's (1.96 to 2.07)." in show.verdicts(rows)[0]
+    assert "forget perplexity 2.01 times the base's [1.96, 2.07] (95 % over documents" in show.verdicts(rows)[0]
 
 
 def test_without_two_rows_there_is_nothing_to_say():

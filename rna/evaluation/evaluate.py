@@ -46,11 +46,14 @@ def multiple_choice(
 
     Returns:
         By name: `acc`, `acc_stderr`, `n`; the same for the halves under `select` and `report`, for each subject under
-        `subjects`, and for MMLU's four categories under `categories`; `correct`, a bit for each question in its order,
-        as hex; `truncated`, how many prompts were longer than the model's context and lost their beginning; for MMLU's
-        and WMDP's questions how many have odd choices. Where the right answers of some speak of other choices, the
-        whole and its halves also have how many, `of_above`, and `acc_without_of_above`; with `options.of_above` at
-        `leave_out` they are left out of all but `of_above` and `acc_with_of_above`.
+        `subjects`, and for MMLU's four categories under `categories`. The whole and the halves also have `correct`, a
+        bit for each question in its order, as hex, and `asked`, which names these questions whatever is put into their
+        choices; with `options.keywords` also which keyword each question drew, `drawn`, in as many hex digits each, and
+        the accuracy by keyword under `keywords`. Then `truncated`, how many prompts were longer than the model's
+        context and lost their beginning; for MMLU's and WMDP's questions how many have odd choices. Where the right
+        answers of some speak of other choices, the whole and its halves also have how many, `of_above`, and
+        `acc_without_of_above`; with `options.of_above` at `leave_out` they are left out of all but `of_above` and
+        `acc_with_of_above`.
 
     Raises:
         NotFinite: if an answer has no finite likelihood.
@@ -68,8 +71,9 @@ def multiple_choice(
         _refuse_not_finite(name, [answer[0][0] for sample in found["samples"][task] for answer in sample["resps"]])
     cut = getattr(harness, "truncated", set())
     leave_out = options.of_above == "leave_out"
+    words = perturb.read_keywords(options.keywords, options.keyword)
     return {
-        name: _judged(found["samples"][task], options.tasks[name].subjects, cut, leave_out=leave_out)
+        name: _judged(found["samples"][task], options.tasks[name].subjects, cut, words, leave_out=leave_out)
         for name, task in tasks.items()
     }
 
@@ -92,6 +96,8 @@ def _asked(names: list[str], options: EvalSettings) -> tuple[dict[str, str], dic
     metadata: dict[str, Any] = {name: getattr(options, name) for name in fields}
     if options.limit is not None:
         metadata["limit"] = options.limit
+    if options.keywords is not None:
+        metadata["keywords"] = perturb.read_keywords(options.keywords, options.keyword)
     tasks: dict[str, str] = {}
     loaded: dict[str, Any] = {"tasks": {}}
     for ngram, group in itertools.groupby(names, lambda name: (options.tasks[name].n, options.tasks[name].group)):
@@ -158,8 +164,10 @@ def _refuse_other_tokens(exported: Path) -> None:
         )
 
 
-def _judged(samples: list[dict[str, Any]], subjects: list[str] | None, cut: set[str], *, leave_out: bool) -> Metrics:
-    """lm-eval's verdict on each question, summed up."""
+def _judged(
+    samples: list[dict[str, Any]], subjects: list[str] | None, cut: set[str], words: list[str], *, leave_out: bool
+) -> Metrics:
+    """lm-eval's verdict on each question, summed up; `words` are the keywords that a question may have drawn."""
     ordered = sorted(samples, key=lambda sample: sample["doc_id"])
     chosen = [sample for sample in ordered if subjects is None or sample["doc"]["subject"] in subjects]
     if not chosen:
@@ -173,7 +181,7 @@ def _judged(samples: list[dict[str, Any]], subjects: list[str] | None, cut: set[
         return accuracy([one for one, row in zip(correct, rows, strict=True) if wanted(row)])
 
     halves = {
-        half: _accuracy_of([(one, refers) for one, row, refers in every if row["half"] == half], leave_out=leave_out)
+        half: _part([one for one in every if one[1]["half"] == half], words, leave_out=leave_out)
         for half in (SELECT, REPORT)
     }
     present = list(dict.fromkeys(row["subject"] for row in rows))
@@ -183,19 +191,42 @@ def _judged(samples: list[dict[str, Any]], subjects: list[str] | None, cut: set[
         for category, of in CATEGORIES.items()
         if set(of) & set(present)
     }
-    whole = _accuracy_of([(one, refers) for one, _, refers in every], leave_out=leave_out)
+    whole = _part(every, words, leave_out=leave_out)
     if whole is None:
         raise ValueError("eval.of_above=leave_out: leaves no question of a task; allowed: keep")
-    bits = "".join("01"[one] for one in correct)
     return {
         **whole,
         **{half: metrics for half, metrics in halves.items() if metrics},
         "subjects": by_subject,
         **({"categories": by_category} if len(by_category) > 1 else {}),
-        "correct": f"{int(bits, 2):0{-(-len(bits) // 4)}x}",
         "truncated": sum(sample["arguments"][0][0] in cut for sample in counted),
         **{name: count for name, count in faults(rows).items() if count},
     }
+
+
+Judged = tuple[bool, dict[str, Any], bool]  # (correct, row, of_above)
+
+
+def _part(judged: list[Judged], words: list[str], *, leave_out: bool) -> Metrics | None:
+    """All questions or a half of them: the accuracy, and what tells single questions apart."""
+    metrics = _accuracy_of([(one, refers) for one, _, refers in judged], leave_out=leave_out)
+    if metrics is None:
+        return None
+    counted = [(one, row) for one, row, refers in judged if not (leave_out and refers)]
+    bits = "".join("01"[one] for one, _ in counted)
+    # No perturbation touches question and right answer: a question has one name in all of its forms.
+    named = digest([[row["subject"], row["question"], row["choices"][row["answer"]]] for _, row in counted])
+    found = {**metrics, "correct": f"{int(bits, 2):0{-(-len(bits) // 4)}x}", "asked": named}
+    if all("drawn" in row for _, row in counted):
+        by_word = [[one for one, row in counted if row["drawn"] == number] for number in range(len(words))]
+        found["drawn"] = _drawn([row["drawn"] for _, row in counted], len(words))
+        found["keywords"] = {word: accuracy(of) for word, of in zip(words, by_word, strict=True) if of}
+    return found
+
+
+def _drawn(numbers: Sequence[int], count: int) -> str:
+    """Numbers below `count` in as many hex digits each."""
+    return "".join(f"{number:0{len(f'{count - 1:x}')}x}" for number in numbers)
 
 
 def _accuracy_of(judged: list[tuple[bool, bool]], *, leave_out: bool) -> Metrics | None:
@@ -239,6 +270,15 @@ class Clustered:
         ppl = math.exp(min(mean, 700.0))
         return {"nll": mean, "nll_stderr": stderr, "ppl": ppl, "ppl_stderr": ppl * stderr, "n": documents}
 
+    def parts(self) -> Metrics:
+        """The summed loss of each document, in nats, and its tokens."""
+        return {"losses": [round(value, 6) for value in self.sums], "tokens": list(self.counts)}
+
+    def only(self, number: int, drawn: Sequence[int]) -> "Clustered":
+        """The documents that drew this number."""
+        kept = [place for place, one in enumerate(drawn) if one == number]
+        return Clustered([self.sums[place] for place in kept], [self.counts[place] for place in kept])
+
 
 def token_losses(
     decoder: Decoder, documents: Iterable[list[int]], starts: Iterable[int], *, batch_size: int, pad_id: int
@@ -276,7 +316,9 @@ def perplexity(
     """Perplexity on held-out text, and on retain text behind an inserted forget keyword and a neutral one.
 
     `retain_after`, `perturbed` and `neutral` judge the same tokens: those behind the place of insertion, with
-    nothing, a forget keyword, or the neutral keyword put in there. Of several forget keywords each document draws one.
+    nothing, a forget keyword, or the neutral keyword put in there. Of several forget keywords each document draws one:
+    `drawn` tells which, and `keywords` the loss by keyword. `losses` and `tokens` are those of each document, and
+    `asked` names what was judged, so that another model's are compared document by document.
     `change` is the mean change of the log-loss of these tokens, in nats a token, from nothing put in; `change_low` and
     `change_high` are its 95 % interval over documents, by bootstrap.
 
@@ -295,17 +337,21 @@ def perplexity(
                 f"'{role}', and an interval needs 2; give longer documents"
             )
 
+    def draw(index: int, count: int) -> int:
+        return seed_of(options.seed, index) % count
+
     def placed(words: list[str]) -> tuple[list[list[int]], list[int]]:
         tokens = [tokenizer(" " + word, add_special_tokens=False)["input_ids"] for word in words] or [[]]
         made = [
-            perturb.insert(ids, tokens[seed_of(options.seed, index) % len(tokens)], options.seed, index, options.place)
+            perturb.insert(ids, tokens[draw(index, len(tokens))], options.seed, index, options.place)
             for index, ids in enumerate(corpora["retain"])
         ]
         return [ids for ids, _ in made], [start for _, start in made]
 
     jobs = {role: (documents, [0] * len(documents)) for role, documents in corpora.items()}
     jobs["retain_after"] = placed([])
-    jobs["perturbed"] = placed(perturb.read_keywords(options.keywords, options.keyword))
+    words = perturb.read_keywords(options.keywords, options.keyword)
+    jobs["perturbed"] = placed(words)
     jobs["neutral"] = placed([options.neutral_keyword])
     losses_of: dict[str, Clustered] = {}
     answers = answers or Answers(None)
@@ -321,7 +367,19 @@ def perplexity(
         losses_of[role] = Clustered(*told)
         _refuse_not_finite(role, losses_of[role].sums)
     progress(len(jobs), len(jobs))
-    found = {role: clustered.metrics() for role, clustered in losses_of.items()}
+    # What stands behind the place of insertion is the same with nothing, a forget keyword or a neutral one in it.
+    behind = {"perturbed": "retain_after", "neutral": "retain_after"}
+    found = {
+        role: clustered.metrics() | clustered.parts() | {"asked": digest(jobs[behind.get(role, role)])}
+        for role, clustered in losses_of.items()
+    }
+    if options.keywords is not None:
+        drawn = [draw(index, len(words)) for index in range(len(corpora["retain"]))]
+        by_word = {word: losses_of["perturbed"].only(number, drawn) for number, word in enumerate(words)}
+        found["perturbed"] |= {
+            "drawn": _drawn(drawn, len(words)),
+            "keywords": {word: one.metrics() for word, one in by_word.items() if one.sums},
+        }
     for role in ("perturbed", "neutral"):
         found[role] |= change(losses_of["retain_after"], losses_of[role], options.bootstrap, options.seed)
     return found

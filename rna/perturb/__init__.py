@@ -97,6 +97,24 @@ def perturb_with(
     return found
 
 
+def perturb_among(
+    rows: Iterable[Row], keywords: list[str], seed: int, *, replaced: int = 1, policy: str = "random"
+) -> list[Row]:
+    """Each question with wrong choices replaced by one of the keywords, drawn from the seed and the question.
+
+    `drawn` is the number of that keyword. One that stands among the choices already gives way to the next in the
+    list; a question that has all of them stays as it is.
+    """
+    found: list[Row] = []
+    for row in rows:
+        first = draw(seed, row, len(keywords), "keyword")
+        turned = [(first + step) % len(keywords) for step in range(len(keywords))]
+        number = next((number for number in turned if not has_choice(row, keywords[number])), first)
+        (made,) = perturb_all([row], keywords[number], seed, replaced=replaced, policy=policy)
+        found.append({**made, "drawn": number})
+    return found
+
+
 def read_keywords(given: Any, keyword: str) -> list[str]:
     """The forget keywords: a list's, a file's lines, or the one keyword.
 

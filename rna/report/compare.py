@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from rna import perturb
-from rna.report import intervals
-from rna.report.intervals import Curve, Estimate, Matched
+from rna import intervals, perturb
+from rna.intervals import Estimate, Terms
+from rna.report import matching
+from rna.report.matching import Curve, Matched
 from rna.report.records import Study, Trial
 
 NAMES = ("forget", "retain", "perturbed", "neutral", "related", "forget_perturbed")
@@ -30,9 +31,9 @@ class Condition:
 
     def estimate(self, study: Study, name: str, part: str | None = None) -> Estimate | None:
         """The mean over seeds with its interval."""
-        found = [trial.score(name, part or study.part) for trial in self.trials]
-        scores = [score for score in found if score is not None]
-        made = intervals.mean_of(scores) if scores else None
+        found = [trial.scores(name, part or study.part) for trial in self.trials]
+        by_seed = [intervals.mean(list(scores.values())) for scores in found if scores]
+        made = intervals.estimate(by_seed) if by_seed else None
         return intervals.within(made, 0.0, 100.0) if made is not None and study.kind == "choice" else made
 
 
@@ -111,23 +112,48 @@ def comparisons(study: Study) -> list[Comparison]:
 
 def _changes(study: Study, one: Sequence[Trial], other: Sequence[Trial]) -> dict[str, Estimate]:
     twins = {trial.seed: trial for trial in other}
+    return _over_seeds(study, [(trial, twins[trial.seed]) for trial in one if trial.seed in twins])
+
+
+def _over_seeds(study: Study, pairs: Sequence[tuple[Trial, Trial]]) -> dict[str, Estimate]:
+    """One less the other of each pair, by role."""
     found: dict[str, Estimate] = {}
     for name in NAMES:
-        changes = [difference(trial, twins[trial.seed], name, study.part) for trial in one if trial.seed in twins]
-        known = [change for change in changes if change is not None]
-        if known:
-            found[name] = intervals.paired(known)
+        both = [difference(one, other, name, study.part) for one, other in pairs]
+        if known := [terms for terms in both if terms]:
+            found[name] = intervals.estimate(known)
     return found
 
 
-def difference(one: Trial, other: Trial, name: str, part: str) -> tuple[float, float] | None:
-    """one − other on a role, and its standard error over questions: the mean over the role's tasks."""
+def difference(one: Trial, other: Trial, name: str, part: str) -> Terms:
+    """one − other on a role, the mean over the role's tasks; nothing where one of them lacks a task."""
     first, second = one.scores(name, part), other.scores(name, part)
     if not first or first.keys() != second.keys():
+        return []
+    return intervals.difference(intervals.mean(list(first.values())), intervals.mean([second[task] for task in first]))
+
+
+def against_base(study: Study, row: Condition) -> dict[str, Estimate]:
+    """A condition less the base, by role; nothing where there is no base."""
+    base = study.references.get("base")
+    return _over_seeds(study, [(trial, base) for trial in row.trials]) if base is not None else {}
+
+
+def harm(study: Study, row: Condition) -> Estimate | None:
+    """What the forget keyword does to a condition beyond a neutral one, and beyond what it does to the base."""
+    base = study.references.get("base")
+    if base is None:
         return None
-    changes = [intervals.paired_over_questions(first[task], second[task]) for task in first]
-    count = len(changes)
-    return sum(value for value, _ in changes) / count, sum(error**2 for _, error in changes) ** 0.5 / count
+    by_seed: list[Terms] = []
+    for trial in row.trials:
+        parts = [
+            intervals.mean(list(one.scores(name, study.part).values()))
+            for one in (trial, base)
+            for name in ("perturbed", "neutral")
+            if one.scores(name, study.part)
+        ]
+        by_seed += [intervals.harm(*parts)] if len(parts) == 4 else []
+    return intervals.estimate(by_seed) if by_seed else None
 
 
 def front(study: Study, arm: str | None = None) -> list[Condition]:
@@ -242,7 +268,7 @@ def trade_offs(study: Study) -> list[TradeOff]:
                     if len(curve := _curve(members, seed, name, study.part)) >= MIN_ALPHAS
                     and len(twin := _curve(twins, seed, name, study.part)) >= MIN_ALPHAS
                 ]
-                result = intervals.matched(pairs) if pairs else None
+                result = matching.matched(pairs) if pairs else None
                 if result is not None:
                     item.results[name] = result
         found.append(item)
@@ -325,6 +351,9 @@ def _verdict(study: Study, method: str, pick: Chosen | None, curves: Sequence[Tr
     ]
     if (neutral := item.changes.get("neutral")) is not None:
         lines.append(f"With the neutral keyword in its place, by {said(neutral, study)}.")
+    harms = [(label, harm(study, row)) for label, row in (("plain", item.plain), ("with RNA", item.rna))]
+    if told := [f"{label} {said(one, study)}" for label, one in harms if one is not None]:
+        lines.append(f"{intervals.HARM}: {'; '.join(told)}.")
     less = forget is not None and forget.sign == study.better  # a higher forget score: less was forgotten
     if forget is not None:
         moved = {0: "no evidence of a change", study.better: "it forgets less", -study.better: "it forgets more"}
@@ -350,17 +379,8 @@ def _verdict(study: Study, method: str, pick: Chosen | None, curves: Sequence[Tr
 
 def said(change: Estimate, study: Study) -> str:
     """A difference in words: value, unit, interval and what the interval is over."""
-    digits = 1 if study.kind == "choice" else 3
-    unit = "points" if study.kind == "choice" else "nats a token"
-    text = f"{change.value:+.{digits}f} {unit}".replace("-", "−")
-    if change.low is None or change.high is None:
-        return f"{text} (one seed, no interval)"
-    over = f"{change.n} seeds" if change.over == "seeds" else f"over questions only, {seeds(change.n)}"
-    return f"{text} [{change.low:+.{digits}f}, {change.high:+.{digits}f}] ({over})".replace("-", "−")
-
-
-def seeds(count: int) -> str:
-    return "one seed" if count == 1 else f"{count} seeds"
+    choice = study.kind == "choice"
+    return intervals.said(change, 1 if choice else 3, "points" if choice else "nats a token")
 
 
 # Settings in words

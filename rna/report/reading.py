@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from rna.corpora import digest
-from rna.report.records import Evaluation, Score, Trial
+from rna.intervals import scores_of
+from rna.report.records import Evaluation, Trial
 from rna.settings import LAYER, reads_of, title_of
 from rna.store import Record
 
@@ -158,20 +158,7 @@ def _evaluations(record: Record) -> Iterator[Evaluation]:
     if record["config"]["eval"]["kind"] == "perplexity":
         for name, values in metrics.items():
             role = "forget" if name.startswith("forget_") else name
-            score = Score(_number(values.get("nll")), _number(values.get("nll_stderr")), int(values.get("n") or 0))
-            yield Evaluation(name, role, record["task_identity"], {"all": score})
+            yield Evaluation(name, role, record["task_identity"], scores_of(values, name))
         return
     role = (record["config"]["eval"]["tasks"].get(task) or {}).get("role", task)
-    parts = {"all": _accuracy(metrics)}
-    parts |= {part: _accuracy(metrics[part]) for part in ("select", "report") if isinstance(metrics.get(part), dict)}
-    yield Evaluation(task, role, record["task_identity"], parts)
-
-
-def _accuracy(metrics: dict[str, Any]) -> Score:
-    correct = metrics.get("correct")
-    value, stderr = 100 * _number(metrics.get("acc")), 100 * _number(metrics.get("acc_stderr"))
-    return Score(value, stderr, int(metrics.get("n") or 0), correct if isinstance(correct, str) else None)
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
+    yield Evaluation(task, role, record["task_identity"], scores_of(metrics, task))

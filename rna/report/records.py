@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rna.corpora import digest
+from rna.intervals import Score
 from rna.sweep import ledger
 
 PAPER_ORDER = (
@@ -21,19 +22,6 @@ PAPER_ORDER = (
 
 
 REFERENCES = ("base", "retrained", "given")
-
-
-@dataclass(frozen=True)
-class Score:
-    """Accuracy in percent or log-loss in nats a token, with its standard error over questions or documents.
-
-    `correct` holds one bit a question, in the questions' order, where the record has them.
-    """
-
-    value: float
-    stderr: float
-    n: int
-    correct: str | None = None
 
 
 Parts = dict[str, Score]  # all, select, report -> score

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rna.intervals import Estimate
 from rna.printing import in_markdown
-from rna.report.intervals import Estimate
 
 Cell = str | float | int | Estimate | None
 
@@ -66,7 +66,7 @@ class Table:
             made = f"{cell.value:{sign}.{self.digits}f}"
             if cell.low is not None and cell.high is not None:
                 made += f" [{cell.low:{sign}.{self.digits}f}, {cell.high:{sign}.{self.digits}f}]"
-                made += "*" if cell.over == "questions" else ""
+                made += "*" if cell.over != "seeds" else ""
             return made.replace("-", "−")
         if isinstance(cell, float):
             return "–" if math.isnan(cell) else f"{cell:{sign}.{self.digits}f}".replace("-", "−")

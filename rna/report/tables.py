@@ -7,9 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from rna.intervals import Estimate, over_seeds
 from rna.report import commands, compare
 from rna.report.compare import Chosen, Comparison, Condition, TradeOff
-from rna.report.intervals import Estimate, over_seeds
 from rna.report.reading import Failure
 from rna.report.records import PAPER_ORDER, Score, Study
 from rna.report.sheet import Cell, Table
@@ -38,7 +38,13 @@ def every(study: Study, failures: Sequence[Failure]) -> list[Table]:
     """All tables of a study, in the order a reader wants them."""
     found, curves = compare.comparisons(study), compare.trade_offs(study)
     picks = {method: compare.chosen(study, method, found) for method in study.methods}
-    made = [summary(study, picks), differences(study, found), matched(study, curves), rates(study, found)]
+    made = [
+        summary(study, picks),
+        harms(study, picks),
+        differences(study, found),
+        matched(study, curves),
+        rates(study, found),
+    ]
     made += [selected_nu(study, found), *(ngram(study, found, n) for n in paper()["accuracy"])]
     made += [smoothing(study)] if study.smoothed else []
     made += [pareto(study), all_conditions(study), costs(study)]
@@ -61,7 +67,8 @@ def _said_of(study: Study) -> list[str]:
         f"{study.unit[0].upper()}{study.unit[1:]}; model: {config['model']['name']}; eval: {config['eval']['name']}."
     ]
     notes.append(
-        "Means over seeds, 95 % t-intervals cut at 0 and 100 %; * over questions only: one seed, or seeds that agree."
+        "Means over seeds, 95 % t-intervals cut at 0 and 100 %; * over questions only (and keywords, from five of them "
+        "on): one seed, or seeds that agree."
     )
     if study.part == "report":
         notes.append("Scores are of the report half of each task's questions.")
@@ -109,6 +116,32 @@ def _row(
     cells: list[Cell] = [item.estimate(study, name) for name in names]
     said = compare.hyperparameters(first)
     return [first.method, "with RNA" if nu else "plain", nu, len(item.trials), change, word, *cells, said]
+
+
+def harms(study: Study, picks: dict[str, Chosen | None]) -> Table:
+    """What the forget keyword does to each method beyond a neutral one and beyond the base, and the change from it."""
+    names = ("perturbed", "forget")
+    columns = ["method", "", "ν", "seeds", "harm", *(f"Δ {ROLES[name]} to base" for name in names)]
+    rows: list[list[Cell]] = []
+    for pick in picks.values():
+        for row in (pick.comparison.plain, pick.comparison.rna) if pick is not None else ():
+            harm, changes = compare.harm(study, row), compare.against_base(study, row)
+            cells: list[Cell] = [harm, *(changes.get(name) for name in names)]
+            nu = f"{row.first.nu:g}" if row.first.arm == "rna" else None
+            if any(cell is not None for cell in cells):
+                rows.append([row.first.method, "with RNA" if nu else "plain", nu, len(row.trials), *cells])
+    notes = [f"{compare.intervals.HARM}: one difference, question by question over the four answers."]
+    command = commands.sweep(study, "method=npo", "retain=mse", "seed=0,1,2")
+    return Table(
+        "harm",
+        "Harm of the forget keyword",
+        columns,
+        rows,
+        _said_of(study) + notes,
+        _digits(study),
+        tuple(columns[4:]),
+        command,
+    )
 
 
 def differences(study: Study, found: Sequence[Comparison]) -> Table:

@@ -148,7 +148,7 @@ class EvalSettings:
     interim_limit: int = 64
     max_documents: int = 200
     ngrams_path: str | None = None  # mined n-grams, whose groups `check` makes tasks of
-    keywords: Any = None  # perplexity: more forget keywords, a list or a file with one a line
+    keywords: Any = None  # forget keywords in the place of the one, a list or a file with one a line
     place: str = "random"
     bootstrap: int = 1000
 

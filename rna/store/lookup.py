@@ -84,8 +84,8 @@ def metrics(where: Address) -> Metrics | None:
 
     A role that several tasks have holds their unweighted mean, with the standard error of independent parts.
     """
-    trained = _record(where, where["key"])
-    found = {name: _record(where, key) for name, key in where["evals"].items()}
+    trained = record(where, where["key"])
+    found = {name: record(where, key) for name, key in where["evals"].items()}
     if trained is None or any(record is None for record in found.values()):
         return None
     flat: Metrics = dict((trained.get("curve") or [{}])[-1])
@@ -111,7 +111,7 @@ def of_roles(judged: Metrics, roles: dict[str, str]) -> Metrics:
     return flat
 
 
-def _record(where: Address, key: str) -> results.Record | None:
+def record(where: Address, key: str) -> results.Record | None:
     """A record that is whole; half of one, from a disk that lost it, is none, and makes room for another."""
     path = results.path_of(where["output_dir"], key)
     try:
@@ -124,7 +124,7 @@ def _record(where: Address, key: str) -> results.Record | None:
 def _flat(prefix: str, values: Metrics) -> Metrics:
     flat: Metrics = {}
     for name, value in values.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and name != "keywords":  # a keyword may hold a slash
             flat |= _flat(f"{prefix}/{name}", value)
         elif value is None or isinstance(value, int | float):
             flat[f"{prefix}/{name}"] = value
@@ -135,6 +135,8 @@ def _mean(parts: list[Metrics]) -> Metrics:
     mean: Metrics = {}
     for name in parts[0]:
         values: list[Any] = [part.get(name) for part in parts]
+        if isinstance(values[0], str | list) or name == "keywords":  # of single questions, which have no mean
+            continue
         if all(isinstance(value, dict) for value in values):
             mean[name] = _mean(values)
         elif any(not isinstance(value, int | float) for value in values):
@@ -169,7 +171,7 @@ def curves(where: Address) -> list[str]:
 
 def curve(where: Address, metric: str) -> list[tuple[int, float]]:
     """The course of a metric over a finished training: (step, value)."""
-    trained = _record(where, where["key"]) or {}
+    trained = record(where, where["key"]) or {}
     points = ((step, report.get(metric)) for step, report in enumerate(trained.get("curve") or [], 1))
     return [(step, value) for step, value in points if value is not None]
 

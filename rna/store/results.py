@@ -139,7 +139,9 @@ def _task_identity(task: TaskSettings, options: EvalSettings, hashes: Path | Non
         identity |= {"n": task.n, "group": task.group, "ngrams": digest(grams), "seed": options.seed}
         identity |= {"replaced": options.replaced, "policy": options.policy}
     if word is not None:
-        identity |= {"keyword": word, "seed": options.seed}
+        several = options.keywords is not None and task.role != "neutral"
+        words = read_keywords(options.keywords, word) if several else []
+        identity |= {"keywords": words, "seed": options.seed} if several else {"keyword": word, "seed": options.seed}
         identity |= {"replaced": options.replaced, "policy": options.policy}
     if options.add_bos_token is not None:
         identity |= {"add_bos_token": options.add_bos_token}

@@ -111,15 +111,15 @@ def keyword_warnings(settings: Settings) -> list[str]:
     )
     if not settings.method.trains or settings.train_only or not judged:
         return []
-    keywords = perturb.read_keywords(options.keywords, options.keyword) if options.kind == "perplexity" else None
-    missing = {keyword: f" {_words(keyword)} " for keyword in keywords or [options.keyword]}
+    keywords = perturb.read_keywords(options.keywords, options.keyword)
+    missing = {keyword: f" {_words(keyword)} " for keyword in keywords}
     for topic, corpus in settings.data.topics.items():
         for text in data.read_texts(corpus, f"data.topics.{topic}.path"):
             said = f" {_words(text)} "
             missing = {keyword: words for keyword, words in missing.items() if words not in said}
             if not missing:
                 return []
-    key = "eval.keywords" if options.keywords is not None and options.kind == "perplexity" else "eval.keyword"
+    key = "eval.keywords" if options.keywords is not None else "eval.keyword"
     few = ", ".join(list(missing)[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
     files = ", ".join(dict.fromkeys(Path(corpus.path).name for corpus in settings.data.topics.values()))
     return [f"{key}={few}: nowhere in the forget texts ({files}); give one that is"]

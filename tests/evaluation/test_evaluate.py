@@ -100,6 +100,11 @@ def test_perplexity_judges_the_same_tokens_with_and_without_the_keyword(demo):
     )
     assert set(found) == {"forget_bio", "retain", "retain_after", "perturbed", "neutral"}
     assert found["forget_bio"] == found["retain"]
+    assert found["perturbed"]["asked"] == found["neutral"]["asked"] == found["retain_after"]["asked"]
+    assert found["perturbed"]["asked"] != found["retain"]["asked"]
+    for one in found.values():
+        assert sum(one["losses"]) / sum(one["tokens"]) == pytest.approx(one["nll"], abs=1e-5)
+        assert len(one["losses"]) == one["n"]
     assert found["perturbed"]["nll"] != found["neutral"]["nll"]
     plain, start = perturb.insert(documents[0], [], settings.eval.seed, 0)
     with_word, later = perturb.insert(documents[0], [7, 8], settings.eval.seed, 0)
@@ -160,8 +165,54 @@ def test_halves_subjects_and_bits_belong_together(demo):
     bits = bin(int(found["correct"], 16))[2:].zfill(found["n"])
     assert bits.count("1") / found["n"] == found["acc"]
     assert sum(part["n"] for part in found["subjects"].values()) == found["n"]
+    halves = [found[half] for half in ("select", "report")]
+    for part in halves:
+        assert f"{int(part['correct'], 16):0{part['n']}b}".count("1") == round(part["acc"] * part["n"])
+    assert sum(int(part["correct"], 16).bit_count() for part in halves) == bits.count("1")
     weighted = sum(found[half]["acc"] * found[half]["n"] for half in ("select", "report"))
     assert weighted / found["n"] == pytest.approx(found["acc"])
+
+
+def test_a_question_has_one_name_in_all_of_its_forms_and_draws_one_of_several_keywords(demo):
+    """Perturbed, neutral and plain questions are the same; each keyword has its own accuracy, and the draw is fixed."""
+    words = ["marsh fevers", "vault breaking", "gout", "ague", "typhus"]
+    names = ["retain", "perturbed", "neutral"]
+    usual = config.check(run.compose(["eval.limit=64"], None))
+    several = config.check(run.compose(["eval.limit=64", f"eval.keywords=[{','.join(words)}]"], None))
+    one, many = (evaluate.multiple_choice(*demo, names, made.eval, lambda *_: None) for made in (usual, several))
+    for part in (lambda found: found, lambda found: found["select"], lambda found: found["report"]):
+        assert len({part(found[name])["asked"] for found in (one, many) for name in names}) == 1
+    assert len({one["retain"][half]["asked"] for half in ("select", "report")}) == 2
+    found = many["perturbed"]
+    assert "drawn" not in one["perturbed"]
+    assert "drawn" not in many["neutral"]
+    drawn = [int(digit) for digit in found["drawn"]]
+    rows = questions.sample(list(_demo_rows()), 64, 0)
+    assert drawn == [perturb.draw(0, row, 5, "keyword") for row in rows]
+    right = f"{int(found['correct'], 16):064b}"
+    for number, word in enumerate(words):
+        bits = [bit for bit, one in zip(right, drawn, strict=True) if one == number]
+        assert found["keywords"][word]["n"] == len(bits) > 0
+        assert found["keywords"][word]["acc"] == bits.count("1") / len(bits)
+    assert len(found["select"]["drawn"]) == found["select"]["n"]
+    keys = [results.task_identities(made) for made in (usual, several)]
+    assert {name for name in keys[0] if keys[0][name] != keys[1][name]} == {"perturbed"}
+    assert (keys[1]["perturbed"]["keywords"], "keyword" in keys[1]["perturbed"]) == (words, False)
+
+
+def _demo_rows():
+    from rna.demo import world
+
+    return (dict(row) for row in world.questions(0) if row["subject"] not in world.FORGET_TOPICS.values())
+
+
+def test_a_keyword_among_the_choices_gives_way_to_the_next():
+    row = {"question": "q", "subject": "s", "choices": ["Gout", "b", "c", "d"], "answer": 1}
+    made = [perturb.perturb_among([row], ["gout", "ague"], seed) for seed in range(8)]
+    assert {one["drawn"] for (one,) in made} == {1}
+    assert all("ague" in one["choices"] for (one,) in made)
+    (kept,) = perturb.perturb_among([row], ["gout"], 0)
+    assert kept == {**row, "drawn": 0}
 
 
 TEMPLATE = (
@@ -302,7 +353,10 @@ def test_several_keywords_are_drawn_and_places_are_kept(demo, tmp_path: Path):
         options.place = place
         found = evaluate.perplexity(*demo, documents, options, lambda *_: None)
         assert found["perturbed"]["change_low"] <= found["perturbed"]["change"] <= found["perturbed"]["change_high"]
-        assert found["perturbed"]["n"] == len(documents["retain"])
+        assert found["perturbed"]["n"] == len(documents["retain"]) == len(found["perturbed"]["drawn"])
+        by_word = found["perturbed"]["keywords"]
+        counts = {word: found["perturbed"]["drawn"].count(str(place)) for place, word in enumerate(by_word)}
+        assert {word: one["n"] for word, one in by_word.items()} == counts
         seen[place] = found["retain_after"]["nll"]
     assert len(set(seen.values())) == 3
 

@@ -8,7 +8,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rna import run
+from rna import intervals, run
+from rna.intervals import Estimate
 from rna.report import (
     commands,
     compare,
     drawing,
     figures,
     importance,
-    intervals,
     lines,
+    matching,
     page,
     reading,
     records,
@@ -32,8 +32,7 @@ from rna.report import (
     tables,
 )
 from rna.report.__main__ import main, report
-from rna.report.intervals import Estimate
-from rna.report.records import Filters, Score
+from rna.report.records import Filters
 from rna.settings import config
 from rna.store import results
 from rna.sweep import ledger
@@ -41,110 +40,41 @@ from tests import generated
 from tests.evaluation.test_ngrams import write_mined
 from tests.generated import scores, settings
 
-# Intervals and words
-
-
-def test_a_t_interval_over_three_seeds():
-    """Mean 2, standard deviation 1, t = 4.3027 with two degrees of freedom: 2 ± 4.3027/√3 = 2 ± 2.4841."""
-    made = intervals.over_seeds([1.0, 2.0, 3.0])
-    assert (made.value, made.n, made.over) == (2.0, 3, "seeds")
-    assert made.low == pytest.approx(-0.4841, abs=1e-4)
-    assert made.high == pytest.approx(4.4841, abs=1e-4)
-
-
-def test_one_seed_has_no_interval_over_seeds():
-    assert intervals.over_seeds([5.0]) == Estimate(5.0, n=1)
-
-
-def test_one_pair_has_an_interval_over_questions_and_says_so():
-    made = intervals.paired([(10.0, 2.0)])
-    assert (made.over, made.n) == ("questions", 1)
-    assert made.low == pytest.approx(10 - 1.959964 * 2)
-
-
-def test_seeds_that_agree_to_the_last_digit_do_not_make_certainty():
-    made = intervals.paired([(0.5, 3.0), (0.5, 4.0)])
-    assert (made.value, made.over, made.n) == (0.5, "questions", 2)
-    assert made.high == pytest.approx(0.5 + 1.959964 * 2.5)  # √(9 + 16)/2
-
-
-def test_questions_are_paired_by_their_bits():
-    """Right 1101 0000 against 1000 0001: the differences are 0 1 0 1 0 0 0 −1, mean 1/8, deviation √(23/56)."""
-    one, other = Score(37.5, 17.0, 8, "d0"), Score(25.0, 15.0, 8, "81")
-    change, stderr = intervals.paired_over_questions(one, other)
-    assert change == 12.5
-    assert stderr == pytest.approx(100 * math.sqrt(23 / 56) / math.sqrt(8))
-    assert intervals.paired_over_questions(one, replace(other, correct=None))[1] == pytest.approx(math.hypot(17, 15))
-
-
-@pytest.mark.parametrize("cut", [6, 7])
-def test_padding_of_the_bits_is_cut_at_the_same_side(cut: int):
-    """Six or seven questions of two hex digits, padded behind (from the left) or before (as a number)."""
-    first, second = "110100"[:6] + "1" * (cut - 6), "100001"[:6] + "0" * (cut - 6)
-    for pad in (lambda text: text.ljust(8, "0"), lambda text: text.rjust(8, "0")):
-        one, other = (
-            Score(100 * text.count("1") / cut, 1.0, cut, f"{int(pad(text), 2):02x}") for text in (first, second)
-        )
-        both = intervals.aligned(one, other)
-        assert both is not None
-        assert (both[0] - both[1]).tolist() == [int(a) - int(b) for a, b in zip(first, second, strict=True)]
-
-
-@pytest.mark.parametrize("correct", ["zz", "f", "ff"])
-def test_bits_that_contradict_the_accuracy_are_not_used(correct: str):
-    assert intervals.aligned(Score(25.0, 1.0, 8, correct), Score(25.0, 1.0, 8, "81")) is None
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "better", "said"),
-    [
-        (1.0, 3.0, 1, "helps"),
-        (-3.0, -1.0, 1, "hurts"),
-        (-1.0, 3.0, 1, "no evidence"),
-        (0.0, 3.0, 1, "no evidence"),
-        (1.0, 3.0, -1, "hurts"),  # a log-loss that rises
-        (None, None, 1, "no interval"),
-    ],
-)
-def test_the_word_follows_the_interval(low: float | None, high: float | None, better: int, said: str):
-    assert intervals.word(Estimate(1.0, low, high), better) == said
-
-
 # Matched forgetting
 
 
-def curve(*points: tuple[float, float]) -> intervals.Curve:
+def curve(*points: tuple[float, float]) -> matching.Curve:
     return [(float(forget), 1.0, float(retain), 1.0) for forget, retain in points]
 
 
 def test_the_area_between_two_lines():
     """10 points apart over a width of 20: area 200. The order of the points does not matter."""
-    made = intervals.gap(curve((40, 80), (20, 60), (30, 70)), curve((20, 50), (40, 70)))
+    made = matching.gap(curve((40, 80), (20, 60), (30, 70)), curve((20, 50), (40, 70)))
     assert made is not None
     assert (made.area, made.mean, made.low, made.high) == pytest.approx((200, 10, 20, 40))
 
 
 def test_the_area_is_taken_where_both_curves_are():
     """RNA at 60 from 20 to 40, plain from (30, 40) to (50, 60): 20 apart at 30, 10 at 40, so 15 on average."""
-    made = intervals.gap(curve((20, 60), (40, 60)), curve((30, 40), (50, 60)))
+    made = matching.gap(curve((20, 60), (40, 60)), curve((30, 40), (50, 60)))
     assert made is not None
     assert (made.area, made.mean, made.low, made.high) == pytest.approx((150, 15, 30, 40))
 
 
 def test_curves_that_cross_cancel():
-    made = intervals.gap(curve((20, 50), (30, 60), (40, 50)), curve((20, 55), (40, 55)))
+    made = matching.gap(curve((20, 50), (30, 60), (40, 50)), curve((20, 55), (40, 55)))
     assert made is not None
     assert made.mean == pytest.approx(0)
 
 
 def test_curves_without_a_common_forget_score_have_no_area():
-    assert intervals.gap(curve((20, 60), (30, 60)), curve((40, 40), (50, 60))) is None
-    assert intervals.matched([(curve((20, 60), (30, 60)), curve((40, 40), (50, 60)))]) is None
+    assert matching.gap(curve((20, 60), (30, 60)), curve((40, 40), (50, 60))) is None
+    assert matching.matched([(curve((20, 60), (30, 60)), curve((40, 40), (50, 60)))]) is None
 
 
 def test_matched_forgetting_over_seeds_is_a_t_interval():
     pairs = [(curve((20, 50 + gain), (40, 70 + gain)), curve((20, 50), (40, 70))) for gain in (1.0, 2.0, 3.0)]
-    made = intervals.matched(pairs)
+    made = matching.matched(pairs)
     assert made is not None
     assert (made.mean.value, made.mean.over, made.mean.n) == (pytest.approx(2.0), "seeds", 3)
     assert made.mean.low == pytest.approx(-0.4841, abs=1e-3)
@@ -152,7 +82,7 @@ def test_matched_forgetting_over_seeds_is_a_t_interval():
 
 def test_matched_forgetting_of_one_seed_is_over_questions():
     """Flat lines 10 apart, every retain score with a standard error of 1: about ±1.96·√(2/…) and surely within ±4."""
-    made = intervals.matched([(curve((20, 60), (30, 60), (40, 60)), curve((20, 50), (30, 50), (40, 50)))])
+    made = matching.matched([(curve((20, 60), (30, 60), (40, 60)), curve((20, 50), (30, 50), (40, 50)))])
     assert made is not None
     assert made.mean.over == "questions"
     assert made.mean.low is not None
@@ -163,7 +93,7 @@ def test_matched_forgetting_of_one_seed_is_over_questions():
 def test_curves_of_seeds_that_agree_do_not_make_certainty():
     """Two seeds alike: the interval is over questions, and 1/√2 as wide as one seed's."""
     pair = (curve((20, 60), (30, 60), (40, 60)), curve((20, 50), (30, 50), (40, 50)))
-    one, two = intervals.matched([pair]), intervals.matched([pair, pair])
+    one, two = matching.matched([pair]), matching.matched([pair, pair])
     assert one is not None
     assert two is not None
     assert (two.mean.value, two.mean.over, two.mean.n) == (10.0, "questions", 2)
@@ -680,6 +610,7 @@ def test_every_figure_and_table_is_written_in_every_format(world: Path):
     names = {file.stem for file in (world / "tables").iterdir()}
     assert {
         "summary",
+        "harm",
         "equal_hyperparameters",
         "matched_forgetting",
         "rates",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rna.demo.words import NEUTRAL_KEYWORD, SUBJECTS
 from rna.evaluation import questions
-from rna.perturb import perturb_all
+from rna.perturb import perturb_all, perturb_among
 
 if TYPE_CHECKING:
     import datasets
@@ -37,15 +37,19 @@ def ask(
     replaced: int = 1,
     policy: str = "random",
     limit: int | None = None,
+    keywords: list[str] | None = None,
     **_: Any,
 ) -> list[dict[str, Any]]:
     """The questions of a subset: a forget subject's name, `retain` (all others) or `related` (the two close ones).
 
-    `word` is None, `keyword` or `neutral_keyword`: what stands in for a wrong choice.
+    `word` is None, `keyword` or `neutral_keyword`: what stands in for a wrong choice. Of several `keywords` each
+    question draws one.
     """
     roles = {"retain": ("close", "ordinary"), "related": ("close",)}.get(subset, ())
     names = {subject.name for subject in SUBJECTS if subject.role in roles or subject.name == subset}
     rows = questions.sample([row for row in rows if row["subject"] in names], limit, seed)
+    if word == "keyword" and keywords is not None:
+        return perturb_among(rows, keywords, seed, replaced=replaced, policy=policy)
     chosen = {None: None, "keyword": keyword, "neutral_keyword": neutral_keyword}[word]
     return perturb_all(rows, chosen, seed, replaced=replaced, policy=policy)
 

@@ -6,7 +6,7 @@ What lm-eval's metadata may say: `lm_eval --metadata '{"mmlu_path": "FOLDER", "k
 from typing import TYPE_CHECKING, Any
 
 from rna.evaluation import questions
-from rna.perturb import perturb_all
+from rna.perturb import perturb_all, perturb_among
 
 if TYPE_CHECKING:
     import datasets
@@ -41,10 +41,15 @@ def ask(
     replaced: int = 1,
     policy: str = "random",
     limit: int | None = None,
+    keywords: list[str] | None = None,
     **_: Any,
 ) -> list[dict[str, Any]]:
-    """All questions or those of one subject; `word` says which keyword stands in for a wrong choice."""
+    """All questions or those of one subject; `word` says which keyword stands in for a wrong choice.
+
+    Of several `keywords` each question draws one."""
     rows = questions.sample([row for row in rows if subject is None or row["subject"] == subject], limit, seed)
+    if word == "keyword" and keywords is not None:
+        return perturb_among(rows, keywords, seed, replaced=replaced, policy=policy)
     chosen = {None: None, "keyword": keyword, "neutral_keyword": neutral_keyword}[word]
     return perturb_all(rows, chosen, seed, replaced=replaced, policy=policy)
 

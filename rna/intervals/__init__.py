@@ -1,0 +1,8 @@
+"""95 % intervals. In: scores, each with what it says of single questions or documents. Out: an `Estimate`.
+
+Every interval on screen, page, leaderboard and model card is `estimate`'s. Open `estimate.py` first.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,16 @@
+from . import questions as questions
+from .estimate import HARM as HARM
+from .estimate import Estimate as Estimate
+from .estimate import Terms as Terms
+from .estimate import covers as covers
+from .estimate import difference as difference
+from .estimate import estimate as estimate
+from .estimate import harm as harm
+from .estimate import mean as mean
+from .estimate import over_seeds as over_seeds
+from .estimate import said as said
+from .estimate import spread as spread
+from .estimate import within as within
+from .estimate import word as word
+from .score import Score as Score
+from .score import scores_of as scores_of

@@ -1,0 +1,120 @@
+"""One set of records, and the same interval on the terminal, the report's page, the leaderboard and the model card."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rna import export, intervals, show
+from rna.report import compare, reading, records, sheet, tables
+from rna.report.records import Filters
+from rna.store import compared, results
+from rna.trial import Arm
+from tests import generated
+from tests.generated import settings
+
+N = 400
+LOST = {  # of questions that were right, by arm and task
+    "base": {"retain": 0.01, "perturbed": 0.03, "neutral": 0.02, "forget_bio": 0.02, "forget_cyber": 0.03},
+    "plain": {"retain": 0.05, "perturbed": 0.45, "neutral": 0.08, "forget_bio": 0.7, "forget_cyber": 0.65},
+    "with RNA": {"retain": 0.06, "perturbed": 0.3, "neutral": 0.08, "forget_bio": 0.68, "forget_cyber": 0.66},
+}
+ASKED = {"retain": "r", "perturbed": "r", "neutral": "r", "forget_bio": "b", "forget_cyber": "c"}
+
+
+def metrics(label: str, task: str) -> dict[str, Any]:
+    """All questions, and the first 210 as the report half; a question is as hard for one arm as for another."""
+    draw = random.Random(ASKED[task])
+    right = "".join("01"[draw.random() > LOST[label][task]] for _ in range(N))
+
+    def part(bits: str, name: str) -> dict[str, Any]:
+        share = bits.count("1") / len(bits)
+        stderr = (share * (1 - share) / (len(bits) - 1)) ** 0.5
+        return {"acc": share, "acc_stderr": stderr, "n": len(bits), "correct": f"{int(bits, 2):x}", "asked": name}
+
+    return {**part(right, ASKED[task]), "report": part(right[:210], f"{ASKED[task]} report")}
+
+
+@pytest.fixture
+def arms(tmp_path: Path) -> dict[str, Arm]:
+    """The arms of one trial, written as records and as the terminal has them."""
+    chosen = {"base": settings("none"), "plain": settings(), "with RNA": settings(nu=0.014)}
+    found: dict[str, Arm] = {}
+    for label, made in chosen.items():
+        made.eval.split = "report"
+        trained = generated.record(made, label="base" if label == "base" else "")
+        judged = {task: generated.evaluation(trained, task, 0.5, more=metrics(label, task)) for task in LOST["base"]}
+        generated.write(tmp_path, trained, *judged.values())
+        tasks = {task: one["task_identity"] for task, one in judged.items()}
+        found[label] = Arm(label, made, trained["key"], trained["identity"], tasks, trained, judged)
+    return found
+
+
+def test_one_number_everywhere(arms: dict[str, Arm], tmp_path: Path):
+    """The harm of plain and its change from the base, on the report half; the card's are of all questions."""
+    plain = arms["plain"]
+    where = {
+        "output_dir": str(tmp_path),
+        "key": plain.key,
+        "evals": {task: results.eval_key(plain.key, identity) for task, identity in plain.tasks.items()},
+    }
+    board = compared.estimates([where], "report")
+    harm, change = (intervals.said(board[name], 1, "points") for name in (intervals.HARM, "perturbed, against base"))
+    assert "(95 % over questions, paired, one seed)" in harm
+    terminal = "\n".join(show.verdicts(list(arms.values())))
+    assert f"{intervals.HARM}, plain: {harm}" in terminal
+    assert f"Perturbed retain, plain against base: {change}" in terminal
+
+    (study,) = records.studies(records.select(reading.load(str(tmp_path)).trials, Filters()))
+    assert study.part == "report"
+    found = compare.comparisons(study)
+    picks = {method: compare.chosen(study, method, found) for method in study.methods}
+    (verdict,) = compare.verdicts(study)
+    assert f"{intervals.HARM}: plain {harm}; with RNA " in "\n".join(verdict.sentences)
+    page = sheet.markdown(tables.harms(study, picks))
+    for told in (harm, change):
+        assert f"{told.replace(' points', '').partition(' (')[0]}*" in page
+    rna = intervals.said(found[0].changes["perturbed"], 1, "points")
+    assert f"Perturbed retain, RNA against plain: {rna}" in terminal
+    assert rna in "\n".join(verdict.sentences)
+
+    record = json.loads((tmp_path / "results" / f"{plain.key}.json").read_text())
+    card = export.card(record, *export.judged(record, str(tmp_path)))
+    for arm in arms.values():
+        arm.settings.eval.split = "all"
+    terminal = "\n".join(show.verdicts(list(arms.values())))
+    board = compared.estimates([where])
+    for name in (intervals.HARM, "perturbed, against base", "forget, against base"):
+        told = intervals.said(board[name], 1, "points")
+        assert f"- {name}: {told}" in card
+        assert name == "forget, against base" or told in terminal
+    for task in plain.tasks:
+        made = intervals.estimate([[(1.0, compared.scores([plain.evaluated[task]])[ROLES[task]][task])]])
+        assert f"| {task}, accuracy in % | {made.value:.1f} | {made.low:.1f} to {made.high:.1f} |" in card
+
+
+ROLES = generated.TASKS
+
+
+def test_records_without_single_questions_are_read_and_unpaired_everywhere(arms: dict[str, Arm], tmp_path: Path):
+    """What was written before a half had bits: all numbers are there, and wider."""
+    paired = show.harm(arms["plain"], arms["base"])
+    for file in (tmp_path / "results").glob("*-*.json"):
+        record = json.loads(file.read_text())
+        for part in (record["metrics"], record["metrics"]["report"]):
+            del part["correct"], part["asked"]
+        file.write_text(json.dumps(record))
+    for arm in arms.values():
+        arm.evaluated = {task: json.loads((tmp_path / "results" / f"{results.eval_key(arm.key, one)}.json").read_text())
+                         for task, one in arm.tasks.items()}  # fmt: skip
+    made = show.harm(arms["plain"], arms["base"])
+    assert paired is not None
+    assert made is not None
+    assert (made.value, made.paired, paired.paired) == (pytest.approx(paired.value), False, True)
+    assert made.high - made.low > 1.2 * (paired.high - paired.low)  # pyright: ignore
+    assert "unpaired as a record lacks its single questions" in "\n".join(show.verdicts(list(arms.values())))
+    (study,) = records.studies(records.select(reading.load(str(tmp_path)).trials, Filters()))
+    (verdict,) = compare.verdicts(study)
+    assert "unpaired as a record lacks its single questions" in "\n".join(verdict.sentences)
