@@ -225,4 +225,8 @@ def mirror(storage: Any, folder: Path, space: Space, objectives: dict[str, str],
 def _agree(there: FrozenTrial, wanted: FrozenTrial) -> bool:
     open_states = (TrialState.WAITING, TrialState.RUNNING)
     states = there.state == wanted.state or (there.state in open_states and wanted.state in open_states)
-    return states and there.params == wanted.params and there.values == wanted.values
+    return (
+        states
+        and (there.params, there.values) == (wanted.params, wanted.values)
+        and (there.state in open_states or there.constraints == wanted.constraints)
+    )

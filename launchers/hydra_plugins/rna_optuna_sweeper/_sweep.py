@@ -96,6 +96,7 @@ def _loop(planned: Plan, study: Mirror, said: Said, late: float) -> Loop:
         referee=referee,
         said=said,
         max_retries=options.max_retries,
+        pause_after=options.pause_after,
         queue=todo.queue,
     )
     work = Work(
