@@ -10,9 +10,10 @@ from typing import Any
 import optuna
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
-from hydra_plugins.rna_optuna_sweeper import _study, space
+from hydra_plugins.rna_optuna_sweeper import space
 from hydra_plugins.rna_optuna_sweeper._checks import constraint
 from hydra_plugins.rna_optuna_sweeper._endings import Endings, Records
+from hydra_plugins.rna_optuna_sweeper._following import follower
 from hydra_plugins.rna_optuna_sweeper._goals import Goals, goals
 from hydra_plugins.rna_optuna_sweeper._outcomes import failed
 from hydra_plugins.rna_optuna_sweeper._said import Said
@@ -35,7 +36,7 @@ class DiskFull(RuntimeError):
 
 def endings(folder: Path, trial: Trial, *constraints: str, pause_after: int | None = None) -> Endings:
     goals = Goals({"value": "minimize"}, [constraint(said) for said in constraints])
-    mirror = _study.mirror(open_storage(None, folder), folder, space.Space((), ()), goals.objectives, [trial])
+    mirror = follower(open_storage(None, folder), folder, space.Space((), ()), goals.objectives, [trial])
     return Endings(
         folder=folder,
         records=Records(None, goals, None),

@@ -12,12 +12,12 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from rna.sweep import Trial, ledger
 
+from ._following import Follower
 from ._goals import NO_OBJECTIVE, Goals, forget_constraints
 from ._outcomes import one_line, reason_of, returned
 from ._pruning import Referee
 from ._said import Said
 from ._sampling import Brain
-from ._study import Mirror
 
 TRY_AGAIN = ("killed", "hung", "out of memory", "timeout")  # another time may end otherwise
 OF_ITS_OWN = ("bad config", "not finite")  # a trial's settings, of which the next has others
@@ -65,7 +65,7 @@ class Endings:
 
     folder: Path
     records: Records
-    mirror: Mirror
+    mirror: Follower
     brain: Brain | None
     referee: Referee | None
     said: Said
