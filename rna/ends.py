@@ -123,7 +123,8 @@ def noted(*numbers: int, heeds: bool = False) -> Generator[Noted]:
         for number, before in found.earlier.items():
             signal.signal(number, before)
         for number in found.pending:  # what came after the last look is for who was there before
-            signal.raise_signal(number)
+            if number in STOPS or found.earlier[number] != signal.SIG_DFL:
+                signal.raise_signal(number)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from rna import ends, printing
 
 Job = Callable[..., Any]  # called with its arguments and then with a function that takes its news
 SPAWN = get_context("spawn")  # a forked process would inherit threads of torch that are not there
+TERMINAL = (signal.SIGINT, signal.SIGHUP)
 
 
 class WorkerDied(RuntimeError):
@@ -90,8 +91,8 @@ class Pool:
         return [worker.ticket for worker in self.workers if worker.ticket is not None]
 
     def signal(self, number: int) -> None:
-        """Send a signal to every worker that has a job: a terminal's Ctrl-C has reached it, and twice is at once."""
-        number = signal.SIGTERM if number == signal.SIGINT else number
+        """Hand a signal on to every worker that has a job; those of a terminal as SIGTERM."""
+        number = signal.SIGTERM if number in TERMINAL else number
         for worker in self.workers:
             if worker.ticket is not None and worker.process.is_alive():
                 os.kill(worker.process.pid, number)
@@ -189,6 +190,8 @@ def _serve(connection: Connection, environment: dict[str, str]) -> None:
     os.environ.update(environment)
     threading.Thread(target=_follow_parent, daemon=True).start()
     try:
+        for number in TERMINAL:  # which sends them to all: the parent decides what becomes of a worker
+            signal.signal(number, signal.SIG_IGN)
         with ends.prompt():
             _work(connection)
     except (EOFError, OSError, KeyboardInterrupt):  # the parent has hung up, or is being stopped with us
