@@ -10,13 +10,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
 WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)  # sent ahead of a time limit or a preemption
-STOPS = (signal.SIGTERM, signal.SIGINT)
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Interrupted(Exception):
@@ -28,6 +28,14 @@ class Interrupted(Exception):
 
     def __str__(self) -> str:
         return f"stopped by {signal.Signals(self.number).name}"
+
+
+class StoppedAtOnce(KeyboardInterrupt):
+    """A signal came where nothing had to be brought to an end first."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 class TrialFailed(RuntimeError):
@@ -47,6 +55,7 @@ class Noted:
     def note(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and number in self.pending:
             raise KeyboardInterrupt  # asked twice: at once
+        _leave_terminal(number)
         self.pending.append(number)
 
     def obey(self) -> None:
@@ -56,12 +65,15 @@ class Noted:
             before = self.earlier[number]
             outer = getattr(before, "__self__", None)
             if isinstance(outer, Noted):  # which looks at its own no earlier than this block's end
+                if outer.heeds and number in WARNINGS:
+                    _tell(number, None)
+                    continue
                 outer.pending.append(number)
                 if not outer.heeds:
                     outer.obey()
                 elif number in STOPS:
                     raise Interrupted(number)
-            elif callable(before):
+            elif callable(before) and before is not _end_at_once:
                 before(number, None)
             elif number in STOPS:
                 raise Interrupted(number)
@@ -103,20 +115,76 @@ def noted(*numbers: int, heeds: bool = False) -> Generator[Noted]:
         return
 
     for number in numbers:
-        found.earlier[number] = signal.signal(number, found.note)
+        if not (number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN):  # as under nohup
+            found.earlier[number] = signal.signal(number, found.note)
     try:
         yield found
     finally:
         for number, before in found.earlier.items():
             signal.signal(number, before)
+        for number in found.pending:  # what came after the last look is for who was there before
+            if number in STOPS or found.earlier[number] != signal.SIG_DFL:
+                signal.raise_signal(number)
+
+
+@contextmanager
+def prompt() -> Generator[None]:
+    """Inside the block, a stop that nobody handles ends what is done at once, by an exception as Ctrl-C does, and a
+    warning ends nothing; signals that somebody handles or ignores stay his.
+    """
+    wanted = {signal.SIGTERM: _end_at_once, signal.SIGHUP: _end_at_once} | dict.fromkeys(WARNINGS, _tell)
+    taken: list[int] = []
+    if threading.current_thread() is threading.main_thread():
+        taken = [number for number in wanted if signal.getsignal(number) == signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, wanted[signal.Signals(number)])
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, WARNINGS)  # by now they end nothing
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def warnings_later() -> Generator[None]:
+    """Hold warnings back from a process that is started inside the block, until it is `prompt`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, WARNINGS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_at_once(number: int, _frame: FrameType | None) -> None:
+    _leave_terminal(number)
+    raise StoppedAtOnce(number)
+
+
+def _tell(number: int, _frame: FrameType | None) -> None:
+    line = f"{signal.Signals(number).name}: a warning; a training has its checkpoint by now, and the work goes on\n"
+    with suppress(OSError):
+        os.write(2, line.encode())  # from within a handler, where print may be in the middle of a line
+
+
+def _leave_terminal(number: int) -> None:
+    """Once a terminal has hung up, each word to it is an error: from then on they go nowhere."""
+    for stream in (1, 2) if number == signal.SIGHUP else ():
+        try:
+            os.write(stream, b"")
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream)
+            os.close(nowhere)
 
 
 def guarded(action: Callable[[], Any]) -> None:
     """Run, and turn a user's mistake or a failed trial into one line; HYDRA_FULL_ERROR=1 shows the traceback."""
     try:
-        action()
+        with prompt():
+            action()
     except (Interrupted, KeyboardInterrupt) as stop:
-        number = stop.number if isinstance(stop, Interrupted) else signal.SIGINT
+        number = getattr(stop, "number", signal.SIGINT)
         name = signal.Signals(number).name
         print(f"stopped by {name}; the same command goes on where this one was", file=sys.stderr)
         sys.exit(128 + number)

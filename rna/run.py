@@ -36,7 +36,7 @@ def main() -> None:
         guarded(
             lambda: _check_sweep(overrides, folder) if arguments.multirun else config.check(compose(overrides, folder))
         )
-    hydra.main(**config.version_base(), config_path=str(CONF), config_name="config")(job)()
+    guarded(hydra.main(**config.version_base(), config_path=str(CONF), config_name="config")(job))
 
 
 def job(composed: "DictConfig") -> dict[str, Any] | None:

@@ -41,6 +41,48 @@ def test_a_warning_that_nobody_handled_ends_nothing():
         heard.obey()
 
 
+def test_what_comes_after_the_last_look_is_for_who_was_there_before():
+    with pytest.raises(KeyboardInterrupt), ends.noted(*ends.STOPS):
+        os.kill(os.getpid(), signal.SIGINT)
+    with ends.noted(*ends.STOPS, heeds=True) as outer:
+        with ends.noted(*ends.STOPS):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert outer.pending == [signal.SIGTERM]
+        outer.pending.clear()
+    with ends.noted(*ends.WARNINGS):
+        os.kill(os.getpid(), signal.SIGUSR1)  # by default, the end of this process
+
+
+def test_a_hang_up_that_is_ignored_stays_ignored_as_under_nohup():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ends.prompt(), ends.noted(*ends.STOPS) as heard:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not heard.pending
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_where_nothing_is_noted_a_stop_ends_at_once_and_a_warning_nothing(
+    number: int, capfd: pytest.CaptureFixture[str]
+):
+    with ends.prompt():
+        os.kill(os.getpid(), signal.SIGUSR1)
+    with pytest.raises(ends.StoppedAtOnce) as found, ends.prompt():
+        os.kill(os.getpid(), number)
+    assert found.value.number == number
+    assert capfd.readouterr().err.startswith("SIGUSR1: a warning; ")
+    assert signal.getsignal(number) == signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+
+
+def test_a_command_that_is_stopped_says_so_in_one_line(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as left:
+        ends.guarded(lambda: os.kill(os.getpid(), signal.SIGHUP))
+    assert left.value.code == 128 + signal.SIGHUP
+    assert capsys.readouterr().err == "stopped by SIGHUP; the same command goes on where this one was\n"
+
+
 def test_a_stop_that_nobody_handled_is_an_interruption():
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:

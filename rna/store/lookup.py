@@ -161,6 +161,17 @@ def names(where: Address) -> list[str]:
     return [*flat, *halves, *train]
 
 
+def absent(where: Address, metric: str) -> str:
+    """Why no record of the trial will have a metric that is not among its `names`."""
+    kind, _, rest = metric.partition("/")
+    part = rest.partition("/")[0]
+    if kind == "eval" and not where["evals"]:
+        return "train_only=true evaluates nothing"
+    if kind == "eval" and where["kind"] == "choice" and part in config.ROLES and part not in where["roles"].values():
+        return f"no task of eval.tasks has the role {part}"
+    return "no record has this metric"
+
+
 TRAIN_CURVES = ["train/loss", "train/forget_loss", "train/retain_loss", "train/grad_norm"]
 
 

@@ -280,14 +280,30 @@ def _watch(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """The trials that differ in nothing but their seed."""
+    """The trials that differ in nothing but their seed; cells that make one and the same training are one seed."""
 
     title: str
     trials: list[Trial]
 
+    @property
+    def keys(self) -> list[Any]:
+        """The trainings, in the order of their trials' numbers."""
+        return list(dict.fromkeys((trial.address or {}).get("key") for trial in self.trials))
+
+    @property
+    def seeds(self) -> int:
+        return len(self._by_training())
+
     def values(self, metric: str) -> list[float]:
-        found = (trial.metrics.get(metric) for trial in self.trials)
-        return [value for value in found if value is not None]
+        """One value a seed."""
+        found = [[t.metrics[metric] for t in same if t.metrics.get(metric) is not None] for same in self._by_training()]
+        return [sum(values) / len(values) for values in found if values]
+
+    def _by_training(self) -> list[list[Trial]]:
+        found: dict[Any, list[Trial]] = {}
+        for trial in self.trials:
+            found.setdefault((trial.address or {}).get("key") or trial.number, []).append(trial)
+        return list(found.values())
 
     def mean(self, metric: str) -> float | None:
         values = self.values(metric)
@@ -382,10 +398,10 @@ def leaderboard(folder: Path, sort: str | None = None) -> dict[str, Any]:
         "rows": [
             {
                 "title": row.title,
-                "seeds": len(row.trials),
+                "seeds": row.seeds,
                 "front": on_front,
                 "feasible": row in feasible,
-                "keys": [(trial.address or {}).get("key") for trial in row.trials],
+                "keys": row.keys,
                 "metrics": {name: row.summary(name) for name in dict.fromkeys([metric, *wanted])},
             }
             for row, on_front in zip(rows, front, strict=True)

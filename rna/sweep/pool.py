@@ -1,6 +1,7 @@
 """Warm worker processes: each does one job after another, tells its news, and never outlives its parent."""
 
 import os
+import signal
 import threading
 import traceback
 from collections import deque
@@ -10,10 +11,11 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from rna import printing
+from rna import ends, printing
 
 Job = Callable[..., Any]  # called with its arguments and then with a function that takes its news
 SPAWN = get_context("spawn")  # a forked process would inherit threads of torch that are not there
+TERMINAL = (signal.SIGINT, signal.SIGHUP)
 
 
 class WorkerDied(RuntimeError):
@@ -89,7 +91,8 @@ class Pool:
         return [worker.ticket for worker in self.workers if worker.ticket is not None]
 
     def signal(self, number: int) -> None:
-        """Send a signal to every worker that has a job."""
+        """Hand a signal on to every worker that has a job; those of a terminal as SIGTERM."""
+        number = signal.SIGTERM if number in TERMINAL else number
         for worker in self.workers:
             if worker.ticket is not None and worker.process.is_alive():
                 os.kill(worker.process.pid, number)
@@ -169,7 +172,8 @@ class Pool:
         ours, theirs = SPAWN.Pipe()
         process = SPAWN.Process(target=_serve, args=(theirs, self.places[place]), daemon=True)
         try:
-            process.start()
+            with ends.warnings_later():
+                process.start()
         except BrokenPipeError:  # killed before it had read what it is to do
             if not again:
                 raise
@@ -186,22 +190,29 @@ def _serve(connection: Connection, environment: dict[str, str]) -> None:
     os.environ.update(environment)
     threading.Thread(target=_follow_parent, daemon=True).start()
     try:
-        while True:
-            ticket, job, arguments = connection.recv()
-            lock = threading.Lock()
-
-            def tell(*news: Any, ticket: int = ticket, lock: threading.Lock = lock) -> None:
-                with lock:
-                    connection.send(Event(ticket, news=news))
-
-            try:
-                done = Event(ticket, value=job(*arguments, tell))
-            except BaseException as error:  # the parent decides what it means, an interrupt too
-                _send_failure(connection, ticket, error)
-                return
-            connection.send(done)
+        for number in TERMINAL:  # which sends them to all: the parent decides what becomes of a worker
+            signal.signal(number, signal.SIG_IGN)
+        with ends.prompt():
+            _work(connection)
     except (EOFError, OSError, KeyboardInterrupt):  # the parent has hung up, or is being stopped with us
         return
+
+
+def _work(connection: Connection) -> None:
+    while True:
+        ticket, job, arguments = connection.recv()
+        lock = threading.Lock()
+
+        def tell(*news: Any, ticket: int = ticket, lock: threading.Lock = lock) -> None:
+            with lock:
+                connection.send(Event(ticket, news=news))
+
+        try:
+            done = Event(ticket, value=job(*arguments, tell))
+        except BaseException as error:  # the parent decides what it means, an interrupt too
+            _send_failure(connection, ticket, error)
+            return
+        connection.send(done)
 
 
 def _send_failure(connection: Connection, ticket: int, error: BaseException) -> None:

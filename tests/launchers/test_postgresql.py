@@ -4,12 +4,14 @@ import os
 import platform
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +46,21 @@ class Server:
         options = f"-p {self.port} -k {self.folder} -h 127.0.0.1"
         self.control("-l", str(self.folder / "server.log"), "-o", options, "start")
 
+    @contextmanager
+    def frozen(self) -> Generator[None]:
+        """All of its processes stopped: the kernel accepts for it, and nobody answers."""
+        own = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
+        backends = subprocess.run(["pgrep", "-P", str(own)], capture_output=True, text=True, check=False).stdout
+        those = [own, *map(int, backends.split())]
+        for process in those:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in those:
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGCONT)
+
     def url(self, database: str) -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
@@ -77,7 +94,7 @@ def url(server: Server, request: pytest.FixtureRequest) -> str:
     return server.url(name)
 
 
-def until(happens: Callable[[], object], seconds: float = 60) -> None:
+def until(happens: Callable[[], object], seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not happens():
         assert time.monotonic() < deadline
@@ -95,7 +112,7 @@ def attributes(url: str) -> list[dict[str, object]]:
 @pytest.mark.parametrize(
     "options",
     [
-        (*STORE, *GRID, "+fail=3"),
+        (*STORE, *GRID, "+fail=3", "hydra.sweeper.pause_after=null"),
         ("+x=interval(0,1)", "+y=0,1", "hydra.sweeper.sampler=random", "hydra.sweeper.n_trials=24"),
     ],
     ids=["grid", "random"],
@@ -176,7 +193,7 @@ def test_a_database_that_goes_away_stops_no_sweep(tmp_path: Path, server: Server
         until(lambda: "does not answer" in (tmp_path / "printed.log").read_text())
         if back:
             server.start()
-        assert running.wait(120) == 0
+        assert running.wait(240) == 0
     finally:
         if not back:
             server.start()
@@ -193,6 +210,70 @@ def test_a_database_that_goes_away_stops_no_sweep(tmp_path: Path, server: Server
         assert "24 of 24 trials are done already" in sweep(tmp_path, *common)
     assert [state for _, state, _, _ in study(tmp_path, url)] == ["COMPLETE"] * 24
     assert set(recorded(tmp_path).values()) == {1}
+
+
+@pytest.mark.parametrize("launcher", [(), THREE], ids=["default", "gpu_pool"])
+def test_a_frozen_database_holds_up_no_trial_and_no_stop(
+    tmp_path: Path, server: Server, url: str, launcher: tuple[str, ...]
+):
+    common = (*launcher, *STORE, "+x=1,2,3,4,5,6,7,8", "+sleep=1", f"hydra.sweeper.storage={url}")
+    running = start(tmp_path, *common)
+    until(lambda: recorded(tmp_path).total() >= 1)
+    with server.frozen():
+        before = recorded(tmp_path).total()
+        until(lambda: recorded(tmp_path).total() >= min(before + 3, 6))
+        running.send_signal(signal.SIGINT)
+        assert running.wait(120) == 128 + signal.SIGINT
+    printed = (tmp_path / "printed.log").read_text()
+    assert "its database does not answer; the study there is behind" in printed
+    assert "Traceback" not in printed
+    sweep(tmp_path, *common)
+    assert [state for _, state, _, _ in study(tmp_path, url)] == ["COMPLETE"] * 8
+    assert set(recorded(tmp_path).values()) == {1}
+    assert {trial.attempts for trial in trials(tmp_path)} == {1}
+
+
+def test_a_study_catches_up_by_itself_when_its_frozen_database_wakes(tmp_path: Path, server: Server, url: str):
+    common = (*THREE, *STORE, *GRID, "+sleep=3", f"hydra.sweeper.storage={url}")
+    running = start(tmp_path, *common)
+    until(lambda: recorded(tmp_path).total() >= 1)
+    with server.frozen():
+        until(lambda: "does not answer; the sweep goes on" in (tmp_path / "printed.log").read_text())
+    assert running.wait(240) == 0
+    printed = (tmp_path / "printed.log").read_text()
+    assert printed.count("its database answers again") == 1
+    assert "24 done, 0 failed" in printed
+    assert [state for _, state, _, _ in study(tmp_path, url)] == ["COMPLETE"] * 24
+
+
+@pytest.fixture
+def deaf() -> Iterator[str]:
+    """The URL of a server that accepts and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"postgresql://postgres@127.0.0.1:{listening.getsockname()[1]}/postgres"
+
+
+def test_a_database_that_never_answers_is_refused_before_the_start(tmp_path: Path, deaf: str):
+    printed = sweep(tmp_path, "+x=1,2", f"hydra.sweeper.storage={deaf}", code=2)
+    assert "cannot be reached" in printed
+    assert "nothing was started" in printed
+    assert noted(tmp_path) == []
+
+
+def test_ctrl_c_is_heard_while_a_database_does_not_answer_before_the_start(tmp_path: Path, deaf: str):
+    running = start(tmp_path, "+x=1,2", f"hydra.sweeper.storage='{deaf}?connect_timeout=600'")
+    until(lambda: connected(deaf) or running.poll() is not None)
+    running.send_signal(signal.SIGINT)
+    assert running.wait(120) == 128 + signal.SIGINT
+    printed = (tmp_path / "printed.log").read_text()
+    assert printed == "stopped by SIGINT; the same command goes on where this one was\n"
+
+
+def connected(url: str) -> bool:
+    """Whether somebody waits at this port, by the kernel's word."""
+    port = f":{int(url.rpartition(':')[2].partition('/')[0]):04X}"
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return any(line.split()[2].endswith(port) and line.split()[3] == "01" for line in lines)
 
 
 def test_what_cannot_be_reached_is_one_line_and_nothing_is_started(tmp_path: Path, server: Server):

@@ -92,6 +92,10 @@ def names(_where: dict[str, Any]) -> list[str]:
     return ["loss", "x"]
 
 
+def absent(_where: dict[str, Any], _metric: str) -> str:
+    return "no record has this metric"
+
+
 def curves(_where: dict[str, Any]) -> list[str]:
     return ["loss"]
 

@@ -71,6 +71,22 @@ def test_the_winner_is_chosen_on_one_half_and_shown_on_the_other(tmp_path: Path)
     assert (winner["shown_on"], winner["shown"]["mean"]) == ("eval/perturbed/report/acc", pytest.approx(0.5))
 
 
+def test_cells_that_make_one_training_are_one_seed_of_the_leaderboard(tmp_path: Path):
+    folder = made(tmp_path)
+    for trial in ledger.trials(folder)[:2]:  # both on the record of the first: two seeds are left of three
+        assert trial.address is not None
+        trial.address |= {"key": "key0", "evals": {"a": "key0-a"}}
+        trial.metrics["eval/perturbed/acc"] = 0.40
+        ledger.save(folder, trial)
+    row = next(row for row in sweep.leaderboard(folder)["rows"] if row["title"] == "noise.nu=0.0")
+    # 0.4 and 0.6: t(0.975, 1) · 0.1414/√2 = 12.706 · 0.1
+    assert row["metrics"]["eval/perturbed/acc"] == {
+        "mean": pytest.approx(0.5),
+        "margin": pytest.approx(1.2706, abs=1e-4),
+    }
+    assert (row["seeds"], row["keys"]) == (2, ["key0", "key2"])
+
+
 def test_without_halves_the_winner_is_said_to_be_flattered(tmp_path: Path):
     made(tmp_path, halves=False)
     printed = called(tmp_path, "leaderboard", "grid")

@@ -1,7 +1,7 @@
 """What a user asks of a sweep, checked before anything is started."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,11 @@ def check_sampler(options: RnaOptunaConf, space: search_space.Space) -> str:
     sampler = options.sampler or "grid"
     if sampler not in SAMPLERS:
         raise ValueError(f"hydra.sweeper.sampler={sampler}: {search_space.nearest(sampler, SAMPLERS)}")
-    for key, value, low in (("n_jobs", options.n_jobs, 1), ("max_retries", options.max_retries, 0)):
+    for key, value, low in (
+        ("n_jobs", options.n_jobs, 1),
+        ("max_retries", options.max_retries, 0),
+        ("pause_after", options.pause_after, 1),
+    ):
         if value is not None and value < low:
             raise ValueError(f"hydra.sweeper.{key}={value}: must be a whole number ≥ {low}")
     if options.timeout is not None and not options.timeout >= 0:
@@ -88,10 +92,13 @@ def constraint(said: str) -> Constraint:
     raise ValueError(f"hydra.sweeper.constraints={said}: allowed: METRIC <= NUMBER, METRIC >= NUMBER")
 
 
-def check_metrics(key: str, wanted: Sequence[str], names: Sequence[str]) -> None:
-    """Raises ValueError, with the nearest names, for a metric that no record has."""
+def check_metrics(
+    key: str,
+    wanted: Sequence[str],
+    names: Collection[str],
+    why: Callable[[str], str] = lambda _metric: "no record has this metric",
+) -> None:
+    """Raises ValueError, with the reason and the nearest names, for a metric that no record has."""
     for metric in wanted:
         if metric not in names:
-            raise ValueError(
-                f"{key}={metric}: no record has this metric; {search_space.nearest(metric, sorted(names))}"
-            )
+            raise ValueError(f"{key}={metric}: {why(metric)}; {search_space.nearest(metric, sorted(names))}")

@@ -1,8 +1,10 @@
 """How a trial ends: done by its record or by what it returned, pruned, tried again, failed; and where that is told."""
 
+import re
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,17 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from rna.sweep import Trial, ledger
 
-from ._goals import Goals
+from ._following import Follower
+from ._goals import NO_OBJECTIVE, Goals, forget_constraints
 from ._outcomes import one_line, reason_of, returned
 from ._pruning import Referee
 from ._said import Said
 from ._sampling import Brain
-from ._study import Mirror
 
 TRY_AGAIN = ("killed", "hung", "out of memory", "timeout")  # another time may end otherwise
+OF_ITS_OWN = ("bad config", "not finite")  # a trial's settings, of which the next has others
+LOOKED_AT = 500  # characters of a message
+ALIKE = 0.8  # of two messages' characters, but for words with a number or a path in them
 
 
 @dataclass(frozen=True)
@@ -33,18 +38,22 @@ class Records:
 
         Without a record store, what the ledger keeps of a trial that is done is judged anew.
         """
-        if trial.status in (ledger.FAILED, ledger.PRUNED):
+        forget_constraints(trial)
+        again = trial.reason == NO_OBJECTIVE  # by goals that may be other ones now
+        if trial.status == ledger.PRUNED or (trial.status == ledger.FAILED and not again):
             return False
         if self.store is not None:
             found = self.store.metrics(trial.address) if trial.address else None
             if found is None:
+                if trial.status == ledger.FAILED:
+                    return False
                 trial.status, trial.metrics, trial.values = ledger.QUEUED, {}, None
                 return False
             trial.metrics = found
             if self.referee is not None and not trial.curve:
                 whole = self.store.curve(trial.address, self.referee.metric)
                 trial.curve = ledger.thinned(whole, self.referee.every)
-        elif trial.status != ledger.DONE:
+        elif trial.status != ledger.DONE and not (again and trial.metrics):
             return False
         self.goals.judge(trial)
         return True
@@ -56,19 +65,22 @@ class Endings:
 
     folder: Path
     records: Records
-    mirror: Mirror
+    mirror: Follower
     brain: Brain | None
     referee: Referee | None
     said: Said
     max_retries: int
     queue: deque[Trial]  # a trial that is tried again goes to its end
+    pause_after: int | None = None
     full: str | None = None  # what a trial said of the disk
+    alike: list[Trial] = field(default_factory=list)  # the last that failed, one after another, for the same reason
+    paused: bool = False  # as too many did
 
     def done_elsewhere(self, trial: Trial) -> bool:
         """Whether a trial that was not started yet has a record by now; then it is settled."""
         if self.records.store is None or not self.records.recall(trial):
             return False
-        self.settle(trial)
+        self._settle_judged(trial)
         return True
 
     def end(self, trial: Trial, ended: JobReturn, *, stopping: bool) -> None:
@@ -101,17 +113,17 @@ class Endings:
     def _end_well(self, trial: Trial, value: Any) -> None:
         assert trial.seconds is not None
         self.said.took.append(trial.seconds)
-        try:
-            if self.records.store is None:
-                trial.metrics = returned(value)
-                self.records.goals.judge(trial)
-            elif not self.records.recall(trial):
+        if self.records.store is not None:
+            if not self.done_elsewhere(trial):
                 self.fail(trial, "no record", "it ended well, and left no record")
-                return
-        except ValueError as error:  # it has no such metric, or returned what is none
-            self.fail(trial, "no objective", str(error))
             return
-        self.settle(trial)
+        try:
+            trial.metrics = returned(value)
+        except ValueError as error:
+            self.fail(trial, NO_OBJECTIVE, str(error))
+            return
+        self.records.goals.judge(trial)
+        self._settle_judged(trial)
 
     def _end_pruned(self, trial: Trial) -> None:
         """A trial that was told to end has: done after all if it was quicker than the word."""
@@ -120,7 +132,7 @@ class Endings:
         if self.records.store is None or not self.records.recall(trial):
             trial.status, trial.reason, trial.message, trial.values = ledger.PRUNED, "pruned", message, None
             self.said.say(f"#{trial.number} {trial.name}: {message}")
-        self.settle(trial)
+        self._settle_judged(trial)
 
     def _try_again(self, trial: Trial, reason: str, message: str) -> None:
         self.said.say(f"#{trial.number} {trial.name}: {reason} ({message}); tried again")
@@ -146,9 +158,36 @@ class Endings:
         where = f"; {trial.log}" if trial.log else ""
         self.said.say(f"#{trial.number} {trial.name} failed: {reason}: {message}{where}")
         self.settle(trial)
+        self._compare(trial, reason)
+
+    def _compare(self, trial: Trial, reason: str) -> None:
+        """Pause the sweep where as many failures as are allowed in a row are one: what comes would fail likewise."""
+        if reason in OF_ITS_OWN:
+            return
+        if self.alike and not _same(self.alike[-1], trial):
+            self.alike.clear()
+        self.alike.append(trial)
+        if self.pause_after is None or self.paused or len(self.alike) < self.pause_after:
+            return
+        self.paused = True
+        numbers = ", ".join(f"#{one.number}" for one in self.alike)
+        self.said.say(
+            f"paused: {numbers} failed one after another for the same reason, {reason}: {trial.message}; those in work "
+            "finish, no other is started. Mend it and give the same command again; python -m rna.sweep retry "
+            f"{self.folder.name} queues the failed ones too; hydra.sweeper.pause_after=null never pauses"
+        )
+
+    def _settle_judged(self, trial: Trial) -> None:
+        """One whose record has not what the sweep is after has failed, and that is said."""
+        if trial.status == ledger.FAILED:
+            self.fail(trial, trial.reason or "error", trial.message or "")
+        else:
+            self.settle(trial)
 
     def settle(self, trial: Trial) -> None:
         """Write down how a trial ended: in the ledger first, which is the truth."""
+        if trial.status != ledger.FAILED:
+            self.alike.clear()
         trial.token = ""
         trial.ended = trial.ended or time.time()
         ledger.save(self.folder, trial)
@@ -157,3 +196,9 @@ class Endings:
             self.brain.learn(trial)
         if self.referee is not None:
             self.referee.learn(trial)
+
+
+def _same(one: Trial, other: Trial) -> bool:
+    """Whether two trials failed for the same reason, by words that may name different numbers, keys and files."""
+    said = [re.sub(r"\S*[\d/]\S*", "#", (trial.message or "")[:LOOKED_AT]) for trial in (one, other)]
+    return one.reason == other.reason and SequenceMatcher(None, *said, autojunk=False).ratio() >= ALIKE

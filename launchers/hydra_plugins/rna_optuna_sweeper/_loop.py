@@ -1,5 +1,6 @@
 """One trial after the other, as many at a time as there are places for, until all are over or a signal comes."""
 
+import signal
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -53,7 +54,7 @@ class Loop:
                 return
             work.prune()
             work.note_jobs()
-            if not launcher.wait and work.running and not self.todo.queue and launcher.settled():
+            if not launcher.wait and work.running and not self._starts_more() and launcher.settled():
                 work.note_jobs()
                 self.left_alone = True
                 return
@@ -69,8 +70,13 @@ class Loop:
                 return
             self.work.start(trial)
 
+    def _starts_more(self) -> bool:
+        return bool(self.todo.queue) and self._may_start()
+
     def _may_start(self) -> bool:
-        return self.stopping is None and self.endings.full is None and time.monotonic() <= self.late
+        if self.endings.full is not None or self.endings.paused:
+            return False
+        return self.stopping is None and time.monotonic() <= self.late
 
     def _next(self) -> Trial | None:
         """The next trial to start, queued or drawn; those that have a record by now are done without being started."""
@@ -106,6 +112,8 @@ class Loop:
         number, heard.pending[:] = heard.pending[0], []
         self.launcher.signal(number)
         if number not in STOPS:
+            name = signal.Signals(number).name
+            self.said.say(f"{name}: a warning; {len(self.work.running)} trials write checkpoints and go on")
             return False
         again = self.stopping is not None
         self.stopping = number

@@ -63,7 +63,7 @@ def plan(plugin: Any, space: Space, sampler: str, folder: Path, said: Said) -> P
         address_all(todo.trials, fresh, composer, spec, said)
 
     address = todo.known_address() or composer.first_address()  # tells which metrics there will be
-    wanted = goals(options, constraints, store, address)
+    wanted = goals(options, constraints, store, address, todo.trials.values())
     pruner = _referee(options, wanted, store, address, folder.name)
     if pruner is not None and spec.get("watched") != pruner.watched:  # curves of another metric, or at other steps
         for trial in todo.trials.values():

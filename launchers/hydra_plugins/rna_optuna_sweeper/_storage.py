@@ -1,11 +1,54 @@
 """Where the Optuna study is kept: a journal, mended where it is torn, or a database."""
 
 import json
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock, JournalStorage
+
+ANSWER = 60.0  # seconds in which a database has to answer before anything is started
+ALIVE = {  # of a connection to PostgreSQL; a host that swallows packets, or is gone, would else take minutes or hours
+    "connect_timeout": "10",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",  # milliseconds
+}
+
+
+def answered(act: Callable[[], Any], stirs: Callable[[], Any] = lambda: None) -> Any:
+    """What an act returns that waits for a database: done aside, so that a signal is heard meanwhile.
+
+    Args:
+        stirs: what changes as the act goes on.
+
+    Raises:
+        TimeoutError: if nothing stirs for `ANSWER` seconds.
+    """
+    ended: list[tuple[Any, BaseException | None]] = []
+
+    def aside() -> None:
+        try:
+            ended.append((act(), None))
+        except BaseException as error:  # whoever waits decides what it means
+            ended.append((None, error))
+
+    threading.Thread(target=aside, daemon=True).start()
+    known, heard = stirs(), time.monotonic()
+    while not ended:
+        time.sleep(0.02)
+        if stirs() != known:
+            known, heard = stirs(), time.monotonic()
+        if time.monotonic() - heard > ANSWER:
+            raise TimeoutError
+    value, error = ended[0]
+    if error is not None:
+        raise error
+    return value
 
 
 def lock_of(path: Path) -> JournalFileSymlinkLock:
@@ -85,10 +128,13 @@ def open_storage(url: str | None, folder: Path) -> Any:
     shown = parsed.render_as_string(hide_password=True)
     options: dict[str, Any] = {"pool_pre_ping": True}  # a database that was started anew is not noticed
     if postgresql := parsed.get_backend_name() == "postgresql":
-        wait = parsed.query.get("connect_timeout", "10")  # seconds; a host that swallows packets takes minutes
-        options["connect_args"] = {"connect_timeout": wait}
+        options["connect_args"] = {key: parsed.query.get(key, usual) for key, usual in ALIVE.items()}
     try:
-        return optuna.storages.RDBStorage(url, engine_kwargs=options)
+        return answered(lambda: optuna.storages.RDBStorage(url, engine_kwargs=options))
+    except TimeoutError:
+        raise ValueError(
+            f"hydra.sweeper.storage={shown}: has not answered for {ANSWER:.0f} s; nothing was started"
+        ) from None
     except ImportError as error:
         advice = "pip install 'rna-unlearning[postgresql]'" if postgresql else str(error)
         raise ValueError(

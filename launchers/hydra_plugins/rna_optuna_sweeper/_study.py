@@ -211,18 +211,11 @@ class Mirror:
             self.storage.set_trial_state_values(number, TrialState.RUNNING)
 
 
-def mirror(storage: Any, folder: Path, space: Space, objectives: dict[str, str], trials: Sequence[Trial]) -> Mirror:
-    """The study as the ledger has it: kept if it agrees, made anew if not, and continued.
-
-    Raises:
-        ValueError: if a database has a study of this name that is another sweep's.
-    """
-    made = Mirror(storage, folder, space, objectives, {trial.number: trial for trial in trials})
-    made.compare()
-    return made
-
-
 def _agree(there: FrozenTrial, wanted: FrozenTrial) -> bool:
     open_states = (TrialState.WAITING, TrialState.RUNNING)
     states = there.state == wanted.state or (there.state in open_states and wanted.state in open_states)
-    return states and there.params == wanted.params and there.values == wanted.values
+    return (
+        states
+        and (there.params, there.values) == (wanted.params, wanted.values)
+        and (there.state in open_states or there.constraints == wanted.constraints)
+    )

@@ -13,6 +13,7 @@ from rna import ends
 from rna.sweep import ledger
 
 from ._endings import Endings
+from ._following import Follower, follower
 from ._loop import Loop
 from ._one_by_one import OneByOne
 from ._outcomes import Stopped
@@ -20,7 +21,6 @@ from ._plan import Plan, plan
 from ._said import Said
 from ._sampling import brain
 from ._spec import write_spec
-from ._study import Mirror, mirror
 from ._work import Work
 from .space import Space
 
@@ -39,16 +39,18 @@ def run_sweep(plugin: Any, space: Space, sampler: str, folder: Path) -> int:
     said = Said(folder)
     planned = plan(plugin, space, sampler, folder, said)
     _write_down(planned)
-    study = mirror(planned.storage, folder, space, planned.goals.objectives, planned.todo.ordered)
+    study = follower(planned.storage, folder, space, planned.goals.objectives, planned.todo.ordered)
     loop = _loop(planned, study, said, late)
     if done := sum(trial.status == ledger.DONE for trial in planned.todo.ordered):
         said.say(f"{done} of {planned.todo.total} trials are done already")
+    patient = False
     try:
         with ends.noted(*ends.STOPS, *ends.WARNINGS, heeds=True) as heard:
             loop.run(heard)
+        patient = loop.stopping is None
     finally:
         planned.launcher.close()
-        study.end()
+        study.end(patient=patient)
     if loop.stopping is not None:
         raise Stopped(loop.stopping)
     return _last_words(planned, loop)
@@ -75,7 +77,7 @@ def _write_down(planned: Plan) -> None:
     ledger.clear_beats(folder, [one.trial for one in planned.adopted])
 
 
-def _loop(planned: Plan, study: Mirror, said: Said, late: float) -> Loop:
+def _loop(planned: Plan, study: Follower, said: Said, late: float) -> Loop:
     """The parts of the sweep, each told of the trials that are over."""
     options, folder, launcher = planned.options, planned.folder, planned.launcher
     todo, referee = planned.todo, planned.referee
@@ -96,6 +98,7 @@ def _loop(planned: Plan, study: Mirror, said: Said, late: float) -> Loop:
         referee=referee,
         said=said,
         max_retries=options.max_retries,
+        pause_after=options.pause_after,
         queue=todo.queue,
     )
     work = Work(

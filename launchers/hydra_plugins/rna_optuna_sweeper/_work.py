@@ -11,9 +11,9 @@ from typing import Any
 from rna.sweep import Trial, ledger
 
 from ._composing import Composer
+from ._following import Follower
 from ._outcomes import end_survivor
 from ._pruning import Referee
-from ._study import Mirror
 
 PATIENCE = 60.0  # seconds that a trial has to end when it is pruned
 
@@ -53,7 +53,7 @@ class Work:
         launcher: Any,
         folder: Path,
         composer: Composer,
-        mirror: Mirror,
+        mirror: Follower,
         referee: Referee | None,
         stall: Mapping[str, float],
         adopted: Iterable[InWork],

@@ -27,6 +27,7 @@ class RnaOptunaConf:
     n_jobs: int | None = None  # trials in flight; None: as many as the launcher has places for
     timeout: float | None = None  # seconds, after which no trial is started
     max_retries: int = 2  # of a trial that was killed, hung, preempted or out of memory
+    pause_after: int | None = 3  # trials in a row that fail for the same reason, after which no other is started
     stall: dict[str, float] = field(
         default_factory=lambda: {
             "starting": 7200.0,

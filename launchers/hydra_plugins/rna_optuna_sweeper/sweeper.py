@@ -43,7 +43,8 @@ class RnaOptunaSweeper(Sweeper):
         from rna import ends
 
         try:
-            failures = self._sweep(arguments)
+            with ends.prompt():
+                failures = self._sweep(arguments)
         except (ValueError, HydraException) as error:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
