@@ -1,8 +1,8 @@
 """How a trial ends: done by its record or by what it returned, pruned, tried again, failed; and where that is told."""
 
 import time
-from collections import deque
-from dataclasses import dataclass
+from collections import Counter, deque
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,7 @@ class Endings:
     said: Said
     max_retries: int
     queue: deque[Trial]  # a trial that is tried again goes to its end
+    counts: Counter[str] = field(default_factory=Counter)  # of the trials that are over, by how they ended
     full: str | None = None  # what a trial said of the disk
 
     def done_elsewhere(self, trial: Trial) -> bool:
@@ -151,6 +152,7 @@ class Endings:
         """Write down how a trial ended: in the ledger first, which is the truth."""
         trial.token = ""
         trial.ended = trial.ended or time.time()
+        self.counts[trial.status] += 1
         ledger.save(self.folder, trial)
         self.mirror.follow(trial)
         if self.brain is not None:

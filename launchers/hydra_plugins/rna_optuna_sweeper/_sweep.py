@@ -3,7 +3,7 @@
 import importlib
 import math
 import time
-from collections import Counter
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import optuna
 from rna import ends
 from rna.sweep import ledger
 
+from ._ahead import Ahead, write_down
 from ._endings import Endings
 from ._loop import Loop
 from ._one_by_one import OneByOne
@@ -39,13 +40,14 @@ def run_sweep(plugin: Any, space: Space, sampler: str, folder: Path) -> int:
     said = Said(folder)
     planned = plan(plugin, space, sampler, folder, said)
     _write_down(planned)
-    study = mirror(planned.storage, folder, space, planned.goals.objectives, planned.todo.ordered)
+    study = mirror(planned.storage, folder, space, planned.goals.objectives, planned.todo.recorded)
     loop = _loop(planned, study, said, late)
-    if done := sum(trial.status == ledger.DONE for trial in planned.todo.ordered):
+    if done := planned.todo.counts[ledger.DONE]:
         said.say(f"{done} of {planned.todo.total} trials are done already")
     try:
         with ends.noted(*ends.STOPS, *ends.WARNINGS, heeds=True) as heard:
             loop.run(heard)
+        loop.ahead.save()
     finally:
         planned.launcher.close()
         study.end()
@@ -57,8 +59,7 @@ def run_sweep(plugin: Any, space: Space, sampler: str, folder: Path) -> int:
 def _write_down(planned: Plan) -> None:
     """Bring the sweep's folder up to date: it is the truth, which the study is then compared with."""
     options, folder = planned.options, planned.folder
-    write_spec(
-        folder,
+    spec = dict(
         space=planned.space.described(),
         fixed=list(planned.space.fixed),
         sampler=planned.sampler,
@@ -67,11 +68,13 @@ def _write_down(planned: Plan) -> None:
         objectives=planned.goals.objectives,
         constraints=[str(item) for item in planned.goals.constraints],
         watched=planned.referee.watched if planned.referee else None,
-        fingerprint=planned.composer.fingerprint(),
+        fingerprint=planned.composer.fingerprint,
         store=options.store,
     )
-    for trial in planned.todo.ordered:
-        ledger.save(folder, trial)
+    if not planned.begun:  # the name is this sweep's from here on
+        write_spec(folder, **spec)
+    write_down(folder, planned.todo.recorded, planned.before, grid=planned.sampler == "grid")
+    write_spec(folder, **spec)  # last: what was read by the old one has been written by now
     ledger.clear_beats(folder, [one.trial for one in planned.adopted])
 
 
@@ -97,6 +100,7 @@ def _loop(planned: Plan, study: Mirror, said: Said, late: float) -> Loop:
         said=said,
         max_retries=options.max_retries,
         queue=todo.queue,
+        counts=todo.counts,
     )
     work = Work(
         launcher=launcher,
@@ -107,6 +111,8 @@ def _loop(planned: Plan, study: Mirror, said: Said, late: float) -> Loop:
         stall=options.stall,
         adopted=planned.adopted,
     )
+    waiting = deque(todo.queue if planned.composer.store is not None else ())
+    ahead = Ahead(folder=folder, composer=planned.composer, endings=endings, mirror=study, waiting=waiting)
     if referee is not None and isinstance(launcher, OneByOne):
         launcher.meanwhile = work.prune
     return Loop(
@@ -115,7 +121,7 @@ def _loop(planned: Plan, study: Mirror, said: Said, late: float) -> Loop:
         late=late,
         todo=todo,
         brain=drawing,
-        composer=planned.composer,
+        ahead=ahead,
         work=work,
         endings=endings,
         said=said,
@@ -131,7 +137,7 @@ def _last_words(planned: Plan, loop: Loop) -> int:
     folder, todo, objectives = planned.folder, planned.todo, planned.goals.objectives
     if loop.endings.full:
         raise OSError(loop.endings.full)
-    counts = Counter(trial.status for trial in todo.trials.values())
+    counts = todo.counts
     if loop.left_alone:
         there = len(loop.work.running)
         loop.said.say(f"{there} trials are with the cluster; python -m rna.sweep status {folder.name}")
