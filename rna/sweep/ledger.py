@@ -1,10 +1,10 @@
 """A sweep's folder: what each trial is, who has it in work, how far that is, and what came of it.
 
-`cells.json` lists a grid's trials under their numbers, and `addresses.jsonl`, which only grows, where their records lie:
-a file for each of ten thousand that wait would take minutes. A trial gets its own, `trials/N.json`, when it is started
-or settled, and from then on that alone counts. All three are written by the sweeper alone. A trial in work writes `beats/N-TOKEN.json`, where the sweep watches a
-metric also its curve beside it, and nothing else, so that one that was given away, and wakes again, disturbs nobody:
-its token is no longer the trial's.
+`cells.json` lists a grid's trials under their numbers, and `addresses.jsonl`, which only grows, where their records
+lie: a file for each of ten thousand that wait would take minutes. A trial gets its own, `trials/N.json`, when it is
+started or settled, and from then on that alone counts. All three are written by the sweeper alone. A trial in work
+writes `beats/N-TOKEN.json`, where the sweep watches a metric also its curve beside it, and nothing else, so that one
+that was given away, and wakes again, disturbs nobody: its token is no longer the trial's.
 """
 
 import errno

@@ -70,7 +70,7 @@ def test_what_is_refused_now_is_not_run_at_its_old_address(tmp_path: Path, capsy
 def test_a_value_that_needs_a_partner_is_taken_with_it():
     tried = _trying.try_values(composer("method=rmu,simnpo,npo", "retain=kl,mse"), [])
     assert tried.items == {"method=rmu", "method=simnpo", "method=npo", "retain=kl", "retain=mse"}
-    with pytest.raises(ValueError, match="^retain=kl: not with method=rmu; allowed: mse$"):
+    with pytest.raises(ValueError, match=r"^retain=kl: not with method=\w+; allowed: mse$"):
         _trying.try_values(composer("method=rmu,simnpo", "retain=mse,kl"), [])
 
 
@@ -78,7 +78,7 @@ def test_a_value_that_needs_a_partner_is_taken_with_it():
 def test_a_value_that_is_refused_with_all_others_is_named(position: int):
     values = [str(number) for number in range(10, 20)]
     values[position] = "2"
-    with pytest.raises(ValueError, match="^x=2: too large$"):
+    with pytest.raises(ValueError, match=r"^x=2: too large$"):
         _trying.try_values(composer(f"x={','.join(values)}", "y=1,2,3"), [])
 
 

@@ -57,14 +57,14 @@ class Brain:
                 break
             self.study.tell(asked.number, state=TrialState.FAIL)
         else:
-            cell = self._free_cell(number, taken)
+            cell = self.free_cell(number, taken)
             self.study.enqueue_trial(self.space.params(cell))
             asked = self.study.ask(self.space.distributions)
         self.ids[number] = (asked.number, asked._trial_id)
         stored = self.study._storage.get_trial(asked._trial_id)
         return Trial(number, cell, dict(stored.params), attributes=dict(stored.system_attrs))
 
-    def _free_cell(self, number: int, taken: Collection[tuple[str, ...]]) -> list[str]:
+    def free_cell(self, number: int, taken: Collection[tuple[str, ...]]) -> list[str]:
         """Any of those that nobody has drawn, each as likely; a space of 10⁸ cells is too large to list them."""
         assert self.space.size is not None
         index = random.Random(f"{self.seed}/{number}").randrange(self.space.size - len(taken))

@@ -59,18 +59,18 @@ def run_sweep(plugin: Any, space: Space, sampler: str, folder: Path) -> int:
 def _write_down(planned: Plan) -> None:
     """Bring the sweep's folder up to date: it is the truth, which the study is then compared with."""
     options, folder = planned.options, planned.folder
-    spec = dict(
-        space=planned.space.described(),
-        fixed=list(planned.space.fixed),
-        sampler=planned.sampler,
-        seed=options.seed,
-        n_trials=planned.todo.total,
-        objectives=planned.goals.objectives,
-        constraints=[str(item) for item in planned.goals.constraints],
-        watched=planned.referee.watched if planned.referee else None,
-        fingerprint=planned.composer.fingerprint,
-        store=options.store,
-    )
+    spec = {
+        "space": planned.space.described(),
+        "fixed": list(planned.space.fixed),
+        "sampler": planned.sampler,
+        "seed": options.seed,
+        "n_trials": planned.todo.total,
+        "objectives": planned.goals.objectives,
+        "constraints": [str(item) for item in planned.goals.constraints],
+        "watched": planned.referee.watched if planned.referee else None,
+        "fingerprint": planned.composer.fingerprint,
+        "store": options.store,
+    }
     if not planned.begun:  # the name is this sweep's from here on
         write_spec(folder, **spec)
     write_down(folder, planned.todo.recorded, planned.before, grid=planned.sampler == "grid")
