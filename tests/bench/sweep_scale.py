@@ -4,6 +4,7 @@ python tests/bench/sweep_scale.py [CELLS]
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "launchers")]
 
+import optuna
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra_plugins.rna_optuna_sweeper import _sampling, _study
 from hydra_plugins.rna_optuna_sweeper import space as search_space
@@ -34,8 +36,8 @@ def listed(count: int) -> str:
     return ",".join(map(str, range(count)))
 
 
-def first_trial(folder: Path, words: list[str]) -> float:
-    """Seconds from a command to the moment it hands a trial to the launcher; then it is killed."""
+def first_trial(folder: Path, words: list[str]) -> str:
+    """How long a command takes to hand a trial to the launcher; then it is killed."""
     started = time.perf_counter()
     running = subprocess.Popen(
         words, cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -44,11 +46,12 @@ def first_trial(folder: Path, words: list[str]) -> float:
         assert running.poll() is None
         time.sleep(0.05)
     seconds = time.perf_counter() - started
+    worked = sum(map(int, Path(f"/proc/{running.pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
     running.kill()
     running.wait()
     for file in folder.rglob("trials/*.json"):
         file.unlink()  # its number comes back from the list of cells
-    return seconds
+    return f"{seconds:.1f} s ({worked / os.sysconf('SC_CLK_TCK'):.1f} s of its CPU)"
 
 
 def grid(cells: int) -> None:
@@ -56,7 +59,7 @@ def grid(cells: int) -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         words = command(f"+folder={folder}", *POOL, *STORE, f"+x={listed(side)}", f"+y={listed(side)}", "+sleep=600")
-        print(f"toy app, {side * side} cells: first trial after {first_trial(folder, words):.1f} s", flush=True)
+        print(f"toy app, {side * side} cells: first trial after {first_trial(folder, words)}", flush=True)
         where = folder / "sweeps" / "toy"
         spec: Any = ledger.read_json(where / "sweep.json")
         made = ledger.recorded(where)
@@ -65,14 +68,14 @@ def grid(cells: int) -> None:
             trial.address, trial.composed_of = {"key": "k", "file": str(folder / "none")}, known.composed_of
         ledger.add_addresses(where, made)
         assert spec["n_trials"] == side * side
-        print(f"toy app, all of them composed: first trial after {first_trial(folder, words):.1f} s", flush=True)
+        print(f"toy app, all of them composed: first trial after {first_trial(folder, words)}", flush=True)
         started = time.perf_counter()
         ledger.trials(where)
         print(f"reading the ledger: {time.perf_counter() - started:.2f} s", flush=True)
     with tempfile.TemporaryDirectory() as place:
         words = [sys.executable, "-m", "rna.run", "-m", f"seed={listed(side)}", *POOL, "output_dir=out"]
         words += [f"train.steps={','.join(map(str, range(1, side + 1)))}"]
-        print(f"rna.run, {side * side} cells: first trial after {first_trial(Path(place), words):.1f} s", flush=True)
+        print(f"rna.run, {side * side} cells: first trial after {first_trial(Path(place), words)}", flush=True)
 
 
 def draws() -> None:
@@ -110,6 +113,7 @@ def journal() -> None:
 
 
 if __name__ == "__main__":
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     draws()
     journal()
     grid(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000)

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rna.sweep import Trial, ledger
 
@@ -104,8 +105,8 @@ def write_down(folder: Path, trials: list[Trial], before: Mapping[int, str], *, 
         ledger.save_cells(folder, cells)
 
 
-def _cell(trial: Trial, *, whole: bool) -> dict[str, object]:
-    known = {"number": trial.number, "cell": trial.cell, "params": trial.params}
+def _cell(trial: Trial, *, whole: bool) -> dict[str, Any]:
+    known: dict[str, Any] = {"number": trial.number, "cell": trial.cell, "params": trial.params}
     return known | ({"address": trial.address, "composed_of": trial.composed_of} if whole and trial.address else {})
 
 
