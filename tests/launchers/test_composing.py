@@ -74,6 +74,14 @@ def test_a_value_that_needs_a_partner_is_taken_with_it():
         _trying.try_values(composer("method=rmu,simnpo", "retain=mse,kl"), [])
 
 
+def test_without_time_nothing_is_refused_that_was_not_tried_with_all(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_trying, "SECONDS", 0.0)
+    tried = _trying.try_values(composer("method=rmu,npo", "x=2,0"), [])
+    assert tried.address == {"key": "x=0"}  # the first cell is refused: one that is taken is found all the same
+    with pytest.raises(ValueError, match="x=2: too large"):
+        _trying.try_values(composer("method=rmu,npo", "x=2"), [])
+
+
 @pytest.mark.parametrize("position", [0, 1, 9])
 def test_a_value_that_is_refused_with_all_others_is_named(position: int):
     values = [str(number) for number in range(10, 20)]

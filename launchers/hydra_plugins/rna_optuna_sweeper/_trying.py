@@ -38,7 +38,9 @@ def try_values(composer: Composer, trials: Sequence[Trial]) -> "Tried":
     if not spreads and tried.good is None:
         tried.try_all([[]], "")
     for place, group in _wanted(composer.space, spreads):
-        if not tried.items.intersection(group) and not tried.over:
+        if tried.over and tried.good is not None:
+            break
+        if not tried.items.intersection(group):
             cells = _cells(tried.good or [spread[0] for spread in spreads], spreads, place, group)
             tried.try_all(cells, group[0])
     return tried
@@ -57,8 +59,12 @@ class Tried:
     until: float = field(default_factory=lambda: time.monotonic() + SECONDS)
 
     @property
+    def composed(self) -> int:
+        return len(self.addresses) + len(self.refused)
+
+    @property
     def over(self) -> bool:
-        return len(self.addresses) + len(self.refused) >= TRIED or time.monotonic() > self.until
+        return self.composed >= TRIED or time.monotonic() > self.until
 
     def take(self, cell: Sequence[str], address: dict[str, Any] | None) -> None:
         self.items.update(cell)
@@ -68,6 +74,8 @@ class Tried:
         """Find a cell that is taken. Raises ValueError, about this item of theirs, if all are refused."""
         said: list[str] = []
         for cell in cells:
+            if self.composed >= TRIED and self.good is not None:
+                return
             known = tuple(sorted(cell))
             if known not in self.refused:
                 try:
@@ -76,8 +84,6 @@ class Tried:
                 except Refused as error:
                     self.refused[known] = str(error)
             said.append(self.refused[known])
-            if self.over:
-                break
         text = next((one for one in said if one.lstrip("+~").startswith(item.lstrip("+~"))), said[0])
         raise ValueError(text if NAMED.match(text) or not item else f"{item}: {text}")
 
