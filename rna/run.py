@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rna import printing
 from rna.ends import guarded
-from rna.settings import CONF, Settings, compose, compose_fixed, config, outside
+from rna.settings import CONF, Settings, check_sweep, compose, compose_fixed, config, outside
 from rna.store import results
 from rna.sweep import ledger
 
@@ -33,9 +33,7 @@ def main() -> None:
     overrides, folder = arguments.overrides, arguments.config_dir
     outside.bring(folder)
     if not asks_hydra:
-        guarded(
-            lambda: _check_sweep(overrides, folder) if arguments.multirun else config.check(compose(overrides, folder))
-        )
+        guarded(lambda: _check(overrides, folder, multirun=arguments.multirun))
     guarded(hydra.main(**config.version_base(), config_path=str(CONF), config_name="config")(job))
 
 
@@ -55,8 +53,12 @@ def job(composed: "DictConfig") -> dict[str, Any] | None:
     return {"key": where["key"], **(lookup.metrics(where) or {})}
 
 
-def _check_sweep(overrides: list[str], folder: str | None) -> None:
-    """What can be said of a sweep before its first trial: W&B is asked once, not by each. Raises ValueError."""
+def _check(overrides: list[str], folder: str | None, *, multirun: bool) -> None:
+    """What can be said before the first trial; of a sweep, W&B is asked once, not by each. Raises ValueError."""
+    check_sweep(overrides, multirun=multirun)
+    if not multirun:
+        config.check(compose(overrides, folder))
+        return
     from rna import track
 
     options = config.wandb_of(compose_fixed(overrides, folder))

@@ -9,6 +9,7 @@ from rna.settings import config, outside
 from rna.settings.fields import CONF
 
 if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
 
@@ -33,14 +34,38 @@ def compose(overrides: list[str], config_dir: str | None) -> "DictConfig":
 
 def compose_fixed(overrides: list[str], config_dir: str | None) -> "DictConfig":
     """Compose what a sweep's trials share: all overrides but the swept ones. Raises ValueError like `compose`."""
+    return compose([item.input_line or "" for item in _parsed(overrides) if not item.is_sweep_override()], config_dir)
+
+
+def check_sweep(overrides: list[str], *, multirun: bool) -> None:
+    """Raises ValueError for a `sweep=NAME` that Hydra would pass over in silence: unknown, or without -m."""
+    for item in _parsed(overrides):
+        if item.key_or_group != "sweep" or item.is_delete():
+            continue
+        said = item.input_line or "sweep"
+        if item.is_sweep_override():
+            raise ValueError(f"{said}: allowed: one of {', '.join(sweep_names())}; each is a sweep of its own")
+        if item.value() is None:
+            continue
+        if item.value() not in sweep_names():
+            raise ValueError(f"{said}: no such sweep; {config.nearest(str(item.value()), sweep_names())}")
+        if not multirun:
+            raise ValueError(f"{said}: a sweep of many trials; give -m: python -m rna.run -m {said}")
+
+
+def sweep_names() -> list[str]:
+    """The sweeps of conf/sweep and of the user."""
+    return sorted({*(file.stem for file in (CONF / "sweep").glob("*.yaml")), *outside.options("sweep")})
+
+
+def _parsed(overrides: list[str]) -> "list[Override]":
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
+        return OverridesParser.create().parse_overrides(overrides)
     except HydraException as error:
         raise ValueError(_explained(error, overrides)) from None
-    return compose([item.input_line or "" for item in parsed if not item.is_sweep_override()], config_dir)
 
 
 def planned(name: str, overrides: list[str]) -> "list[tuple[list[str], DictConfig]]":

@@ -1,8 +1,10 @@
 """A sweep's folder: what each trial is, who has it in work, how far that is, and what came of it.
 
-`trials/N.json` is written by the sweeper alone. A trial in work writes `beats/N-TOKEN.json`, where the sweep watches a
-metric also its curve beside it, and nothing else, so that one that was given away, and wakes again, disturbs nobody:
-its token is no longer the trial's.
+`cells.json` lists a grid's trials under their numbers, and `addresses.jsonl`, which only grows, where their records
+lie: a file for each of ten thousand that wait would take minutes. A trial gets its own, `trials/N.json`, when it is
+started or settled, and from then on that alone counts. All three are written by the sweeper alone. A trial in work
+writes `beats/N-TOKEN.json`, where the sweep watches a metric also its curve beside it, and nothing else, so that one
+that was given away, and wakes again, disturbs nobody: its token is no longer the trial's.
 """
 
 import errno
@@ -13,7 +15,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -36,6 +38,7 @@ class Trial:
     token: str = ""
     attempts: int = 0
     address: dict[str, Any] | None = None  # where its record lies, as the record store says
+    composed_of: str | None = None  # the digest of the configuration and code that the address holds for
     values: list[float] | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     reason: str | None = None
@@ -106,19 +109,69 @@ def save(folder: Path, trial: Trial) -> None:
     write_json(trial_path(folder, trial.number), asdict(trial))
 
 
-def trials(folder: Path) -> list[Trial]:
-    """All trials by number. A file that cannot be read is as good as none: its cell is queued anew."""
-    found: list[Trial] = []
-    known = set(Trial.__dataclass_fields__)
+def save_cells(folder: Path, cells: Sequence[Mapping[str, Any]]) -> None:
+    """Replace the list of a grid's trials, with the addresses that have gathered beside it since it was written."""
+    write_json(folder / "cells.json", cells)
+    (folder / "addresses.jsonl").unlink(missing_ok=True)
+
+
+def add_addresses(folder: Path, those: Iterable[Trial]) -> None:
+    """Note where the records of trials lie that have no file of their own. A line that is torn is as good as none."""
+    lines = (
+        json.dumps({"number": trial.number, "address": trial.address, "composed_of": trial.composed_of})
+        for trial in those
+    )
+    with (folder / "addresses.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write("\n" + "\n".join(lines) + "\n")  # what a kill tore before ends here
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _cells(folder: Path) -> dict[int, dict[str, Any]]:
+    """The trials that `cells.json` lists, by number, with their addresses."""
+    found: dict[int, dict[str, Any]] = {item["number"]: item for item in read_json(folder / "cells.json") or []}
+    with suppress(FileNotFoundError):
+        for line in (folder / "addresses.jsonl").read_text(encoding="utf-8").split("\n"):
+            with suppress(ValueError):
+                item = json.loads(line)
+                found.get(item["number"], {}).update(item)
+    return found
+
+
+def with_file(folder: Path) -> set[int]:
+    """The numbers of the trials that have a file of their own."""
     with suppress(FileNotFoundError), os.scandir(folder / "trials") as entries:
-        for entry in entries:
-            if not entry.name.endswith(".json") or entry.name.startswith("."):
-                continue
-            content = read_json(Path(entry.path))
-            if isinstance(content, dict) and {"number", "cell"} <= set(content):
-                content["curve"] = [(step, value) for step, value in content.get("curve", [])]
-                found.append(Trial(**{key: value for key, value in content.items() if key in known}))
-    return sorted(found, key=lambda trial: trial.number)
+        names = (entry.name.partition(".") for entry in entries)
+        return {int(number) for number, _, ending in names if ending == "json" and number.isdecimal()}
+    return set()
+
+
+def recorded(folder: Path, *, mend: bool = False) -> list[Trial]:
+    """All trials by number. A file that cannot be read is as good as none: its cell is queued anew.
+
+    Args:
+        mend: delete such files; for who holds the folder.
+    """
+    contents = _cells(folder)
+    for number in with_file(folder):
+        content = read_json(trial_path(folder, number))
+        if isinstance(content, dict) and {"number", "cell"} <= set(content):
+            content["curve"] = [(step, value) for step, value in content.get("curve", [])]
+            contents[number] = content
+        elif mend:
+            trial_path(folder, number).unlink(missing_ok=True)
+    known = set(Trial.__dataclass_fields__)
+    made = (Trial(**{key: value for key, value in item.items() if key in known}) for item in contents.values())
+    return sorted(made, key=lambda trial: trial.number)
+
+
+def trials(folder: Path) -> list[Trial]:
+    """The trials that count, by number: of a grid that was asked for with fewer values since, those of its cells."""
+    spec = read_json(folder / "sweep.json") or {}
+    if spec.get("sampler") != "grid" or "space" not in spec:
+        return recorded(folder)
+    asked = {f"{key}={value}" for key, values in spec["space"].items() for value in values}
+    return [trial for trial in recorded(folder) if asked.issuperset(trial.cell)]
 
 
 def beat_path(folder: Path, trial: Trial) -> Path:

@@ -43,20 +43,41 @@ def test_no_sbatch_on_the_machine(tmp_path: Path):
     assert noted(tmp_path) == []
 
 
-def test_a_value_of_another_type_is_named(tmp_path: Path):
-    words = ["-m", "rna.run", "-m", "seed=0,1", "hydra/launcher=gpu_pool", "hydra.launcher.trials_per_gpu=two"]
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("-m", "seed=0,1", "hydra/launcher=gpu_pool", "hydra.launcher.trials_per_gpu=two"),
+            "hydra.launcher.trials_per_gpu=two: Value 'two' of type 'str' could not be converted to Integer",
+        ),
+        (("-m", "sweep=noise_scal"), "sweep=noise_scal: no such sweep; did you mean 'noise_scale'? allowed: beta, "),
+        (
+            ("sweep=noise_scale",),
+            "sweep=noise_scale: a sweep of many trials; give -m: python -m rna.run -m sweep=noise",
+        ),
+        (("-m", "sweep=beta,mine"), "sweep=beta,mine: allowed: one of beta, "),
+        (("--config-dir", "own", "sweep=mine"), "sweep=mine: a sweep of many trials; give -m"),
+        (("--config-dir", "own", "-m", "sweep=min"), "sweep=min: no such sweep; did you mean 'mine'?"),
+        (("-m", "seed=0,x"), "seed=x: must be a whole number"),
+        (("-m", "train.steps=1,2", "method=npo,npoo"), "method=npoo: In 'config': Could not find 'method/npoo' Avail"),
+        (("-m", "noise.nu=0.01,-1", "seed=0,1"), "noise.nu=-1.0: must be"),
+    ],
+)
+def test_rna_refuses_it_before_a_folder_is_made(tmp_path: Path, words: tuple[str, ...], said: str):
+    (tmp_path / "own" / "sweep").mkdir(parents=True)
+    (tmp_path / "own" / "sweep" / "mine.yaml").write_text("seed: 1\n")
     done = subprocess.run(
-        [sys.executable, *words, f"output_dir={tmp_path}"],
+        [sys.executable, "-m", "rna.run", *words, "output_dir=out"],
+        cwd=tmp_path,
         env=environment(),
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr == (
-        "error: hydra.launcher.trials_per_gpu=two: Value 'two' of type 'str' could not be converted to Integer\n"
-    )
-    assert list(tmp_path.iterdir()) == []
+    assert done.stderr.startswith(f"error: {said}")
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.glob("out/**/trials/*"))
 
 
 def test_of_many_names_the_nearest_are_listed():

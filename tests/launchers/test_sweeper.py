@@ -118,8 +118,8 @@ def test_random_draws_depend_on_seed_and_number_alone():
     space = parsed("a=interval(0,1)", "b=1,2,3")
     whole = _sampling.brain("random", 7, space, ["minimize"], [])
     first = [whole.draw(number, set()) for number in range(4)]
-    later = _sampling.brain("random", 7, space, ["minimize"], [trial for trial in first[:2] if trial])
-    assert [later.draw(number, set()).params for number in (2, 3)] == [trial.params for trial in first[2:] if trial]
+    later = _sampling.brain("random", 7, space, ["minimize"], first[:2])
+    assert [later.draw(number, set()).params for number in (2, 3)] == [trial.params for trial in first[2:]]
     assert _sampling.brain("random", 8, space, ["minimize"], []).draw(0, set()).params != first[0].params
 
 
@@ -340,8 +340,10 @@ def test_a_mistake_is_one_line_and_nothing_is_started(tmp_path: Path, arguments:
 
 def test_a_studys_name_belongs_to_its_search_space(tmp_path: Path):
     sweep(tmp_path, "+x=1,2")
-    printed = sweep(tmp_path, "+x=1,3", code=2)
-    assert "hydra.sweeper.study_name=toy: this study has another search space (+x differ)" in printed
+    printed = sweep(tmp_path, "+x=1,2", "+y=1,2", code=2)
+    assert "hydra.sweeper.study_name=toy: this study has another search space (+y differ)" in printed
+    printed = sweep(tmp_path, "+x=1,2", "hydra.sweeper.sampler=random", "hydra.sweeper.n_trials=2", code=2)
+    assert "hydra.sweeper.study_name=toy: this study has another search space (sampler differ)" in printed
 
 
 def test_after_the_timeout_nothing_is_started(tmp_path: Path):

@@ -1,9 +1,10 @@
 """How a cell becomes a configuration, and where its record lies."""
 
+import hashlib
 import json
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from hydra.errors import HydraException
@@ -13,10 +14,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from rna.sweep import Trial, ledger
 
 from ._outcomes import one_line
-from ._said import Said
-from .space import Axis, Space
+from .space import Space
 
-TOLD = 5.0  # seconds between two lines of how many cells are composed
+
+class Refused(ValueError):
+    """A cell that cannot be composed, or that the app's checks refuse."""
 
 
 @dataclass(frozen=True)
@@ -29,30 +31,63 @@ class Composer:
     study: str
     store: Any
 
-    def address(self, cell: Sequence[str]) -> dict[str, Any]:
-        """Where a cell's record lies. Raises HydraException if it cannot be composed, ValueError if it is refused."""
-        composed = self.hydra_context.config_loader.load_sweep_config(
-            self.config, [*self.space.fixed, *cell, self._named]
-        )
-        with read_write(composed), open_dict(composed):
-            del composed["hydra"]
-        return self.store.address(composed)
+    def address(self, cell: Sequence[str]) -> dict[str, Any] | None:
+        """Where a cell's record lies; None without a record store.
 
-    def first_address(self) -> dict[str, Any] | None:
-        """That of the axes' first values; None without a record store."""
-        if self.store is None:
-            return None
-        return self.address([axis.override(_first(axis)) for axis in self.space.axes])
+        Raises:
+            Refused: if it cannot be composed, or the app's checks refuse it.
+        """
+        try:
+            composed = self.hydra_context.config_loader.load_sweep_config(
+                self.config, [*self.space.fixed, *cell, self._named]
+            )
+            with read_write(composed), open_dict(composed):
+                del composed["hydra"]
+            return None if self.store is None else self.store.address(composed)
+        except HydraException as error:
+            raise Refused(one_line(error)) from None
+        except ValueError as error:
+            raise Refused(str(error)) from None
+
+    def holds(self, trial: Trial) -> bool:
+        """Whether what is known of a trial's address is of this configuration and code."""
+        known = trial.address is not None or trial.over  # one that is refused has none
+        return self.store is None or (known and trial.composed_of == self.mark)
+
+    def readdress(self, trial: Trial) -> bool:
+        """Find out where a trial's record lies; return whether that is another place than before.
+
+        Where it is, or where it is refused no more, the trial is to run.
+
+        Raises:
+            Refused: then it has no address.
+        """
+        before, changed = (trial.address or {}).get("key"), trial.composed_of not in (None, self.mark)
+        trial.address, trial.composed_of = None, self.mark
+        trial.address = self.address(trial.cell)
+        moved = before not in (None, (trial.address or {}).get("key"))
+        if moved:
+            trial.status, trial.metrics, trial.values, trial.attempts = ledger.QUEUED, {}, None, 0
+            trial.curve = []
+        elif changed and trial.reason == "bad config":
+            trial.status = ledger.QUEUED
+        return moved
 
     def overrides(self, cell: Sequence[str], owner: str) -> list[str]:
         """What a launcher is given to start a cell for an owner."""
         return [*self.space.fixed, *cell, f"++hydra.job.env_set.{ledger.OWNER}={_quoted(owner)}", self._named]
 
+    @cached_property
     def fingerprint(self) -> Any:
         """What tells whether the configuration, or the code that a record depends on, has changed."""
         plain: Any = OmegaConf.to_container(self.config)
         common = {str(key): value for key, value in plain.items() if key != "hydra"}
         return self.store.fingerprint(common) if self.store else json.loads(json.dumps(common, default=str))
+
+    @cached_property
+    def mark(self) -> str:
+        """The fingerprint in a word, which each address carries: whenever a sweep is killed, none is taken for new."""
+        return digest(self.fingerprint)
 
     @property
     def _named(self) -> str:
@@ -60,66 +95,9 @@ class Composer:
         return f"hydra.sweeper.study_name={_quoted(self.study)}"
 
 
-def address_all(
-    trials: Mapping[int, Trial], fresh: Iterable[Trial], composer: Composer, spec: Mapping[str, Any], said: Said
-) -> None:
-    """Where each trial's record lies: composed once a cell, and again where configuration or code have changed.
-
-    Args:
-        fresh: those of the trials that are new, and come first.
-        spec: what `sweep.json` said when this life of the sweep began.
-
-    Raises:
-        ValueError: for a cell that cannot be composed, or if the app's checks refuse every one.
-    """
-    changed = "fingerprint" in spec and spec["fingerprint"] != composer.fingerprint()
-    there = [trial for trial in trials.values() if trial.status != ledger.RUNNING]
-    todo = there if changed else [*fresh, *(trial for trial in there if not trial.address)]
-    before = {trial.number: (trial.address or {}).get("key") for trial in todo}
-    refused = _composed(todo, composer, said)
-    if refused and len(refused) == len(trials):
-        raise ValueError(f"{refused[0][0].name}: {refused[0][1]}")
-    for trial, message in refused:
-        said.say(f"{trial.name} cannot be run: {message}")
-        trial.status, trial.reason, trial.message, trial.values = ledger.FAILED, "bad config", message, None
-        trial.address = None
-    if changed:
-        _queue_changed([trial for trial in todo if trial.address], before, said)
-
-
-def _composed(todo: Sequence[Trial], composer: Composer, said: Said) -> list[tuple[Trial, str]]:
-    """Give each trial its address; return those that the app refuses, with its words."""
-    refused: list[tuple[Trial, str]] = []
-    started = told = time.monotonic()
-    for count, trial in enumerate({trial.number: trial for trial in todo}.values()):
-        try:
-            trial.address = composer.address(trial.cell)
-        except HydraException as error:
-            raise ValueError(f"{trial.name}: {one_line(error)}") from None
-        except ValueError as error:
-            refused.append((trial, str(error)))
-        if time.monotonic() - told > TOLD:
-            told = time.monotonic()
-            said.say(f"composing {count + 1}/{len(todo)} cells ({told - started:.0f} s)")
-    return refused
-
-
-def _queue_changed(todo: Sequence[Trial], before: Mapping[int, str | None], said: Said) -> None:
-    """Queue the trials whose record lies elsewhere now, and those that are refused no more."""
-    moved = 0
-    for trial in todo:
-        if before[trial.number] not in (None, (trial.address or {}).get("key")):
-            moved += 1
-            trial.status, trial.metrics, trial.values, trial.attempts = ledger.QUEUED, {}, None, 0
-            trial.curve = []
-        elif trial.reason == "bad config":
-            trial.status = ledger.QUEUED
-    what = f"{moved} of {len(todo)} trials are other ones now and run anew; their old records stay, uncounted"
-    said.say(f"configuration or code has changed since this sweep began: {what if moved else 'same trials'}")
-
-
-def _first(axis: Axis) -> Any:
-    return axis.natives[0] if axis.choices else axis.low
+def digest(fingerprint: Any) -> str:
+    said = json.dumps(fingerprint, sort_keys=True, default=str)
+    return hashlib.sha256(said.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def _quoted(text: str) -> str:

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -72,6 +72,7 @@ class Endings:
     max_retries: int
     queue: deque[Trial]  # a trial that is tried again goes to its end
     pause_after: int | None = None
+    counts: Counter[str] = field(default_factory=Counter)  # of the trials that are over, by how they ended
     full: str | None = None  # what a trial said of the disk
     alike: list[Trial] = field(default_factory=list)  # the last that failed, one after another, for the same reason
     paused: bool = False  # as too many did
@@ -190,6 +191,7 @@ class Endings:
             self.alike.clear()
         trial.token = ""
         trial.ended = trial.ended or time.time()
+        self.counts[trial.status] += 1
         ledger.save(self.folder, trial)
         self.mirror.follow(trial)
         if self.brain is not None:

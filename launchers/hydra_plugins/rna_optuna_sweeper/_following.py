@@ -14,10 +14,11 @@ from typing import Any
 from rna.sweep import Trial
 
 from ._storage import ANSWER, answered
-from ._study import Mirror
+from ._study import Mirror, mirror
 from .space import Space
 
 SILENT = 15.0  # seconds that one change of the study may take before its database is said not to answer
+AT_A_TIME = 0.2  # seconds of adding trials that wait, before news of others are looked for
 LAST = 2.0  # the same at the end of a sweep that was stopped
 
 
@@ -80,9 +81,12 @@ class Follower:
         try:
             while True:
                 with self.changed:
-                    self.changed.wait_for(lambda: self.news or self.curves or self.closing)
+                    self.changed.wait_for(lambda: self.news or self.curves or self.closing or self._may_grow())
                     news, self.news = self.news, {}
                     curves, self.curves = self.curves, {}
+                if not news and not curves and not self.closing:
+                    self._timed(self.mirror.grow, AT_A_TIME)
+                    continue
                 if not news and not curves:
                     return self._timed(self.mirror.end)
                 for number in sorted(news):
@@ -92,6 +96,9 @@ class Follower:
                         self._timed(self.mirror.follow_curve, curves[number])
         except BaseException as error:  # the sweep's own thread decides what it means
             self.error = error
+
+    def _may_grow(self) -> bool:
+        return bool(self.mirror.behind) and self.mirror.away is None
 
     def _timed(self, act: Callable[..., None], *arguments: Any) -> None:
         self.since = time.monotonic()
@@ -111,10 +118,10 @@ def follower(storage: Any, folder: Path, space: Space, objectives: dict[str, str
     Raises:
         ValueError: if a database has a study of this name that is another sweep's, or does not answer.
     """
-    mirror = Mirror(storage, folder, space, objectives, {trial.number: replace(trial) for trial in trials})
+    made = mirror(storage, folder, space, objectives, trials)
     try:
-        answered(mirror.compare, lambda: len(mirror.known))
+        answered(made.compare, lambda: len(made.known))
     except TimeoutError:
         said = f"its database has not answered for {ANSWER:.0f} s"
         raise ValueError(f"hydra.sweeper.study_name={folder.name}: {said}; nothing was started") from None
-    return Follower(mirror)
+    return Follower(made)

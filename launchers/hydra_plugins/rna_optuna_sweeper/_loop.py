@@ -5,19 +5,17 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from hydra.errors import HydraException
-
 from rna.ends import STOPS, Noted
 from rna.sweep import Trial
 
-from ._composing import Composer
+from ._ahead import Ahead
 from ._endings import Endings
-from ._outcomes import one_line
 from ._said import Said
 from ._sampling import Brain
 from ._todo import Todo
 from ._work import Work
 
+LOOKS = 1.0  # seconds at a time that trials are looked for that need to be started
 PATIENCE = 60.0  # seconds that trials have to write a checkpoint when the sweep is stopped
 
 
@@ -30,12 +28,13 @@ class Loop:
     late: float  # on the monotonic clock; after it no trial is started
     todo: Todo
     brain: Brain | None
-    composer: Composer
+    ahead: Ahead
     work: Work
     endings: Endings
     said: Said
     stopping: int | None = None  # by which signal
     deadline: float | None = None  # of the trials in work once it stops
+    looking: bool = False  # there may be more to start, though no place was filled
     left_alone: bool = False  # jobs were submitted, and nobody waits for them
 
     def run(self, heard: Noted) -> None:
@@ -43,10 +42,11 @@ class Loop:
         launcher, work = self.launcher, self.work
         while True:
             self._fill()
-            self.said.progress(list(self.todo.trials.values()), work.trials, self.todo.total)
-            if not work.running:
+            self.said.progress(self.todo.counts, work.trials, self.todo.total)
+            if not work.running and not self.looking:
                 return
-            over = launcher.poll(0.2)
+            more = self._may_start() and self.ahead.step(0.2)
+            over = launcher.poll(0.0 if more else 0.2) if work.running else []
             leaves = bool(heard.pending) and self._leaves_at_once(heard)
             for number, ended in over:
                 self.endings.end(work.ended(number), ended, stopping=self.stopping is not None)
@@ -63,9 +63,11 @@ class Loop:
                 return
 
     def _fill(self) -> None:
-        """Start trials while there are places."""
+        """Start trials while there are places, for a second at most: then others want to be heard again."""
+        until = time.monotonic() + LOOKS
+        self.looking = False
         while len(self.work.running) < self.places and self._may_start():
-            trial = self._next()
+            trial = self._next(until)
             if trial is None:
                 return
             self.work.start(trial)
@@ -78,31 +80,27 @@ class Loop:
             return False
         return self.stopping is None and time.monotonic() <= self.late
 
-    def _next(self) -> Trial | None:
+    def _next(self, until: float) -> Trial | None:
         """The next trial to start, queued or drawn; those that have a record by now are done without being started."""
-        while self.todo.queue:
-            trial = self.todo.queue.popleft()
-            if not self.endings.done_elsewhere(trial):
-                return trial
-        while self.brain is not None and len(self.todo.trials) < self.todo.total:
-            trial = self.todo.draw(self.brain)
-            if trial is None:
-                self.said.say(f"every combination has been drawn: {self.todo.total} trials, no more")
+        while self.todo.queue or (self.brain is not None and len(self.todo.trials) < self.todo.total):
+            if time.monotonic() > until:
+                self.looking = True
                 return None
-            if self._addressed(trial) and not self.endings.done_elsewhere(trial):
+            trial = self.todo.queue.popleft() if self.todo.queue else self._drawn()
+            if trial is None:
+                return None
+            if trial.over:  # by what was found out ahead
+                continue
+            if self.ahead.addressed(trial) and not self.endings.done_elsewhere(trial):
                 return trial
         return None
 
-    def _addressed(self, trial: Trial) -> bool:
-        """Give a drawn trial its address; one that cannot be composed has failed."""
-        if self.composer.store is None:
-            return True
-        try:
-            trial.address = self.composer.address(trial.cell)
-        except (ValueError, HydraException) as error:
-            self.endings.fail(trial, "bad config", one_line(error))
-            return False
-        return True
+    def _drawn(self) -> Trial | None:
+        assert self.brain is not None
+        trial = self.todo.draw(self.brain)
+        if trial is None:
+            self.said.say(f"every combination has been drawn: {self.todo.total} trials, no more")
+        return trial
 
     def _leaves_at_once(self, heard: Noted) -> bool:
         """Hand a signal on to the trials; whether the sweep does not wait for what they do about it.

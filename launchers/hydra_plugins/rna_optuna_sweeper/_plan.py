@@ -6,15 +6,18 @@ from typing import Any
 
 from rna.sweep import ledger
 
+from ._ahead import as_text, readdress_ended
 from ._checks import check_objectives, constraint, record_store
-from ._composing import Composer, address_all
+from ._composing import Composer, Refused, digest
 from ._endings import Records
 from ._goals import Goals, goals
+from ._outcomes import end_survivor
 from ._pruning import Referee, referee
 from ._said import Said
 from ._spec import check_same_configuration, check_spec, read_spec
 from ._storage import open_storage
 from ._todo import Todo
+from ._trying import try_values
 from ._work import InWork, adopt
 from .config import RnaOptunaConf
 from .space import Space
@@ -36,6 +39,8 @@ class Plan:
     records: Records
     todo: Todo
     adopted: list[InWork]  # trials of an earlier life that are still in work
+    before: dict[int, str]  # the trials as they were read
+    begun: bool  # whether there was an earlier life
 
 
 def plan(plugin: Any, space: Space, sampler: str, folder: Path, said: Said) -> Plan:
@@ -51,18 +56,32 @@ def plan(plugin: Any, space: Space, sampler: str, folder: Path, said: Said) -> P
     constraints = [constraint(text) for text in options.constraints]
     composer = Composer(plugin.hydra_context, plugin.config, space, folder.name, store)
     spec = read_spec(folder)
-    check_spec(spec, folder.name, space, sampler)
+    check_spec(spec, folder.name, space, sampler, options.seed)
     if store is None:
-        check_same_configuration(spec, folder.name, composer.fingerprint())
+        check_same_configuration(spec, folder.name, composer.fingerprint)
     launcher = plugin.launcher()
 
-    todo = Todo(ledger.trials(folder), len(space.cells()) if sampler == "grid" else options.n_trials or 0)
+    kept = ledger.recorded(folder, mend=True)
+    before = {trial.number: as_text(trial) for trial in kept}
+    for trial in kept:
+        if trial.address is not None and trial.composed_of is None and "fingerprint" in spec:  # of an older version
+            trial.composed_of = digest(spec["fingerprint"])
+    todo = Todo(kept, space, sampler, options.n_trials)
+    if sampler == "grid":
+        todo.add_cells(space)
+    tried = try_values(composer, list(todo.trials.values()))
+    for trial in todo.trials.values():
+        found = tried.addresses.get(tuple(sorted(trial.cell)))
+        if found is not None and trial.address is None and not trial.over:
+            trial.address, trial.composed_of = found, composer.mark
+    _let_go(todo, composer, folder)
     adopted = adopt(todo.trials.values(), launcher, folder)
-    fresh = todo.add_cells(space) if sampler == "grid" else []
     if store is not None:
-        address_all(todo.trials, fresh, composer, spec, said)
+        readdress_ended(todo.trials, composer, folder, said)
+    if todo.outside:
+        said.say(f"{len(todo.outside)} trials are not of the values given now: kept, neither run nor counted")
 
-    address = todo.known_address() or composer.first_address()  # tells which metrics there will be
+    address = tried.address  # tells which metrics there will be
     wanted = goals(options, constraints, store, address, todo.trials.values())
     pruner = _referee(options, wanted, store, address, folder.name)
     if pruner is not None and spec.get("watched") != pruner.watched:  # curves of another metric, or at other steps
@@ -71,7 +90,7 @@ def plan(plugin: Any, space: Space, sampler: str, folder: Path, said: Said) -> P
 
     records = Records(store, wanted, pruner)
     for trial in todo.trials.values():
-        if trial.status != ledger.RUNNING:
+        if trial.status != ledger.RUNNING and composer.holds(trial):  # else that is found out before its turn
             records.recall(trial)
     return Plan(
         options=options,
@@ -86,7 +105,25 @@ def plan(plugin: Any, space: Space, sampler: str, folder: Path, said: Said) -> P
         records=records,
         todo=todo,
         adopted=adopted,
+        before=before,
+        begun=bool(spec),
     )
+
+
+def _let_go(todo: Todo, composer: Composer, folder: Path) -> None:
+    """Take from their owners the trials in work that are asked for no more: other values, configuration or code."""
+    gone = [trial for trial in todo.outside if trial.status == ledger.RUNNING]
+    for trial in todo.trials.values():
+        if trial.status == ledger.RUNNING and not composer.holds(trial):
+            try:
+                moved = composer.readdress(trial)
+            except Refused:
+                moved = True  # when its turn comes, it is said why
+            if moved:
+                gone.append(trial)
+    for trial in gone:
+        end_survivor(ledger.last_beat(folder, trial))
+        trial.status, trial.token, trial.attempts = ledger.QUEUED, "", 0
 
 
 def _referee(

@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,9 +26,9 @@ class Said:
             print("\r\x1b[K", end="", file=sys.stderr)
         print(f"{self.folder.name}: {line}", file=sys.stderr, flush=True)
 
-    def progress(self, trials: list[Trial], running: list[Trial], total: int) -> None:
-        """How far the sweep is, if that is news."""
-        line = self._counted(trials, running, total)
+    def progress(self, counts: Mapping[str, int], running: list[Trial], total: int) -> None:
+        """How far the sweep is, if that is news; `counts` of the trials that are over, by how they ended."""
+        line = self._counted(counts, running, total)
         now = time.monotonic()
         if sys.stderr.isatty():
             if now - self.at > 0.5 or line != self.last:
@@ -39,8 +39,7 @@ class Said:
             self.last, self.at = line, now
             self.say(line)
 
-    def _counted(self, trials: list[Trial], running: list[Trial], total: int) -> str:
-        counts = Counter(trial.status for trial in trials)
+    def _counted(self, counts: Mapping[str, int], running: list[Trial], total: int) -> str:
         parts = [f"{counts[ledger.DONE]}/{total} done"]
         parts += [f"{counts[status]} {status}" for status in (ledger.PRUNED, ledger.FAILED) if counts[status]]
         parts.append(f"{len(running)} running")

@@ -21,16 +21,25 @@ def write_spec(folder: Path, **spec: Any) -> None:
     ledger.write_json(spec_path(folder), {"name": folder.name, **spec})
 
 
-def check_spec(spec: dict[str, Any], study: str, space: Space, sampler: str) -> None:
-    """Raises ValueError if the study's name belongs to another search space."""
+def check_spec(spec: dict[str, Any], study: str, space: Space, sampler: str, seed: int) -> None:
+    """Raises ValueError if the study's name belongs to another search space, or to other draws from it.
+
+    A grid may get other values on its axes; a sampler that draws would have drawn otherwise.
+    """
     if not spec:
         return
     there, here = spec["space"], space.described()
-    if there != here or spec["sampler"] != sampler:
-        differs = _differing(there, here) or ["sampler"]
+    grid = sampler == "grid"
+    if spec["sampler"] != sampler or (set(there) != set(here) if grid else there != here):
+        differs = sorted({*there} ^ {*here}) if grid else _differing(there, here)
         raise ValueError(
             f"hydra.sweeper.study_name={study}: this study has another search space "
-            f"({', '.join(differs)} differ); give another name, or the space it was begun with"
+            f"({', '.join(differs or ['sampler'])} differ); give another name, or the space it was begun with"
+        )
+    if not grid and spec["seed"] != seed:
+        raise ValueError(
+            f"hydra.sweeper.study_name={study}: this study was begun with hydra.sweeper.seed={spec['seed']}, "
+            f"not {seed}; give another name, or the seed it was begun with"
         )
 
 

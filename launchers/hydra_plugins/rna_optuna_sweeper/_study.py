@@ -1,11 +1,14 @@
 """The Optuna study as a view of the ledger: compared on every start, and made anew where it differs."""
 
+import json
+import math
 import platform
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,10 +28,12 @@ STATES = {
     ledger.FAILED: TrialState.FAIL,
     ledger.PRUNED: TrialState.PRUNED,
 }
+EXACT = 2**53  # up to which Optuna's floats hold every whole number
+WORDS = 600  # characters that an axis of words may take in each trial
 ASKED_AGAIN = 20.0  # seconds between two attempts to reach a database that went away
 
 
-def frozen(space: Space, trial: Trial, directions: int) -> FrozenTrial:
+def frozen(distributions: Mapping[str, Any], trial: Trial, directions: int) -> FrozenTrial:
     """A trial of the ledger as Optuna keeps it."""
     state = STATES[trial.status]
     values = trial.values if state == TrialState.COMPLETE else None
@@ -38,7 +43,7 @@ def frozen(space: Space, trial: Trial, directions: int) -> FrozenTrial:
         state=state,
         values=values,
         params=trial.params,
-        distributions={axis.name: axis.distribution() for axis in space.axes},
+        distributions=dict(distributions),
         user_attrs=_shown(trial),
         intermediate_values=dict(trial.curve),
         system_attrs=trial.attributes,
@@ -48,6 +53,47 @@ def frozen(space: Space, trial: Trial, directions: int) -> FrozenTrial:
         made.datetime_complete = datetime.fromtimestamp(trial.ended)
         made.datetime_start = datetime.fromtimestamp(trial.ended - (trial.seconds or 0.0))
     return made
+
+
+@dataclass(frozen=True)
+class View:
+    """The parameters of a study as a storage keeps them, with every trial: in a few bytes, however many values.
+
+    Numbers lie between their least and greatest. Of many long words each trial gets its place among them as the
+    parameter, and the word itself as an attribute of the same name.
+    """
+
+    distributions: dict[str, Any]
+    places: dict[str, dict[Any, int]]  # parameter -> value -> its place
+
+    def frozen(self, trial: Trial, directions: int) -> FrozenTrial:
+        shown = trial.params | {name: places[trial.params[name]] for name, places in self.places.items()}
+        made = frozen(self.distributions, replace(trial, params=shown), directions)
+        made.user_attrs |= {name: trial.params[name] for name in self.places}
+        return made
+
+
+def view(space: Space, trials: Iterable[Trial]) -> View:
+    """What a study of this space shows, with the values of trials that the space no longer has."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    kept = list(trials)
+    made, places = dict[str, Any](), dict[str, dict[Any, int]]()
+    for axis in space.axes:
+        if axis.interval:
+            made[axis.name] = axis.distribution()
+            continue
+        values = list(dict.fromkeys([*axis.natives, *(trial.params[axis.name] for trial in kept)]))
+        if all(type(value) is int and abs(value) <= EXACT for value in values):
+            made[axis.name] = IntDistribution(min(values), max(values))
+        elif all(type(value) in (int, float) and math.isfinite(value) for value in values):
+            made[axis.name] = FloatDistribution(min(values), max(values))
+        elif len(json.dumps(values)) <= WORDS:
+            made[axis.name] = CategoricalDistribution(values)
+        else:
+            made[axis.name] = IntDistribution(0, len(values) - 1)
+            places[axis.name] = {value: place for place, value in enumerate(values)}
+    return View(made, places)
 
 
 def _shown(trial: Trial) -> dict[str, Any]:
@@ -66,11 +112,12 @@ class Mirror:
 
     storage: Any
     folder: Path
-    space: Space
+    view: View
     objectives: dict[str, str]
     trials: dict[int, Trial]
     ids: dict[int, int] = field(default_factory=dict)  # trial number -> Optuna's id
     known: dict[int, tuple[str, Any]] = field(default_factory=dict)  # trial number -> status and values there
+    behind: deque[Trial] = field(default_factory=deque)  # those that the study has not yet, by their numbers
     away: float | None = None  # since when the database does not answer, or was asked last
 
     def follow(self, trial: Trial) -> None:
@@ -85,6 +132,16 @@ class Mirror:
         """Bring the curve of a trial in work up to date."""
         if self.away is None:
             self._unless_away(lambda: self._follow_curve(trial))
+
+    def grow(self, seconds: float) -> bool:
+        """Add trials that wait for their turn, for so many seconds; return whether there are more.
+
+        A study of ten thousand takes its time, and the first trial need not wait for it.
+        """
+        until = time.monotonic() + seconds
+        while self.behind and self.away is None and time.monotonic() < until:
+            self._unless_away(self._add_next)
+        return bool(self.behind) and self.away is None
 
     def catch_up(self) -> None:
         """Bring the study up to date with all that it missed."""
@@ -126,7 +183,9 @@ class Mirror:
                 self.known[trial.number] = (trial.status, trial.values)
         else:
             self._made()
-        for trial in trials:
+        self.behind = deque(trials[len(self.ids) :])
+        waiting = next((back for back, one in enumerate(reversed(trials)) if one.status != ledger.QUEUED), len(trials))
+        for trial in trials[: len(trials) - waiting]:
             self._follow(trial)
 
     def _study(self) -> optuna.Study:
@@ -145,12 +204,12 @@ class Mirror:
                 f"hydra.sweeper.study_name={name}: the database has a study of this name, of "
                 f"{study.user_attrs.get('folder', 'an unknown folder')}; nothing was started. Give another name"
             )
-        wanted = [frozen(self.space, trial, len(self.objectives)) for trial in trials]
+        wanted = [self.view.frozen(trial, len(self.objectives)) for trial in trials[: len(there)]]
         directions = [item.name.lower() for item in study.directions]
         if (
             (directions, study.metric_names) == (list(self.objectives.values()), list(self.objectives))
             and owner
-            and len(there) <= len(wanted)
+            and len(there) <= len(trials)
             and all(_agree(one, other) for one, other in zip(there, wanted, strict=False))
         ):
             return True
@@ -177,15 +236,27 @@ class Mirror:
         wanted = (trial.status, trial.values)
         if self.known.get(trial.number) == wanted:
             return
+        while self.behind and self.behind[0].number <= trial.number:  # Optuna counts them itself
+            self._add_next()
+        if self.known.get(trial.number) == wanted:
+            return
         if trial.number not in self.ids:
-            study = self.storage.get_study_id_from_name(self.folder.name)
-            made = frozen(self.space, trial, len(self.objectives))
-            self.ids[trial.number] = self.storage.create_new_trial(study, template_trial=made)
+            self._add(trial)
         elif self.known[trial.number][0] in (ledger.DONE, ledger.FAILED, ledger.PRUNED):
             raise AssertionError("a finished trial is never changed; the study is made anew on start")
         else:
             self._update(trial)
         self.known[trial.number] = wanted
+
+    def _add_next(self) -> None:
+        self._add(self.behind[0])
+        self.behind.popleft()
+
+    def _add(self, trial: Trial) -> None:
+        study = self.storage.get_study_id_from_name(self.folder.name)
+        made = self.view.frozen(trial, len(self.objectives))
+        self.ids[trial.number] = self.storage.create_new_trial(study, template_trial=made)
+        self.known[trial.number] = (trial.status, trial.values)
 
     def _follow_curve(self, trial: Trial) -> None:
         number = self.ids[trial.number]
@@ -195,7 +266,7 @@ class Mirror:
                 self.storage.set_trial_intermediate_value(number, step, value)
 
     def _update(self, trial: Trial) -> None:
-        number, made = self.ids[trial.number], frozen(self.space, trial, len(self.objectives))
+        number, made = self.ids[trial.number], self.view.frozen(trial, len(self.objectives))
         if made.state == TrialState.WAITING:  # Optuna has no way back from running, and needs none
             return
         if made.state.is_finished():
@@ -211,11 +282,16 @@ class Mirror:
             self.storage.set_trial_state_values(number, TrialState.RUNNING)
 
 
+def mirror(storage: Any, folder: Path, space: Space, objectives: dict[str, str], trials: Sequence[Trial]) -> Mirror:
+    """The study of a sweep, which `compare` brings to what the ledger has."""
+    return Mirror(storage, folder, view(space, trials), objectives, {one.number: replace(one) for one in trials})
+
+
 def _agree(there: FrozenTrial, wanted: FrozenTrial) -> bool:
     open_states = (TrialState.WAITING, TrialState.RUNNING)
     states = there.state == wanted.state or (there.state in open_states and wanted.state in open_states)
     return (
         states
-        and (there.params, there.values) == (wanted.params, wanted.values)
+        and (there.params, there.distributions, there.values) == (wanted.params, wanted.distributions, wanted.values)
         and (there.state in open_states or there.constraints == wanted.constraints)
     )

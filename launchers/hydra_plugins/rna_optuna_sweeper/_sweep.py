@@ -3,7 +3,7 @@
 import importlib
 import math
 import time
-from collections import Counter
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import optuna
 from rna import ends
 from rna.sweep import ledger
 
+from ._ahead import Ahead, write_down
 from ._endings import Endings
 from ._following import Follower, follower
 from ._loop import Loop
@@ -39,14 +40,15 @@ def run_sweep(plugin: Any, space: Space, sampler: str, folder: Path) -> int:
     said = Said(folder)
     planned = plan(plugin, space, sampler, folder, said)
     _write_down(planned)
-    study = follower(planned.storage, folder, space, planned.goals.objectives, planned.todo.ordered)
+    study = follower(planned.storage, folder, space, planned.goals.objectives, planned.todo.recorded)
     loop = _loop(planned, study, said, late)
-    if done := sum(trial.status == ledger.DONE for trial in planned.todo.ordered):
+    if done := planned.todo.counts[ledger.DONE]:
         said.say(f"{done} of {planned.todo.total} trials are done already")
     patient = False
     try:
         with ends.noted(*ends.STOPS, *ends.WARNINGS, heeds=True) as heard:
             loop.run(heard)
+        loop.ahead.save()
         patient = loop.stopping is None
     finally:
         planned.launcher.close()
@@ -59,21 +61,22 @@ def run_sweep(plugin: Any, space: Space, sampler: str, folder: Path) -> int:
 def _write_down(planned: Plan) -> None:
     """Bring the sweep's folder up to date: it is the truth, which the study is then compared with."""
     options, folder = planned.options, planned.folder
-    write_spec(
-        folder,
-        space=planned.space.described(),
-        fixed=list(planned.space.fixed),
-        sampler=planned.sampler,
-        seed=options.seed,
-        n_trials=planned.todo.total,
-        objectives=planned.goals.objectives,
-        constraints=[str(item) for item in planned.goals.constraints],
-        watched=planned.referee.watched if planned.referee else None,
-        fingerprint=planned.composer.fingerprint(),
-        store=options.store,
-    )
-    for trial in planned.todo.ordered:
-        ledger.save(folder, trial)
+    spec = {
+        "space": planned.space.described(),
+        "fixed": list(planned.space.fixed),
+        "sampler": planned.sampler,
+        "seed": options.seed,
+        "n_trials": planned.todo.total,
+        "objectives": planned.goals.objectives,
+        "constraints": [str(item) for item in planned.goals.constraints],
+        "watched": planned.referee.watched if planned.referee else None,
+        "fingerprint": planned.composer.fingerprint,
+        "store": options.store,
+    }
+    if not planned.begun:  # the name is this sweep's from here on
+        write_spec(folder, **spec)
+    write_down(folder, planned.todo.recorded, planned.before, grid=planned.sampler == "grid")
+    write_spec(folder, **spec)  # last: what was read by the old one has been written by now
     ledger.clear_beats(folder, [one.trial for one in planned.adopted])
 
 
@@ -100,6 +103,7 @@ def _loop(planned: Plan, study: Follower, said: Said, late: float) -> Loop:
         max_retries=options.max_retries,
         pause_after=options.pause_after,
         queue=todo.queue,
+        counts=todo.counts,
     )
     work = Work(
         launcher=launcher,
@@ -110,6 +114,8 @@ def _loop(planned: Plan, study: Follower, said: Said, late: float) -> Loop:
         stall=options.stall,
         adopted=planned.adopted,
     )
+    waiting = deque(todo.queue if planned.composer.store is not None else ())
+    ahead = Ahead(folder=folder, composer=planned.composer, endings=endings, waiting=waiting)
     if referee is not None and isinstance(launcher, OneByOne):
         launcher.meanwhile = work.prune
     return Loop(
@@ -118,7 +124,7 @@ def _loop(planned: Plan, study: Follower, said: Said, late: float) -> Loop:
         late=late,
         todo=todo,
         brain=drawing,
-        composer=planned.composer,
+        ahead=ahead,
         work=work,
         endings=endings,
         said=said,
@@ -134,7 +140,7 @@ def _last_words(planned: Plan, loop: Loop) -> int:
     folder, todo, objectives = planned.folder, planned.todo, planned.goals.objectives
     if loop.endings.full:
         raise OSError(loop.endings.full)
-    counts = Counter(trial.status for trial in todo.trials.values())
+    counts = todo.counts
     if loop.left_alone:
         there = len(loop.work.running)
         loop.said.say(f"{there} trials are with the cluster; python -m rna.sweep status {folder.name}")

@@ -5,8 +5,9 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from hydra.core.override_parser.types import IntervalSweep, Override, QuotedString, RangeSweep, Transformer
@@ -34,6 +35,11 @@ class Axis:
     def name(self) -> str:
         """The key as a person reads it."""
         return self.key.lstrip("+~")
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Where each choice stands among them."""
+        return {choice: place for place, choice in enumerate(self.choices)}
 
     def override(self, param: Any) -> str:
         """The override that sets what optuna drew."""
@@ -63,21 +69,54 @@ class Space:
         """What makes it this space and no other."""
         return {axis.key: axis.described() for axis in self.axes}
 
-    def cells(self) -> list[list[str]]:
+    @cached_property
+    def distributions(self) -> dict[str, Any]:
+        """Optuna's, by the axes' names, for the samplers."""
+        return {axis.name: axis.distribution() for axis in self.axes}
+
+    @cached_property
+    def size(self) -> int | None:
+        """How many cells there are; None with an interval."""
+        return None if any(axis.interval for axis in self.axes) else math.prod(len(axis.choices) for axis in self.axes)
+
+    def cells(self) -> Iterator[list[str]]:
         """Every combination, in the order of Hydra's own sweeper: the last key moves fastest."""
         lists = [[f"{axis.key}={choice}" for choice in axis.choices] for axis in self.axes]
-        return [list(cell) for cell in itertools.product(*lists)]
+        return (list(cell) for cell in itertools.product(*lists))
+
+    def cell(self, index: int) -> list[str]:
+        """The one that `cells` would give at this place."""
+        items: list[str] = []
+        for axis in reversed(self.axes):
+            index, place = divmod(index, len(axis.choices))
+            items.append(f"{axis.key}={axis.choices[place]}")
+        return items[::-1]
+
+    def index(self, cell: Sequence[str]) -> int:
+        """At which place `cells` would give this one."""
+        given = _values(cell)
+        index = 0
+        for axis in self.axes:
+            index = index * len(axis.choices) + axis.places[given[axis.key]]
+        return index
+
+    def has(self, cell: Sequence[str]) -> bool:
+        """Whether a grid has this cell, in whatever order its axes stand."""
+        given = _values(cell)
+        return len(given) == len(self.axes) and all(given.get(axis.key) in axis.places for axis in self.axes)
 
     def params(self, cell: Sequence[str]) -> dict[str, Any]:
         """A grid's cell as optuna's parameters."""
-        values = (item[len(axis.key) + 1 :] for axis, item in zip(self.axes, cell, strict=True))
-        return {
-            axis.name: axis.natives[axis.choices.index(value)] for axis, value in zip(self.axes, values, strict=True)
-        }
+        given = _values(cell)
+        return {axis.name: axis.natives[axis.places[given[axis.key]]] for axis in self.axes}
 
     def digest(self) -> str:
         said = json.dumps([sorted(self.fixed), self.described()], sort_keys=True, default=str)
         return hashlib.sha256(said.encode()).hexdigest()[:8]
+
+
+def _values(cell: Sequence[str]) -> dict[str, str]:
+    return {key: value for key, _, value in (item.partition("=") for item in cell)}
 
 
 def parse(overrides: Sequence[Override]) -> Space:
