@@ -63,7 +63,7 @@ def test_no_sbatch_on_the_machine(tmp_path: Path):
         (("-m", "noise.nu=0.01,-1", "seed=0,1"), "noise.nu=-1.0: must be"),
     ],
 )
-def test_rna_refuses_it_before_a_folder_is_made(tmp_path: Path, words: tuple[str, ...], said: str):
+def test_rna_refuses_it_before_a_trial_is_written(tmp_path: Path, words: tuple[str, ...], said: str):
     (tmp_path / "own" / "sweep").mkdir(parents=True)
     (tmp_path / "own" / "sweep" / "mine.yaml").write_text("seed: 1\n")
     done = subprocess.run(
