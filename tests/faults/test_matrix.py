@@ -3,15 +3,12 @@
 import os
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from rna.sweep import ledger
-from tests.faults.world import SEEDS, Row, World
+from tests.faults.world import Row, World
 from tests.launchers.test_postgresql import Server, server, url
 
 __all__ = ["server", "url"]  # fixtures
