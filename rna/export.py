@@ -20,7 +20,7 @@ from rna.store import Record, compared, results
 def main() -> None:
     printing.prepare()
     parser = argparse.ArgumentParser(prog="python -m rna.export", description=__doc__)
-    parser.add_argument("key", help="a trial's KEY: the name of its record in results/")
+    parser.add_argument("key", help="a trial's KEY, or its beginning; python -m rna.records lists them")
     parser.add_argument("folder", help="where to write; must not exist yet, or be empty")
     parser.add_argument("--output-dir", default="outputs", help="where the trial was written (outputs)")
     parser.add_argument("--model-path", help="where the base model lies now, if not where the trial found it")
@@ -38,7 +38,8 @@ def export(key: str, folder: Path, output_dir: str, model_path: str | None = Non
         ValueError: if there is no such trial or it trained nothing, if its base model has changed since, or `folder`
             is not empty.
     """
-    record, delta = results.trained(output_dir, key), results.delta_path(output_dir, key)
+    record = results.trained(output_dir, key)
+    key, delta = record["key"], results.delta_path(output_dir, record["key"])
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"DIR={folder}: exists already; give a folder that does not, nothing is overwritten")
 

@@ -66,7 +66,7 @@ def test_a_model_whose_layers_lie_elsewhere_is_exported(tmp_path: Path):
 
 def test_the_card_says_what_was_done_and_what_came_of_it(tmp_path: Path):
     row = trained(tmp_path, "method=npo", "retain=kl", "eval.limit=32", "retain.alpha.default=3")
-    export.export(row.key, tmp_path / "exported", str(tmp_path))
+    export.export(row.key[:6], tmp_path / "exported", str(tmp_path))
     card = (tmp_path / "exported" / "README.md").read_text(encoding="utf-8")
     metrics = row.evaluated["perturbed"]["metrics"]
     low, high = (100 * limit for limit in questions.wilson(metrics["acc"], metrics["n"]))

@@ -13,14 +13,16 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra_plugins.rna_optuna_sweeper import space
 
-from rna import export, run, suggest, trial
+from rna import export, records, run, suggest, trial
 from rna.analyze import command as analyze
 from rna.evaluation import ngrams
 from rna.perturb import mined
 from rna.perturb.__main__ import main as perturb_main
+from rna.records.__main__ import main as records_main
 from rna.settings import compose_fixed, config
 from rna.settings.fields import CONF
 from rna.sweep import commands as sweep
+from rna.sweep import ledger
 from tests import generated, outside
 from tests.evaluation.test_ngrams import encode, write_mined
 from tests.sweep.test_sweep import made as made_sweep
@@ -127,6 +129,21 @@ def test_reports_are_made(tmp_path: Path):
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "reports" / "all" / "index.html").is_file()
     assert (tmp_path / "reports" / "all_method=npo,dpo_seed=0,1" / "figures" / "pareto.svg").is_file()
+
+
+def test_trials_are_found_again(tmp_path: Path, called: Callable[..., str]):
+    """The commands in their order, of which the third deletes nothing without --yes."""
+    generated.world(tmp_path, seeds=1, alphas=(1.0,), pairs=[("npo", "mse")])
+    plain, with_rna = (row["key"] for row in records.trials(str(tmp_path), method="npo"))
+    ledger.save(tmp_path / "sweeps" / "NAME", ledger.Trial(0, [], address={"key": with_rna}))
+    commands = [shlex.split(command) for command in COMMANDS if command.startswith("python -m rna.records")]
+    said = {"compare": "paired", "delete": "would delete 4 trials", "disk": "trials of no sweep", "--method": "1 of 4"}
+    assert {words[3] for words in commands} == set(said)
+    for words in commands:
+        keys = iter((plain[:4], with_rna[:4]))
+        words = [next(keys) if word == "KEY" else word for word in words[3:]]
+        assert said[words[0]] in called(records_main, *words, "--output-dir", str(tmp_path))
+    assert len(records.trials(str(tmp_path))) == 4
 
 
 def test_a_study_goes_to_wandb(tmp_path: Path):

@@ -51,7 +51,8 @@ def test_other_rooms_are_entered_by_their_doors():
 
 def test_a_door_hands_on_without_opening_every_cupboard():
     code = (
-        "import sys, rna.settings, rna.corpora, rna.decoder, rna.unlearning, rna.evaluation, rna.store, rna.sweep;"
+        "import sys, rna.settings, rna.corpora, rna.decoder, rna.unlearning, rna.evaluation, rna.store, rna.sweep,"
+        "rna.records;"
         "from rna.unlearning import Step as _; assert 'torch' in sys.modules"
     )
     light = "assert 'torch' not in sys.modules and 'transformers' not in sys.modules and 'lm_eval' not in sys.modules;"

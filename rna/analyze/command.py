@@ -2,7 +2,8 @@
 
 Writes tables (CSV and Markdown), a figure (SVG and PNG) and a sentence of verdict to
 OUTPUT_DIR/reports/analyses/MODEL/WHAT/, which `python -m rna.report` shows. A KEY is a trial whose tensors lie in
-OUTPUT_DIR/trials/KEY, or the name of a sweep, whose trials it stands for; an OVERRIDE is as on rna.run's command line.
+OUTPUT_DIR/trials/KEY, or its beginning, or the name of a sweep, whose trials it stands for; an OVERRIDE is as on
+rna.run's command line.
 A model of one's own needs model=…, data=… with its forget documents, and --questions FILE (.jsonl, rows as in MMLU).
 """
 
@@ -177,7 +178,7 @@ def _keys(settings: Settings, given: list[str]) -> list[str]:
                 raise ValueError(f"KEY={item}: a sweep without a finished trial; python -m rna.sweep status {item}")
             found += keys
         else:
-            found.append(item)
+            found.append(results.resolve(settings.output_dir, item))
     return list(dict.fromkeys(found))
 
 

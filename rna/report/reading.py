@@ -117,13 +117,7 @@ def _trial(key: str, record: Record, evaluated: list[Record]) -> Trial:
     # Of several ways of evaluating the one with most tasks, which holds the others' as a rule.
     most = max((one["config"]["eval"] for one in evaluated), key=lambda one: len(one["tasks"]), default=None)
     config = record["config"] | ({"eval": most} if most else {})
-    if config["method"]["name"] == "given":
-        arm = "given"
-    elif config["method"]["name"] == "none":
-        arm = "retrained" if record.get("label") == "retrained" else "base"
-    else:
-        arm = "plain" if config["noise"]["name"] == "none" else "rna"
-    evaluations = tuple(item for one in evaluated for item in _evaluations(one))
+    evaluations = tuple(item for one in evaluated for item in evaluations_of(one))
     curve = record["curve"]
     facts = {name: record.get(name) for name in ("rna", "numerics", "commit", "host", "created", "seconds", "wandb")}
     peak = record.get("peak_memory_bytes") or {}
@@ -131,7 +125,7 @@ def _trial(key: str, record: Record, evaluated: list[Record]) -> Trial:
     seconds = max((one.get("seconds") or 0.0 for one in evaluated), default=0.0)
     return Trial(
         key,
-        arm,
+        arm_of(record),
         title_of(record),
         int(config["seed"]),
         config,
@@ -144,6 +138,16 @@ def _trial(key: str, record: Record, evaluated: list[Record]) -> Trial:
     )
 
 
+def arm_of(record: Record) -> str:
+    """What a training is in a comparison: base, retrained, given, plain or rna."""
+    name = record["config"]["method"]["name"]
+    if name == "given":
+        return "given"
+    if name == "none":
+        return "retrained" if record.get("label") == "retrained" else "base"
+    return "plain" if record["config"]["noise"]["name"] == "none" else "rna"
+
+
 def _smoothed(trial: Trial, evaluated: list[Record]) -> Trial:
     """A trial as its evaluations with noise at inference saw it."""
     smoothing = evaluated[0]["task_identity"]["smoothing"]
@@ -152,7 +156,7 @@ def _smoothed(trial: Trial, evaluated: list[Record]) -> Trial:
     return replace(trial, arm="smoothed", identity=identity, config=config)
 
 
-def _evaluations(record: Record) -> Iterator[Evaluation]:
+def evaluations_of(record: Record) -> Iterator[Evaluation]:
     """A record's evaluations: one, or for perplexity one for each text it was measured on."""
     task, metrics = record["task"], record["metrics"]
     if record["config"]["eval"]["kind"] == "perplexity":

@@ -92,11 +92,17 @@ def metrics(where: Address) -> Metrics | None:
     judged = {name: record["metrics"] for name, record in found.items() if record is not None}
     if where["kind"] == "perplexity":
         judged = judged.get("perplexity", {})
-    for name, values in judged.items():
-        flat |= _flat(f"eval/{name}", values)
-    flat |= of_roles(judged, where["roles"])
+    flat |= of_tasks(judged) | of_roles(judged, where["roles"])
     took = [record.get("seconds") or 0.0 for record in found.values() if record is not None]
     return flat | {"seconds": (trained.get("seconds") or 0.0) + max(took, default=0.0)}
+
+
+def of_tasks(judged: Metrics) -> Metrics:
+    """`eval/forget_bio/acc` and the like: each task's own numbers."""
+    flat: Metrics = {}
+    for name, values in judged.items():
+        flat |= _flat(f"eval/{name}", values)
+    return flat
 
 
 def of_roles(judged: Metrics, roles: dict[str, str]) -> Metrics:

@@ -4,17 +4,19 @@
 EVAL_KEY is TRAIN_KEY and a hash of one task with its settings, so that a new evaluation never retrains anything.
 """
 
+import difflib
 import fcntl
 import json
 import math
 import os
 import platform
+import re
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -208,18 +210,64 @@ def read(output_dir: str, key: str) -> Record | None:
         return None
 
 
-def trained(output_dir: str, key: str) -> Record:
-    """The record of a training whose tensors are there.
+def keys(output_dir: str) -> list[str]:
+    """The keys of all trials that left a record, an attempt or tensors: KEY, and KEY.r2 where it was computed again."""
+    found: set[str] = set()
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(Path(output_dir) / "results") as entries:
+        found |= {key_of(entry.name) for entry in entries if entry.name.endswith(".json") and entry.name[0] != "."}
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(Path(output_dir) / "trials") as entries:
+        found |= {entry.name for entry in entries if entry.name[0] != "."}
+    return sorted(found)
+
+
+def key_of(name: str) -> str:
+    """The training that a file of `results` belongs to."""
+    return re.sub(r"(\.failed\d+)?\.(json|broken)$", "", name.partition("-")[0])
+
+
+SHORTEST = 4  # letters of a key that may stand for it
+
+
+def resolve(output_dir: str, word: str) -> str:
+    """The key that a user's word stands for: itself, or the only one that begins so (`3f2a9c`, `3f2a9c.r2`).
+
+    Raises:
+        ValueError: naming the key, for one that is not there, is too short, or begins several; with those.
+    """
+    there = keys(output_dir)
+    if word in there:
+        return word
+    start, _, rerun = word.partition(".r")
+    if len(start) < SHORTEST:
+        raise ValueError(f"KEY={word}: a key's first {SHORTEST} letters at least; python -m rna.records lists the keys")
+    heads = {key: key.partition(".r")[0] for key in there}
+    found = [key for key in there if heads[key].startswith(start) and (not rerun or key.endswith(f".r{rerun}"))]
+    if len({heads[key] for key in found}) == 1:
+        return found[0]  # the first of its reruns, if there are any
+    if found:
+        more = f" and {len(found) - 8} more" if len(found) > 8 else ""
+        raise ValueError(f"KEY={word}: begins {len(found)} keys: {', '.join(found[:8])}{more}; give more letters")
+    alike = {key[: len(word)]: key for key in reversed(there)}
+    close = [alike[near] for near in difflib.get_close_matches(word, alike, n=1)]
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    allowed = ", ".join(there) or f"none yet; is --output-dir {output_dir} right?"
+    listed = f"allowed: {allowed}" if len(there) <= 8 else f"python -m rna.records lists all {len(there)}"
+    raise ValueError(f"KEY={word}: no trial of that key in {output_dir}/results; {hint}{listed}")
+
+
+def trained(output_dir: str, word: str) -> Record:
+    """The record, which holds its `key`, of a training whose tensors are there.
+
+    Args:
+        word: its key, or the key's beginning, as `resolve` takes it.
 
     Raises:
         ValueError: naming the key, for one that is not there, trained nothing, or has lost its tensors.
     """
+    key = resolve(output_dir, word)
     record = read(output_dir, key)
     if record is None or record.get("kind") != "train":
-        names = sorted(path.stem for path in (Path(output_dir) / "results").glob("*.json"))
-        there = [name for name in names if (other := read(output_dir, name)) and "delta" in other]
-        allowed = ", ".join(there) or f"none yet; is --output-dir {output_dir} right?"
-        raise ValueError(f"KEY={key}: no trial of that key in {output_dir}/results; allowed: {allowed}")
+        raise ValueError(f"KEY={key}: has no record of a finished training; give the run's command again")
     if "delta" not in record:
         method = record["config"]["method"]["name"]
         raise ValueError(f"KEY={key}: method={method} trains nothing, and has no tensors of its own")
@@ -304,6 +352,19 @@ def single_flight(output_dir: str, key: str, *, wait: bool = True) -> Generator[
         except BlockingIOError:
             raise InFlight(f"{key} is being computed by another process") from None
         yield
+
+
+def in_flight(output_dir: str) -> set[str]:
+    """The keys that processes hold now."""
+    held: set[str] = set()
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(Path(output_dir) / "locks") as entries:
+        for key in [entry.name for entry in entries]:
+            try:
+                with single_flight(output_dir, key, wait=False):
+                    pass
+            except InFlight:
+                held.add(key)
+    return held
 
 
 def delta_path(output_dir: str, key: str) -> Path:

@@ -213,7 +213,7 @@ def test_a_sweeps_name_stands_for_its_finished_trials(trials):
     for number, (key, status) in enumerate([(keys[0], ledger.DONE), (keys[1], ledger.FAILED), (keys[0], ledger.DONE)]):
         ledger.save(where, ledger.Trial(number, [], status=status, address={"key": key}))
     chosen = config.check(run.compose([f"output_dir={folder}"], None))
-    assert analyze._keys(chosen, ["mine", "other"]) == [keys[0], "other"]
+    assert analyze._keys(chosen, ["mine", keys[1][:6], keys[0][:6]]) == [keys[0], keys[1]]
     ledger.save(folder / "sweeps" / "begun", ledger.Trial(0, [], address={"key": keys[0]}))
     with pytest.raises(ValueError, match="KEY=begun: a sweep without a finished trial"):
         analyze._keys(chosen, ["begun"])

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -82,6 +83,71 @@ def test_failures_are_numbered_from_one_and_leave_the_key_free(tmp_path):
     assert names == ["k.failed1", "k.failed2"]
     assert results.read(str(tmp_path), "k") is None
     assert results.next_rerun(str(tmp_path), "k") == "k"
+
+
+A, B = "abcd000000000000", "abcdef0000000000"
+
+
+@pytest.fixture
+def keyed(tmp_path) -> str:
+    """Two keys that begin alike, one with a rerun, and one that has only failed so far."""
+    for key in (A, B, f"{B}.r2", f"{B}-{A}", "1234000000000000.failed1"):
+        results.write(str(tmp_path), key, {"kind": "train", "key": key})
+    (tmp_path / "trials" / "5678000000000000").mkdir(parents=True)
+    return str(tmp_path)
+
+
+def test_keys_are_those_of_records_failures_and_tensors(keyed):
+    assert results.keys(keyed) == ["1234000000000000", "5678000000000000", A, B, f"{B}.r2"]
+    assert results.keys(f"{keyed}/nowhere") == []
+
+
+@pytest.mark.parametrize(
+    ("word", "key"),
+    [(A, A), ("abcd0", A), ("abcde", B), ("abcdef", B), ("abcde.r2", f"{B}.r2"), (f"{B}.r2", f"{B}.r2"),
+     ("1234", "1234000000000000"), ("5678", "5678000000000000")],
+)  # fmt: skip
+def test_the_beginning_of_a_key_stands_for_it(keyed, word, key):
+    assert results.resolve(keyed, word) == key
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("abc", "a key's first 4 letters at least; python -m rna.records lists the keys"),
+        ("", "a key's first 4 letters at least"),
+        ("abc.r2", "a key's first 4 letters at least"),
+        ("abcd", f"begins 3 keys: {A}, {B}, {B}.r2; give more letters"),
+        ("abcdee", f"no trial of that key in .*; did you mean '{B}'\\? allowed: 1234"),
+        ("abcde.r3", f"no trial of that key in .*; did you mean '{B}.*'\\? allowed: 1234"),
+        ("zzzz", "no trial of that key in .*/results; allowed: 1234"),
+        ("*bcd", "no trial of that key in"),
+        ("../results/abcd", "no trial of that key in"),
+    ],
+)
+def test_a_word_that_stands_for_no_key_or_for_several_is_told(keyed, word, said):
+    with pytest.raises(ValueError, match=f"^KEY={re.escape(word)}: {said}"):
+        results.resolve(keyed, word)
+
+
+def test_a_thousand_keys_are_not_all_told(tmp_path):
+    for number in range(20):
+        results.write(str(tmp_path), f"abcd{number:012}", {})
+    with pytest.raises(ValueError, match=r"begins 20 keys: abcd0+0, .*, abcd0+7 and 12 more; give more letters$"):
+        results.resolve(str(tmp_path), "abcd")
+    with pytest.raises(ValueError, match=r"results; python -m rna.records lists all 20$"):
+        results.resolve(str(tmp_path), "zzzz")
+    with pytest.raises(ValueError, match=r"none yet; is --output-dir .*nowhere right"):
+        results.resolve(str(tmp_path / "nowhere"), "abcd")
+
+
+def test_what_processes_hold_is_known(tmp_path):
+    assert results.in_flight(str(tmp_path)) == set()
+    with results.single_flight(str(tmp_path), "free"):
+        pass
+    with results.single_flight(str(tmp_path), "held"):
+        assert results.in_flight(str(tmp_path)) == {"held"}
+    assert results.in_flight(str(tmp_path)) == set()
 
 
 def test_check_writable_leaves_no_trace(tmp_path):
