@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from rna import intervals
 from rna.corpora import digest
+from rna.intervals import Estimate, Terms
 from rna.records import columns
 from rna.records.listing import flat, prefixes
-from rna.report import intervals
-from rna.report.intervals import Estimate
 from rna.report.reading import evaluations_of
-from rna.report.records import Evaluation, Score
+from rna.report.records import Evaluation
 from rna.settings import title_of
 from rna.store import Record, results
 
@@ -104,24 +104,17 @@ def _title(short: str, record: Record) -> str:
 # Scores
 
 
-def difference(first: Score, second: Score) -> tuple[Estimate, bool]:
-    """Second − first with its 95 % interval over questions, and whether it is paired. The one place that pairs."""
-    paired = intervals.aligned(second, first) is not None
-    value, stderr = intervals.paired_over_questions(second, first)
-    return intervals.over_questions(value, stderr), paired
-
-
 def _scores(one: Sequence[Evaluation], other: Sequence[Evaluation]) -> list[Compared]:
     """Each task by itself, then each role that several tasks have."""
     found: list[Compared] = []
-    roles: dict[str, list[Compared]] = {}
+    roles: dict[str, list[tuple[Compared, Terms]]] = {}
     for task in dict.fromkeys(item.task for item in [*one, *other]):
         for first, second in _partners([e for e in one if e.task == task], [e for e in other if e.task == task]):
-            made = _compared(first, second)
+            made, terms = _compared(first, second)
             found.append(made)
             item = first or second
             if item is not None and item.role != task and item.role not in {e.task for e in [*one, *other]}:
-                roles.setdefault(item.role, []).append(made)
+                roles.setdefault(item.role, []).append((made, terms))
     return found + [_mean(role, parts) for role, parts in roles.items() if len(parts) > 1]
 
 
@@ -134,7 +127,8 @@ def _partners(
     return [*alike] or [(one[-1] if one else None, other[-1] if other else None)]
 
 
-def _compared(first: Evaluation | None, second: Evaluation | None) -> Compared:
+def _compared(first: Evaluation | None, second: Evaluation | None) -> tuple[Compared, Terms]:
+    """One task in both, and the terms of second − first where there is a difference."""
     item = first or second
     assert item is not None
     name = f"{item.task} (noise at inference)" if "smoothing" in item.identity else item.task
@@ -142,41 +136,42 @@ def _compared(first: Evaluation | None, second: Evaluation | None) -> Compared:
     scores = [None if one is None else one.parts["all"] for one in (first, second)]
     values = [None if score is None or not math.isfinite(score.value) else score.value for score in scores]
     if first is None or second is None:
-        return Compared(name, values[0], values[1], None, False, "only one was judged on it", unit)
+        return Compared(name, values[0], values[1], None, False, "only one was judged on it", unit), ()
     if None in values:
-        return Compared(name, values[0], values[1], None, False, "not finite", unit)
+        return Compared(name, values[0], values[1], None, False, "not finite", unit), ()
     a, b = first.parts["all"], second.parts["all"]
     keys = dict.fromkeys([*first.identity, *second.identity])
     apart = [key for key in keys if first.identity.get(key) != second.identity.get(key)]
     if apart:
-        change, _ = difference(replace(a, correct=None), replace(b, correct=None))
+        a, b = (replace(score, asked=None, correct=None, losses=None) for score in (a, b))
         said = ", ".join(f"{key} {_said(first.identity.get(key))} / {_said(second.identity.get(key))}" for key in apart)
-        return Compared(name, a.value, b.value, change, False, f"not paired: judged differently ({said})", unit)
-    change, paired = difference(a, b)
-    if paired:
-        return Compared(name, a.value, b.value, change, True, f"paired over {a.n} questions", unit)
-    what = "questions were right" if unit == "%" else "document had which loss"
-    return Compared(name, a.value, b.value, change, False, f"not paired: the records do not say which {what}", unit)
+        note = f"not paired: judged differently ({said})"
+    elif a.units is not None and b.units is not None:
+        note = f"paired over {a.n} {a.over}"
+    else:
+        what = "questions were right" if unit == "%" else "document had which loss"
+        note = f"not paired: the records do not say which {what}"
+    terms = intervals.difference([(1.0, b)], [(1.0, a)])
+    change = intervals.estimate([terms])
+    return Compared(name, a.value, b.value, change, change.paired, note, unit), terms
 
 
 def _said(value: Any) -> str:
     return "–" if value is None else str(value) if isinstance(value, str | int | float) else digest(value)[:6]
 
 
-def _mean(role: str, parts: Sequence[Compared]) -> Compared:
-    """The unweighted mean over a role's tasks, whose errors are independent."""
-    changes = [part.change for part in parts if part.change is not None]
-    firsts, seconds = [part.first for part in parts], [part.second for part in parts]
-    names = ", ".join(part.name for part in parts)
-    if len(changes) < len(parts) or None in firsts or None in seconds:
-        return Compared(role, None, None, None, False, f"mean of {names}, of which some are missing", parts[0].unit)
-    value = sum(change.value for change in changes) / len(changes)
-    margins = [(change.high or 0.0) - change.value for change in changes if change.low is not None]
-    whole = len(margins) == len(changes)
-    margin = math.hypot(*margins) / len(changes)
-    change = Estimate(value, value - margin, value + margin, 1, "questions") if whole else Estimate(value)
-    first, second = (sum(x or 0.0 for x in values) / len(parts) for values in (firsts, seconds))
-    return Compared(role, first, second, change, all(part.paired for part in parts), f"mean of {names}", parts[0].unit)
+def _mean(role: str, judged: Sequence[tuple[Compared, Terms]]) -> Compared:
+    """The unweighted mean over a role's tasks."""
+    parts = [part for part, _ in judged]
+    names, unit = ", ".join(part.name for part in parts), parts[0].unit
+    if not all(terms for _, terms in judged):
+        return Compared(role, None, None, None, False, f"mean of {names}, of which some are missing", unit)
+    change = intervals.estimate([[(weight / len(parts), score) for _, terms in judged for weight, score in terms]])
+    first, second = (
+        sum(value or 0.0 for value in values) / len(parts)
+        for values in ([part.first for part in parts], [part.second for part in parts])
+    )
+    return Compared(role, first, second, change, change.paired, f"mean of {names}", unit)
 
 
 # In words
