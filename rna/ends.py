@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)  # sent ahead of a time limit or a preemption
-STOPS = (signal.SIGTERM, signal.SIGINT)
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Interrupted(Exception):

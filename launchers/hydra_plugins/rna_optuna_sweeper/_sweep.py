@@ -105,6 +105,7 @@ def _loop(planned: Plan, study: Mirror, said: Said, late: float) -> Loop:
         mirror=study,
         referee=referee,
         stall=options.stall,
+        said=said,
         adopted=planned.adopted,
     )
     if referee is not None and isinstance(launcher, OneByOne):
