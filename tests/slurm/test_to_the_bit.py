@@ -104,8 +104,9 @@ def test_a_killed_sweeper_a_killed_job_and_a_job_that_was_warned(
 
 
 def log_of(folder: Path, trial: ledger.Trial) -> str:
-    """What submitit wrote of a trial's job, over all its lives."""
-    return "".join(file.read_text() for file in folder.glob(f"**/slurm/{trial.job}_0_log.*"))
+    """What submitit wrote of a trial's job over all its lives, into its own logs and, while the trial ran, into its."""
+    files = [*folder.glob(f"**/slurm/{trial.job}_0_log.*"), Path(trial.log or "")]
+    return "".join(file.read_text() for file in files if file.exists())
 
 
 def test_a_trial_that_needs_many_times_its_time_limit_is_done_at_its_first_attempt(tmp_path: Path):
