@@ -45,6 +45,7 @@ class Trial:
     message: str | None = None
     log: str | None = None
     job: str | None = None
+    cluster: str | None = None  # its word for the job, as PENDING (Resources)
     seconds: float | None = None
     ended: float | None = None
     attributes: dict[str, Any] = field(default_factory=dict)  # what the sampler keeps with it

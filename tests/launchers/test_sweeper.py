@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,8 +15,9 @@ import optuna
 import pytest
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra_plugins.rna_optuna_sweeper import _sampling, _storage
+from hydra_plugins.rna_optuna_sweeper import _sampling, _storage, _work
 from hydra_plugins.rna_optuna_sweeper import space as search_space
+from hydra_plugins.rna_optuna_sweeper._said import Said
 from hydra_plugins.rna_optuna_sweeper._work import InWork, Work
 
 from rna.sweep.commands import ledger
@@ -154,6 +156,7 @@ def test_silence_is_a_hang_only_where_and_when_a_phase_says_so(tmp_path: Path):
         mirror=None,
         referee=None,
         stall={"starting": 60.0, "training": 60.0, "evaluating": 7200.0},
+        said=Said(tmp_path),
         adopted=[InWork(trial, since=0.0) for trial in made.values()],
     )
     work.end_hung()
@@ -165,6 +168,23 @@ def test_silence_is_a_hang_only_where_and_when_a_phase_says_so(tmp_path: Path):
     assert stopped == [4, 5]
     work.end_hung()
     assert stopped == [4, 5]  # told once
+
+
+def test_however_many_trials_are_in_work_so_many_looks_a_second_are_shared_in_turn(monkeypatch: pytest.MonkeyPatch):
+    clock = [100.0]
+    monkeypatch.setattr(_work.time, "monotonic", lambda: clock[0])
+    pace, looks = _work.Pace(15.0, at=100.0), Counter[int]()
+    for _ in range(5 * 120):  # two minutes of polls
+        clock[0] += 0.2
+        looks.update(pace.turn(range(1000)))
+    assert 15 * 119 <= looks.total() <= 15 * 121
+    assert set(looks) == set(range(1000))
+    assert max(looks.values()) == 2
+    clock[0] += 3600.0  # after an hour asleep, no hour's worth at once
+    assert len(pace.turn(range(1000))) == 15
+    assert pace.turn([1, 2]) == []
+    clock[0] += 0.2
+    assert pace.turn([1, 2]) == [1, 2]
 
 
 @pytest.mark.slow

@@ -43,6 +43,10 @@ def main(cfg: DictConfig) -> Any:
     if cfg.get("once") and not (folder / "failed-once").exists():  # a trial that is well the next time
         (folder / "failed-once").touch()
         os._exit(9)
+    if cfg.get("hog") == cfg.get("x", -1):  # more memory than a job is given
+        bytearray(b"x" * 2**30)
+    if cfg.get("short") == cfg.get("x", -1):
+        raise MemoryError("no room for 3 GiB")
     if cfg.get("hang") == cfg.get("x", -1) and not (folder / "hung").exists():
         (folder / "hung").touch()
         time.sleep(600)

@@ -19,7 +19,8 @@ from ._pruning import Referee
 from ._said import Said
 from ._sampling import Brain
 
-TRY_AGAIN = ("killed", "hung", "out of memory", "timeout")  # another time may end otherwise
+TRY_AGAIN = ("killed", "hung", "out of memory", "timeout", "cancelled")  # another time may end otherwise
+FREE = ("preempted", "node failed")  # by somebody else: no attempt of its own
 OF_ITS_OWN = ("bad config", "not finite")  # a trial's settings, of which the next has others
 LOOKED_AT = 500  # characters of a message
 ALIKE = 0.8  # of two messages' characters, but for words with a number or a path in them
@@ -101,12 +102,12 @@ class Endings:
             return
         if reason == "disk full":
             self.full = message
-        if self.full or (stopping and reason in (*TRY_AGAIN, "preempted")):
+        if self.full or (stopping and reason in (*TRY_AGAIN, *FREE)):
             self._leave_for_later(trial)
-        elif reason == "preempted":  # by somebody else: no attempt of its own
+        elif reason in FREE:
             trial.attempts -= 1
             self._try_again(trial, reason, message)
-        elif reason in TRY_AGAIN and trial.attempts <= self.max_retries:
+        elif reason in TRY_AGAIN and trial.attempts <= self.max_retries and not getattr(error, "final", False):
             self._try_again(trial, reason, message)
         else:
             self.fail(trial, reason, message)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rna.sweep import Trial, ledger
 
+SHOWN = 8  # trials in work whose phases a terminal's line has room for
 TOLD = 30.0  # seconds between two progress lines of a log
 
 
@@ -33,7 +34,7 @@ class Said:
         if sys.stderr.isatty():
             if now - self.at > 0.5 or line != self.last:
                 self.last, self.at = line, now
-                shown = f"{self.folder.name}: {line} {' '.join(map(self._phase, running))}"
+                shown = f"{self.folder.name}: {line} {' '.join(map(self._phase, running[:SHOWN]))}"
                 print(f"\r\x1b[K{shown}"[:160], end="", file=sys.stderr, flush=True)
         elif line != self.last or now - self.at > TOLD:
             self.last, self.at = line, now

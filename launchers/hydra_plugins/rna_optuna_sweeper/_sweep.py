@@ -112,6 +112,7 @@ def _loop(planned: Plan, study: Follower, said: Said, late: float) -> Loop:
         mirror=study,
         referee=referee,
         stall=options.stall,
+        said=said,
         adopted=planned.adopted,
     )
     waiting = deque(todo.queue if planned.composer.store is not None else ())

@@ -14,8 +14,32 @@ from ._composing import Composer
 from ._following import Follower
 from ._outcomes import end_survivor
 from ._pruning import Referee
+from ._said import Said
 
 PATIENCE = 60.0  # seconds that a trial has to end when it is pruned
+LOOKS = 15.0  # files of trials in work that are read in a second, of each kind, however many trials there are
+WRITES = 8.0  # a cluster's new words that are written down in a second
+
+
+@dataclass
+class Pace:
+    """So many turns a second among trials; whose turn was longest ago comes first."""
+
+    a_second: float
+    room: float = math.inf
+    at: float = field(default_factory=time.monotonic)
+    last: dict[int, float] = field(default_factory=dict)  # trial number -> its last turn
+
+    def turn(self, numbers: Iterable[int]) -> list[int]:
+        """Those of these trials whose turn it is now."""
+        now = time.monotonic()
+        self.last = {number: self.last.get(number, 0.0) for number in numbers}
+        self.room = min(self.room + (now - self.at) * self.a_second, self.a_second)
+        self.at = now
+        chosen = sorted(self.last, key=lambda number: self.last[number])[: int(self.room)]
+        self.room -= len(chosen)
+        self.last |= dict.fromkeys(chosen, now)
+        return chosen
 
 
 @dataclass
@@ -56,10 +80,12 @@ class Work:
         mirror: Follower,
         referee: Referee | None,
         stall: Mapping[str, float],
+        said: Said,
         adopted: Iterable[InWork],
     ) -> None:
         self.launcher, self.folder, self.composer, self.mirror = launcher, folder, composer, mirror
-        self.referee, self.stall = referee, stall
+        self.referee, self.stall, self.said = referee, stall, said
+        self.beats, self.curves, self.words = Pace(LOOKS), Pace(LOOKS), Pace(WRITES)
         self.running = {one.trial.number: one for one in adopted}
 
     @property
@@ -78,24 +104,36 @@ class Work:
         where = trial.address or {}
         title = f"{where['title']}-s{where['seed']}" if "title" in where else trial.name
         overrides = self.composer.overrides(trial.cell, ledger.owner_value(self.folder, trial))
-        trial.job = None
+        trial.job = trial.cluster = None
         trial.log = self.launcher.start(overrides, trial.number, title)
         if trial.log:
             ledger.save(self.folder, trial)
 
     def note_jobs(self) -> None:
-        """Write down under which ids a cluster knows the trials: by these another life finds them again."""
-        for number, job in self.launcher.jobs.items():
+        """Write down under which ids a cluster knows the trials, by which another life finds them again, and its words.
+
+        What is news to a person is said; a changed word of many trials is written down little by little.
+        """
+        jobs = self.launcher.jobs
+        if not jobs:
+            return
+        words = {number: self.launcher.word(number) for number in jobs}
+        fresh = [number for number, job in jobs.items() if self.running[number].trial.job != job]
+        changed = [number for number in jobs if self.running[number].trial.cluster != words[number]]
+        for number in {*fresh, *self.words.turn(changed)}:
             trial = self.running[number].trial
-            if trial.job != job:
-                trial.job = job
-                ledger.save(self.folder, trial)
+            trial.job, trial.cluster = jobs[number], words[number]
+            ledger.save(self.folder, trial)
+        for numbers, said in self.launcher.stuck():
+            more = f" and {len(numbers) - 1} more are" if len(numbers) > 1 else " is"
+            self.said.say(f"#{numbers[0]} {self.running[numbers[0]].trial.name}{more} {said}")
 
     def ended(self, number: int) -> Trial:
         """Let go of the trial whose job has ended."""
         one = self.running.pop(number)
         one.trial.seconds = round(time.monotonic() - one.since, 3)
         one.trial.ended = time.time()
+        one.trial.cluster = None
         return one.trial
 
     def end_hung(self) -> None:
@@ -104,26 +142,38 @@ class Work:
         Silence is what this process hears, by its own clock: the trial's may be wrong, and a job that waits for its
         cluster has nothing to say.
         """
-        waits = getattr(self.launcher, "waits", lambda _number: False)
-        for one in list(self.running.values()):
+        now, reads = time.monotonic(), []
+        for number, one in self.running.items():
+            if self._waits(number):
+                one.heard = now
+            else:
+                reads.append(number)
+        for number in self.beats.turn(reads):
+            one = self.running[number]
             trial, told = one.trial, ledger.last_beat(self.folder, one.trial)
-            if told != one.told or waits(trial.number):
-                one.told, one.heard = told, time.monotonic()
+            if told != one.told:
+                one.told, one.heard = told, now
             allowed = self.stall.get(told.get("phase", "starting"))
-            if allowed is not None and time.monotonic() - one.heard > allowed and trial.reason != "hung":
+            if allowed is not None and now - one.heard > allowed and trial.reason != "hung":
                 trial.reason = "hung"
                 self.launcher.stop(trial.number)
+
+    def _waits(self, number: int) -> bool:
+        """Whether a launcher that has a queue has not begun the trial yet."""
+        return getattr(self.launcher, "waits", lambda _number: False)(number)
 
     def prune(self) -> None:
         """Read the curves of the trials in work, and tell those to end that the pruner gives up."""
         if self.referee is None:
             return
-        for one in list(self.running.values()):
-            if one.trial.status != ledger.PRUNED:
-                self._follow_curve(one, self.referee)
-            elif time.monotonic() - one.pruned_at > PATIENCE:
+        here = list(self.running.items())
+        reads = [n for n, one in here if one.trial.status != ledger.PRUNED and not self._waits(n)]
+        for number in self.curves.turn(reads):
+            self._follow_curve(self.running[number], self.referee)
+        for number, one in here:
+            if time.monotonic() - one.pruned_at > PATIENCE:
                 one.pruned_at = math.inf
-                self.launcher.stop(one.trial.number)
+                self.launcher.stop(number)
 
     def _follow_curve(self, one: InWork, referee: Referee) -> None:
         trial = one.trial

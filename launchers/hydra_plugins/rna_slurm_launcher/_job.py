@@ -1,6 +1,7 @@
 """What runs in a job of SLURM: a trial, and the same trial again when the job is requeued."""
 
 import os
+import signal
 import subprocess
 from typing import Any
 
@@ -27,6 +28,8 @@ class SlurmTrial:
         array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
         job = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
         subprocess.run(["scontrol", "update", f"JobId={job}", f"Name={self.title}"], check=False, capture_output=True)
+        for number in (signal.SIGUSR1, signal.SIGHUP):  # some sites' warnings; by themselves they would kill
+            signal.signal(number, signal.getsignal(signal.SIGUSR2))
         try:
             return serve(self.shared, self.overrides, self.number, self.log, None)
         except JobFailed as failure:

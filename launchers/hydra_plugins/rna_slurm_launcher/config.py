@@ -13,7 +13,7 @@ class SlurmConf:
     partition: str | None = None
     account: str | None = None
     constraint: str | None = None
-    gpus: int | None = None  # of one trial
+    gpus_per_trial: int | None = None
     cpus: int = 1
     mem_gb: float | None = None
     time_min: int = 240  # of one trial; one that is not done by then goes on from its checkpoint

@@ -1,12 +1,16 @@
 """`hydra/launcher=slurm`: trials as tasks of job arrays, by submitit.
 
-A trial is judged by what it wrote, never by SLURM's word for its end: a result file or a record is an outcome, a job
-that is in no queue any more and left neither was killed. At SLURM's warning (preemption, time limit) training writes
-its checkpoint and the job requeues itself. Jobs outlive the sweeper; the same command finds them again.
+A trial is judged by what it wrote: a result file or a record is an outcome. Only of a job that is in no queue any more
+and left neither, SLURM's word says why it ended. At SLURM's warning (preemption, time limit) training writes its
+checkpoint and the job requeues itself. Jobs outlive the sweeper; the same command finds them again.
+
+However many jobs there are, their folder is listed once in `LOOK` seconds and the queue once in `ask_every`.
 """
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,17 +19,23 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn, setup_globals
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from hydra_plugins.rna_gpu_pool_launcher._serve import LOG, composed_job, failed_job, whole
 from omegaconf import DictConfig
 
-from ._job import SlurmTrial
+from rna import ends
 
+from ._job import SlurmTrial
+from ._words import ENDS, HELD, STUCK, Word, accounted, queued_jobs, short_of_memory
+
+LOOK = 2.0  # seconds between two listings of the folder
 MISSING_FOR = 12.0  # seconds out of the queue and without a result, as a network's files may come late
 MANY = 1000  # requeues of one trial
 PATIENT_FOR = 600.0  # seconds between two tries of an sbatch that fails, at most
+RESULT = "_0_result.pkl"  # of submitit
+OUT_OF_MEMORY = "out of memory"
 LARGE = re.compile(r"array index|job array spec|MaxArraySize", re.I)
 PASSING = re.compile(  # what sbatch says where the same call may do another time
     rf"timed? ?out|unable to contact|temporarily|connection|socket|zero bytes|submit ?(job)?s? ?limit|MaxSubmit|"
@@ -47,8 +57,9 @@ class SlurmLauncher(Launcher):
         self.buffer: list[tuple[list[str], int, str, str]] = []
         self.jobs: dict[int, str] = {}  # job number -> SLURM's id
         self.missing: dict[int, float] = {}
-        self.states: dict[str, str] = {}  # SLURM's id -> its word, at the last look
-        self.submitted = self.asked = 0.0
+        self.words: dict[str, Word] = {}  # SLURM's id -> its word, at the last look
+        self.told: set[tuple[str, str]] = set()  # arrays, and why trials of theirs wait, that were told already
+        self.submitted = self.asked = self.looked = 0.0
         self.shared = b""
         self.array: int | None = None  # trials in one array, at most
         self.patient_until, self.refusals = 0.0, 0
@@ -92,12 +103,40 @@ class SlurmLauncher(Launcher):
     def settled(self) -> bool:
         """Whether all is submitted, and SLURM has all of it."""
         self.flush()
-        queue = queued_jobs()
-        return queue is None or set(self.jobs.values()) <= set(queue)
+        return not self.buffer and all(job in self.words and not self._over(job) for job in self.jobs.values())
 
     def waits(self, number: int) -> bool:
         """Whether a trial is with the cluster and does not run: submitted, queued, or requeued."""
-        return self.states.get(self.jobs.get(number, ""), "PENDING") != "RUNNING"
+        return self._word(number).state != "RUNNING"
+
+    def word(self, number: int) -> str:
+        """The cluster's own word for a trial, as PENDING (Resources)."""
+        return str(self._word(number))
+
+    def stuck(self) -> list[tuple[list[int], str]]:
+        """Trials that wait for something that does not pass by itself, told once for each array and cause."""
+        found: dict[tuple[str, str], list[int]] = {}
+        for number, job in self.jobs.items():
+            word = self._word(number)
+            if word.state != "RUNNING" and word.state not in ENDS and STUCK.search(word.why):
+                found.setdefault((job.partition("_")[0], word.why), []).append(number)
+        new = {key: numbers for key, numbers in found.items() if key not in self.told}
+        self.told = set(found)
+        said: list[tuple[list[int], str]] = []
+        for (array, why), numbers in new.items():
+            job = self.jobs[numbers[0]] if len(numbers) == 1 else array
+            said.append(
+                (numbers, f"held: {why}; scontrol release {job}")
+                if HELD.search(why)
+                else (numbers, f"waiting, maybe for ever: {why}; scontrol show job {job}")
+            )
+        return said
+
+    def _word(self, number: int) -> Word:
+        return self.words.get(self.jobs.get(number, ""), Word("PENDING"))
+
+    def _over(self, job: str) -> bool:
+        return job not in self.words or self.words[job].state in ENDS
 
     def flush(self) -> None:
         """Submit what has gathered, as one array; what SLURM has no room or no time for now, later and in smaller ones.
@@ -125,7 +164,7 @@ class SlurmLauncher(Launcher):
             self._be_patient(len(some), said)
             return
         for (_, number, _, _), job in zip(some, submitted, strict=True):
-            self.jobs[number] = job.job_id
+            self.jobs[number], self.words[job.job_id] = job.job_id, Word("PENDING")
         del self.buffer[: len(some)]
         self.submitted, self.refusals = time.monotonic(), 0
 
@@ -146,7 +185,7 @@ class SlurmLauncher(Launcher):
             "timeout_min": options["time_min"],
             "cpus_per_task": options["cpus"],
             "mem_gb": options["mem_gb"],
-            "gpus_per_node": options["gpus"],
+            "gpus_per_node": options["gpus_per_trial"],
             "slurm_partition": options["partition"],
             "slurm_account": options["account"],
             "slurm_constraint": options["constraint"],
@@ -162,29 +201,43 @@ class SlurmLauncher(Launcher):
         if self.buffer and (not self.submitted or time.monotonic() - self.submitted > self.options["submit_every"]):
             self.flush()
         time.sleep(timeout)
+        left = self._left() if time.monotonic() - self.looked > LOOK else set()
+        dead = self._dead() if self._asked() else []
+        states = accounted(self.jobs[number] for number in dead) if dead else {}
         ended: list[tuple[int, JobReturn]] = []
-        queue = self._queue()
         for number, job in list(self.jobs.items()):
-            result = self._result(job)
-            if result is None and queue is not None and job not in queue:
-                since = self.missing.setdefault(number, time.monotonic())
-                if time.monotonic() - since > MISSING_FOR:
-                    result = self._result(job) or _died(job)
-            elif queue is not None:
-                self.missing.pop(number, None)
+            result = self._result(job) if job in left or number in dead else None
+            if result is None and number in dead:
+                result = self._died(job, states.get(job) or self.words.get(job, Word("")).state)
             if result is not None:
                 del self.jobs[number]
+                self.missing.pop(number, None)
                 ended.append((number, result))
         return ended
 
-    def _queue(self) -> dict[str, str] | None:
-        """This user's jobs; None where it is not time to ask, or the controller does not answer."""
+    def _left(self) -> set[str]:
+        """The jobs that have left something, by one listing."""
+        self.looked = time.monotonic()
+        if not self.jobs or not self.folder.exists():
+            return set()
+        with os.scandir(self.folder) as entries:
+            return {entry.name.removesuffix(RESULT) for entry in entries if entry.name.endswith(RESULT)}
+
+    def _asked(self) -> bool:
+        """Look at the queue, if it is time; whether SLURM has answered."""
         if time.monotonic() - self.asked < self.options["ask_every"] or not self.jobs:
-            return None
+            return False
         self.asked = time.monotonic()
         queue = queued_jobs()
-        self.states = self.states if queue is None else queue
-        return queue
+        self.words = self.words if queue is None else queue
+        return queue is not None
+
+    def _dead(self) -> set[int]:
+        """The trials whose jobs were out of the queue at this look, and at one well before."""
+        now = time.monotonic()
+        gone = [number for number, job in self.jobs.items() if self._over(job)]
+        self.missing = {number: self.missing.get(number, now) for number in gone}
+        return {number for number in gone if now - self.missing[number] > MISSING_FOR}
 
     def _result(self, job: str) -> JobReturn | None:
         """What a job left behind; None if it left nothing."""
@@ -192,38 +245,50 @@ class SlurmLauncher(Launcher):
 
         import cloudpickle
 
-        path = self.folder / f"{job}_0_result.pkl"
         try:
-            kind, value = pickle.loads(path.read_bytes())
+            kind, value = pickle.loads((self.folder / f"{job}{RESULT}").read_bytes())
         except (FileNotFoundError, EOFError, pickle.UnpicklingError):
             return None
-        if kind == "success":
-            return cloudpickle.loads(value)
-        return failed_job(RuntimeError(str(value).strip().splitlines()[-1]))
+        if kind != "success":
+            return failed_job(RuntimeError(str(value).strip().splitlines()[-1]))
+        ended: JobReturn = cloudpickle.loads(value)
+        if ended.status != JobStatus.FAILED:
+            return ended
+        error: BaseException = ended._return_value
+        if getattr(error, "reason", None) == OUT_OF_MEMORY or ends.out_of_memory(error):
+            return self._too_large(str(error) or type(error).__name__)
+        return ended
+
+    def _died(self, job: str, state: str) -> JobReturn:
+        """The end of a job that left nothing, in SLURM's word where it still has one."""
+        reason = ENDS.get(state, "killed")
+        if reason == OUT_OF_MEMORY or short_of_memory(self.folder / f"{job}_0_log.err"):
+            return self._too_large(f"job {job} was ended for want of memory")
+        said = f"SLURM says {state}" if state in ENDS else "and SLURM does not remember it"
+        error = RuntimeError(f"job {job} ended without a word, {said}")
+        error.reason = reason  # type: ignore[attr-defined]
+        return failed_job(error)
+
+    def _too_large(self, message: str) -> JobReturn:
+        """Want of memory: a job has its memory to itself, so that the same again would end the same."""
+        has = self.options["mem_gb"]
+        if "CUDA" in message:
+            advice = "what helps too: a GPU that has more, by hydra.launcher.constraint=…"
+        else:
+            now = "what the partition gives" if has is None else f"{has:g}"
+            advice = f"the same again would end the same: raise hydra.launcher.mem_gb=… (now {now})"
+        error = RuntimeError(f"{message}; {advice}")
+        error.reason, error.final = OUT_OF_MEMORY, True  # type: ignore[attr-defined]
+        return failed_job(error)
 
     def stop(self, number: int) -> None:
         if number in self.jobs:
             subprocess.run(["scancel", self.jobs[number]], check=False, capture_output=True)
 
     def signal(self, number: int) -> None:
-        """Nothing to tell: jobs outlive the sweeper."""
+        """Jobs outlive the sweeper, and need no word from it."""
+        said = f"{signal.Signals(number).name} came; {len(self.jobs)} jobs stay with the cluster"
+        print(f"hydra/launcher=slurm: {said}; the same command finds them again", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Nothing to end."""
-
-
-def queued_jobs() -> dict[str, str] | None:
-    """This user's jobs in SLURM's queue, id -> state; None if the controller does not answer."""
-    try:
-        listed = subprocess.run(
-            ["squeue", "-h", "-r", "-o", "%i %T", "--me"], capture_output=True, text=True, check=True, timeout=30
-        )
-    except (OSError, subprocess.CalledProcessError, subprocess.TimeoutExpired):
-        return None
-    return dict(line.split()[:2] for line in listed.stdout.splitlines() if line.strip())
-
-
-def _died(job: str) -> JobReturn:
-    error = RuntimeError(f"job {job} ended without a word: killed, cancelled, or over its time or memory")
-    error.reason = "killed"  # type: ignore[attr-defined]
-    return failed_job(error)
