@@ -248,8 +248,9 @@ def finish(folder: Path) -> None:
 
     The closing run is made by a process of its own: whatever happens to it costs the sweep a line.
     """
-    from rna.sweep import leaderboard
+    from rna.sweep import keeping, leaderboard
 
+    keeping.release(folder)  # the last trial may have failed, and looked at nothing
     leaderboard.finish(folder)
     done = [trial.address for trial in ledger.trials(folder) if trial.status == ledger.DONE and trial.address]
     settings = _wandb_of(folder, done)

@@ -97,13 +97,7 @@ def leaderboard(folder: Path, sort: str | None = None) -> dict[str, Any]:
     if rows and metric not in names:
         raise ValueError(f"--sort {metric}: no trial has this metric; {config.nearest(metric, names)}")
     direction = objectives.get(metric) or _direction(metric)
-    sign = -1.0 if direction == "maximize" else 1.0
-
-    def cost(row: Row, name: str) -> float:
-        mean = row.mean(name)
-        return math.inf if mean is None else sign * mean
-
-    rows = sorted(rows, key=lambda row: cost(row, metric))
+    rows = sorted(rows, key=lambda row: _cost(row, metric, direction))
     usual = {"eval/forget/acc": "minimize", "eval/perturbed/acc": "maximize"}
     front_of = (
         objectives if len(objectives) > 1 else {name: usual[name] for name in usual if name in names} | objectives
@@ -112,7 +106,7 @@ def leaderboard(folder: Path, sort: str | None = None) -> dict[str, Any]:
     constraints: list[str] = spec.get("constraints") or []
     feasible = [row for row in rows if all(_holds(row, said, rows) for said in constraints)]
     chosen_on, shown_on = half(metric, "select", rows), half(metric, "report", rows)
-    winner = min(feasible, key=lambda row: cost(row, chosen_on), default=None)
+    best = winner(rows, metric, direction, constraints)
     wanted = [name for name in names if name.startswith("eval/") and not name.endswith(("_stderr", "/n"))]
     return {
         "name": folder.name,
@@ -132,19 +126,31 @@ def leaderboard(folder: Path, sort: str | None = None) -> dict[str, Any]:
             for row, on_front in zip(rows, front, strict=True)
         ],
         "winner": None
-        if winner is None
+        if best is None
         else {
-            "title": winner.title,
+            "title": best.title,
             "chosen_on": chosen_on,
-            "chosen": winner.summary(chosen_on),
+            "chosen": best.summary(chosen_on),
             "shown_on": shown_on,
-            "shown": winner.summary(shown_on),
+            "shown": best.summary(shown_on),
         },
         "failed": sum(trial.status == ledger.FAILED and not trial.cancelled for trial in trials),
         "cancelled": sum(trial.cancelled for trial in trials),
         "pruned": sum(trial.status == ledger.PRUNED for trial in trials),
         "unfinished": spec.get("n_trials", len(trials)) - sum(trial.over for trial in trials),
     }
+
+
+def winner(rows: Sequence[Row], metric: str, direction: str, constraints: Sequence[str]) -> Row | None:
+    """The row that is best on the select half of those that meet the constraints; None if none does."""
+    feasible = [row for row in rows if all(_holds(row, said, rows) for said in constraints)]
+    chosen_on = half(metric, "select", rows)
+    return min(feasible, key=lambda row: _cost(row, chosen_on, direction), default=None)
+
+
+def _cost(row: Row, metric: str, direction: str) -> float:
+    mean = row.mean(metric)
+    return math.inf if mean is None else -mean if direction == "maximize" else mean
 
 
 def _direction(metric: str) -> str:

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rna.settings import config, outside
-from rna.store import lookup
-from rna.sweep import ledger
+from rna.settings import KEPT, config, outside
+from rna.store import lookup, results
+from rna.sweep import keeping, ledger
 from rna.sweep.ledger import Trial
 from rna.sweep.records import current
+
+MEASURED = 20  # trials whose tensors are measured
 
 
 def plan(sweeps: Path, name: str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -25,7 +27,7 @@ def plan(sweeps: Path, name: str, overrides: Sequence[str]) -> dict[str, Any]:
     if not measured:
         others = [trial for path in sweeps.glob("*") if path != folder for trial in ledger.trials(path)]
         measured = [trial.metrics["seconds"] for trial in others if trial.metrics.get("seconds")]
-    sizes = [size for trial in done if (size := _size(trial)) is not None]
+    sizes = [size for trial in done[:MEASURED] if (size := _size(trial)) is not None]
     left = total - len(done) - sum(trial.status == ledger.PRUNED or trial.cancelled for trial in trials)
     seconds = sum(measured) / len(measured) if measured else None
     return {
@@ -36,18 +38,52 @@ def plan(sweeps: Path, name: str, overrides: Sequence[str]) -> dict[str, Any]:
         "seconds_per_trial": seconds,
         "measured_trials": len(measured),
         "hours": None if seconds is None else left * seconds / 3600,
-        "disk_bytes": None if not sizes else round(left * sum(sizes) / len(sizes)),
+        "disk_bytes": disk(trials, left, sum(sizes) / len(sizes)) if sizes else None,
     }
 
 
 def _size(trial: Trial) -> int | None:
-    if trial.address is None:
+    """The bytes of a trial's tensors, there or not."""
+    where = trial.address
+    if where is None:
         return None
-    folder = Path(trial.address["output_dir"]) / "trials" / trial.address["key"]
-    try:
-        return sum(file.stat().st_size for file in folder.iterdir())
-    except FileNotFoundError:
-        return None
+    record = results.read(where["output_dir"], where["key"]) or {}
+    return record.get("delta_bytes") or _bytes(results.delta_path(where["output_dir"], where["key"]))
+
+
+def _bytes(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
+def disk(trials: Sequence[Trial], left: int, size: float) -> dict[str, int]:
+    """The bytes of tensors that will lie there at most at a time, of trials to come and beside what is there, for each
+    `keep`: one trial after another in the order of their numbers, and the first row whose seeds are all over wins."""
+    coming = [trial for trial in trials if not trial.over]
+    last_use = {key: place for place, trial in enumerate(coming) for key in keeping.uses(trial)}
+    last_seed = {keeping.group_of(trial): place for place, trial in enumerate(coming)}
+    first = min(last_seed, key=lambda group: last_seed[group], default="")
+    live: dict[str, set[str]] = {keep: set() for keep in KEPT}
+    most = dict.fromkeys(KEPT, 0)
+    for place, trial in enumerate(coming):
+        begun = coming[: place + 1]
+        open_rows = {
+            key
+            for one in begun
+            if last_seed[keeping.group_of(one)] > place or keeping.group_of(one) == first
+            for key in keeping.uses(one)
+        }
+        for keep in KEPT:
+            live[keep] |= {key for key in keeping.uses(trial) if not _is_there(trial, key)}
+            most[keep] = max(most[keep], len(live[keep]))
+            if keep != "all":
+                stays = open_rows if keep == "best" else set[str]()
+                live[keep] = {key for key in live[keep] if last_use[key] > place or key in stays}
+    undrawn = left - len(coming)  # each of a row of its own
+    return {keep: round(size * (count + (undrawn if keep == "all" else 0))) for keep, count in most.items()}
+
+
+def _is_there(trial: Trial, key: str) -> bool:
+    return trial.address is not None and results.delta_path(trial.address["output_dir"], key).is_file()
 
 
 def _composed(sweeps: Path, name: str, overrides: Sequence[str]) -> list[Trial]:
@@ -67,7 +103,7 @@ def _composed(sweeps: Path, name: str, overrides: Sequence[str]) -> list[Trial]:
 
 
 def plan_lines(found: dict[str, Any]) -> list[str]:
-    hours, disk = found["hours"], found["disk_bytes"]
+    hours, needed = found["hours"], found["disk_bytes"]
     took = (
         "unknown: no trial was measured yet"
         if hours is None
@@ -76,6 +112,8 @@ def plan_lines(found: dict[str, Any]) -> list[str]:
             f"measured on {found['measured_trials']})"
         )
     )
-    needed = "unknown: no trial is done yet" if disk is None else f"{disk / 2**20:.1f} MiB"
+    most = "unknown: no trial is done yet"
+    if needed is not None:
+        most = ", ".join(f"{size / 2**20:.1f} MiB with keep={keep}" for keep, size in needed.items())
     said = f"{found['name']}: {found['cells']} cells, {found['done']} done, {found['left']} left"
-    return [said, f"time: {took}", f"disk: {needed}"]
+    return [said, f"time: {took}", f"disk: {most}"]
