@@ -55,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     told = commands.add_parser("logs", parents=[common], help="what a trial printed")
     told.add_argument("number", type=int, metavar="NUMBER")
     told.add_argument("-f", "--follow", action="store_true", help="and what it prints, until it is over")
-    ended = commands.add_parser("cancel", parents=[common], help="end the sweep in good order, or single trials for good")
+    ended = commands.add_parser(
+        "cancel", parents=[common], help="end the sweep in good order, or single trials for good"
+    )
     ended.add_argument("numbers", nargs="*", type=int, metavar="NUMBER", help="default: the sweep")
     commands.add_parser("pause", parents=[common], help="start no more trials; what is in work goes on")
     commands.add_parser("resume", parents=[common], help="go on after pause")

@@ -1,4 +1,4 @@
-"""`keep=all|best|none`: which trained tensors a sweep leaves on disk. What was not kept can be trained again by its key.
+"""`keep=all|best|none`: the trained tensors that a sweep leaves on disk; the others are trained again by their keys.
 
 Each trial looks at its end, so that a sweep whose jobs run by themselves on a cluster needs nobody to clear up.
 """

@@ -105,6 +105,6 @@ def _without(folder: Path, trial: Trial) -> str:
     if trial.log:
         return f"#{trial.number} {trial.name}: its log is not there ({trial.log})"
     return (
-        f"#{trial.number} {trial.name}: has no log of its own in {folder / 'logs'}: Hydra's own launcher lets trials print "
-        "where the sweep does; hydra/launcher=gpu_pool keeps a log of each, hydra/job_logging=default Hydra's"
+        f"#{trial.number} {trial.name}: has no log of its own in {folder / 'logs'}: Hydra's own launcher lets trials "
+        "print where the sweep does; hydra/launcher=gpu_pool keeps a log of each, hydra/job_logging=default Hydra's"
     )

@@ -1,5 +1,6 @@
 """`python -m rna.sweep plan`: what a sweep will take, started or not."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -59,25 +60,24 @@ def disk(trials: Sequence[Trial], left: int, size: float) -> dict[str, int]:
     """The bytes of tensors that will lie there at most at a time, of trials to come and beside what is there, for each
     `keep`: one trial after another in the order of their numbers, and the first row whose seeds are all over wins."""
     coming = [trial for trial in trials if not trial.over]
-    last_use = {key: place for place, trial in enumerate(coming) for key in keeping.uses(trial)}
     last_seed = {keeping.group_of(trial): place for place, trial in enumerate(coming)}
-    first = min(last_seed, key=lambda group: last_seed[group], default="")
+    winner = min(last_seed, key=lambda group: last_seed[group], default="")
+    until: dict[str, dict[str, float]] = {keep: {} for keep in KEPT}  # training -> after which trial it goes
+    for place, trial in enumerate(coming):
+        group = keeping.group_of(trial)
+        row_ends = math.inf if group == winner else last_seed[group]
+        for key in keeping.uses(trial):
+            if not _is_there(trial, key):
+                until["all"][key] = math.inf
+                until["best"][key] = max(row_ends, until["best"].get(key, 0))
+                until["none"][key] = place
     live: dict[str, set[str]] = {keep: set() for keep in KEPT}
     most = dict.fromkeys(KEPT, 0)
     for place, trial in enumerate(coming):
-        begun = coming[: place + 1]
-        open_rows = {
-            key
-            for one in begun
-            if last_seed[keeping.group_of(one)] > place or keeping.group_of(one) == first
-            for key in keeping.uses(one)
-        }
         for keep in KEPT:
-            live[keep] |= {key for key in keeping.uses(trial) if not _is_there(trial, key)}
+            live[keep] |= {key for key in keeping.uses(trial) if key in until[keep]}
             most[keep] = max(most[keep], len(live[keep]))
-            if keep != "all":
-                stays = open_rows if keep == "best" else set[str]()
-                live[keep] = {key for key in live[keep] if last_use[key] > place or key in stays}
+            live[keep] = {key for key in live[keep] if until[keep][key] > place}
     undrawn = left - len(coming)  # each of a row of its own
     return {keep: round(size * (count + (undrawn if keep == "all" else 0))) for keep, count in most.items()}
 

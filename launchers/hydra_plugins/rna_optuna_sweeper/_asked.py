@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rna.sweep import asked, cluster, ledger
+from rna.sweep import asked, cluster
 
 from ._endings import Endings
 from ._said import Said
