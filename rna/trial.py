@@ -358,7 +358,7 @@ def _strayed(row: Arm) -> list[str]:
     if known in (None, results.tensors_digest(row.settings.output_dir, row.key)):
         return []
     there = f"on {record['host']} with torch {record['packages']['torch']}"
-    return [f"its tensors were trained again and are not to the bit those {there}; evaluated from now on are the new ones"]
+    return [f"its tensors were trained again and are not to the bit those {there}; the new ones are evaluated"]
 
 
 def restore(output_dir: str, key: str, progress: Progress = lambda *_: None) -> Record:

@@ -125,7 +125,9 @@ def test_plan_composes_a_sweep_that_was_never_started(tmp_path: Path):
 
 def test_retry_queues_failed_trials_and_refuses_others(tmp_path: Path):
     folder = made(tmp_path)
-    assert "3: neither failed nor pruned nor cancelled; failed: 12; pruned: none; cancelled: none" in called(tmp_path, "retry", "grid", "3", code=2)
+    assert "3: neither failed nor pruned nor cancelled; failed: 12; pruned: none; cancelled: none" in called(
+        tmp_path, "retry", "grid", "3", code=2
+    )
     with ledger.held(folder):
         assert "works on it already" in called(tmp_path, "retry", "grid", code=2)
     assert called(tmp_path, "retry", "grid").startswith("1 trials queued again")
