@@ -1,4 +1,4 @@
-"""`keep=all|best|none`: which trained tensors of a sweep are deleted, which never, and that they come back to the bit."""
+"""`keep=all|best|none`: which tensors of a sweep are deleted, which never, and that they come back to the bit."""
 
 import json
 from pathlib import Path
