@@ -7,8 +7,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,16 +19,29 @@ from tests.launchers.running import environment
 from tests.sweep.test_sweep import called, made
 
 ONE = ("baseline=skip", "model.retrained=null", "wandb=disabled", "train_only=true", "train.checkpoint_every=null")
+Begun = Callable[..., subprocess.Popen[bytes]]
 POOL = ("hydra/launcher=gpu_pool", "hydra.launcher.processes=1")
 
 
-def begun(folder: Path, *words: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "rna.run", "-m", f"output_dir={folder}", "hydra.sweeper.study_name=s", *ONE]
-    with (folder / "printed.log").open("a") as stream:
-        return subprocess.Popen([*command, "noise.nu=0.01", *words], env=environment(), stdout=stream, stderr=stream)
+@pytest.fixture
+def begun(tmp_path: Path) -> Iterator[Begun]:
+    """Starts a sweep `s` as a user does; none outlives its test."""
+    command = [sys.executable, "-m", "rna.run", "-m", f"output_dir={tmp_path}", "hydra.sweeper.study_name=s", *ONE]
+    there: list[subprocess.Popen[bytes]] = []
+
+    def begin(*words: str) -> subprocess.Popen[bytes]:
+        with (tmp_path / "printed.log").open("a") as stream:
+            options: dict[str, Any] = {"env": environment(), "stdout": stream, "stderr": stream}
+            there.append(subprocess.Popen([*command, "noise.nu=0.01", *words], **options))
+        return there[-1]
+
+    yield begin
+    for one in there:
+        one.kill()
+        one.wait()
 
 
-def until(happens: Callable[[], object], folder: Path, seconds: float = 120) -> None:
+def until(happens: Callable[[], object], folder: Path, seconds: float = 400) -> None:
     deadline = time.monotonic() + seconds
     while not happens():
         assert time.monotonic() < deadline, (folder / "printed.log").read_text()
@@ -43,22 +57,22 @@ def standing(folder: Path) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", [(), POOL])
-def test_cancel_a_trial_then_the_sweep_whose_pause_outlives_it(launcher: tuple[str, ...], tmp_path: Path):
+def test_cancel_a_trial_then_the_sweep_whose_pause_outlives_it(launcher: tuple[str, ...], begun: Begun, tmp_path: Path):
     long = ("seed=0,1,2", "train.steps=5000", *launcher)
-    sweep = begun(tmp_path, *long)
+    sweep = begun(*long)
     until(lambda: standing(tmp_path)[:1] == ["training"], tmp_path)
     assert called(tmp_path, "cancel", "s", "0", "2").startswith("#0, #2 cancelled; python -m rna.sweep retry")
     until(lambda: standing(tmp_path) == ["cancelled", "training", "cancelled"], tmp_path)
     assert "s: starts nothing more, what is in work goes on" in called(tmp_path, "pause", "s")
     assert "is paused already" in called(tmp_path, "pause", "s", code=2)
     assert "the sweeper has ended; give the sweep's command to go on" in called(tmp_path, "cancel", "s")
-    assert sweep.wait(60) == 128 + signal.SIGINT, (tmp_path / "printed.log").read_text()
+    assert sweep.wait(300) == 128 + signal.SIGINT, (tmp_path / "printed.log").read_text()
     trials = ledger.trials(tmp_path / "sweeps" / "s")
     assert [(one.status, one.attempts) for one in trials][1] == ("queued", 0)
     assert len(list(tmp_path.glob("trials/*/checkpoint.pt"))) >= 1
     assert not list(tmp_path.glob("results/*.json"))
 
-    again = begun(tmp_path, *long)  # it is paused still, and waits
+    again = begun(*long)  # it is paused still, and waits
     until(lambda: "paused: 0 trials in work" in (tmp_path / "printed.log").read_text(), tmp_path)
     assert standing(tmp_path) == ["cancelled", "queued", "cancelled"]
     found = json.loads(called(tmp_path, "--json"))["sweeps"][0]
@@ -66,15 +80,15 @@ def test_cancel_a_trial_then_the_sweep_whose_pause_outlives_it(launcher: tuple[s
     assert called(tmp_path, "resume", "s") == "s: goes on\n"
     until(lambda: standing(tmp_path) == ["cancelled", "training", "cancelled"], tmp_path)
     again.send_signal(signal.SIGINT)
-    assert again.wait(60) == 128 + signal.SIGINT
+    assert again.wait(300) == 128 + signal.SIGINT
     assert "no trial failed" in called(tmp_path, "retry", "s")
     assert called(tmp_path, "retry", "s", "2").startswith("1 trials queued again")
     assert ledger.trials(tmp_path / "sweeps" / "s")[2].status == ledger.QUEUED
 
 
 @pytest.mark.slow
-def test_a_pause_lets_what_is_in_work_end_and_frees_its_workers_and_logs_follow_it(tmp_path: Path):
-    sweep = begun(tmp_path, "seed=0,1", "train.steps=40", *POOL)
+def test_a_pause_lets_what_is_in_work_end_and_frees_its_workers_and_logs_follow_it(begun: Begun, tmp_path: Path):
+    sweep = begun("seed=0,1", "train.steps=40", *POOL)
     folder = tmp_path / "sweeps" / "s"
     until(lambda: standing(tmp_path)[:1] in (["training"], ["loading"]), tmp_path)
     asked.pause(folder)
@@ -87,7 +101,7 @@ def test_a_pause_lets_what_is_in_work_end_and_frees_its_workers_and_logs_follow_
     until(lambda: not subprocess.run(listed, capture_output=True, check=False).stdout, tmp_path)
     assert sweep.poll() is None
     asked.resume(folder)
-    assert sweep.wait(120) == 0, (tmp_path / "printed.log").read_text()
+    assert sweep.wait(300) == 0, (tmp_path / "printed.log").read_text()
     assert standing(tmp_path) == ["done", "done"]
 
 
