@@ -15,7 +15,7 @@ def current(folder: Path) -> list[Trial]:
     trials = ledger.trials(folder)
     for trial in trials:
         where = trial.address
-        if where is None:
+        if where is None or "output_dir" not in where:  # of another app, with a record store of its own
             continue
         results = f"{where['output_dir']}/results"
         if results not in listings:
