@@ -23,7 +23,7 @@ def jobs_of(folder: Path) -> list[str]:
 def test_a_sweep_nobody_waits_for_is_cancelled_with_its_jobs_and_waits_for_its_command(tmp_path: Path):
     sweep(tmp_path, *slurm(tmp_path, "+x=1,2,3", "+sleep=300", "hydra.launcher.wait=false"))
     folder, jobs = tmp_path / "sweeps" / "toy", jobs_of(tmp_path)
-    assert len(of(jobs)) == 3
+    until(lambda: len(of(jobs)) == 3, 60)
     assert asked.cancel(folder, [2]) == {"cancelled": [2], "stopped": 0, "answered": True, "sweeper": False}
     until(lambda: len(of(jobs)) == 2, 120)
     assert asked.cancel(folder, [])["stopped"] == 2
