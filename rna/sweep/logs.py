@@ -58,7 +58,8 @@ def follow(folder: Path, number: int) -> Iterator[str]:
     last: Path | None = None
     while True:
         trial = _trial(folder, number)
-        ends = trial.over or not (trial.job or ledger.at_work(folder))  # looked up before its last words are read
+        # Looked up before its last words are read: it has records before them, and its sweeper knows when it has ended.
+        ends = _settled(folder, number) if ledger.at_work(folder) else trial.over or not trial.job
         there = files(folder, trial)
         for file in there:
             start, decoder = read.get(file) or (0, UTF8(errors="replace"))
@@ -90,6 +91,11 @@ def _trial(folder: Path, number: int) -> Trial:
         allowed = f"{min(numbers)} to {max(numbers)}" if numbers else "none, no trial was begun"
         raise ValueError(f"{number}: is no trial's number in {folder.name}; allowed: {allowed}")
     return found
+
+
+def _settled(folder: Path, number: int) -> bool:
+    """Whether the sweeper has seen a trial's end."""
+    return any(trial.over for trial in ledger.trials(folder) if trial.number == number)
 
 
 def _behind(file: Path, start: int) -> bytes:
