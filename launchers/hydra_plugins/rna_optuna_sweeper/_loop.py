@@ -9,6 +9,7 @@ from rna.ends import STOPS, Noted
 from rna.sweep import Trial
 
 from ._ahead import Ahead
+from ._asked import Asked
 from ._endings import Endings
 from ._said import Said
 from ._sampling import Brain
@@ -31,6 +32,7 @@ class Loop:
     ahead: Ahead
     work: Work
     endings: Endings
+    asked: Asked
     said: Said
     stopping: int | None = None  # by which signal
     deadline: float | None = None  # of the trials in work once it stops
@@ -41,12 +43,13 @@ class Loop:
         """Start, poll and watch, until nothing is in work or nobody needs to wait for it."""
         launcher, work = self.launcher, self.work
         while True:
+            self.asked.look()
             self._fill()
             self.said.progress(self.todo.counts, work.trials, self.todo.total)
-            if not work.running and not self.looking:
+            if not (work.running or self.looking or self._waits() or heard.pending):
                 return
             more = self._may_start() and self.ahead.step(0.2)
-            over = launcher.poll(0.0 if more else 0.2) if work.running else []
+            over = launcher.poll(0.0 if more else 0.2) if work.running else self._wait(busy=more or self.looking)
             leaves = bool(heard.pending) and self._leaves_at_once(heard)
             for number, ended in over:
                 self.endings.end(work.ended(number), ended, stopping=self.stopping is not None)
@@ -76,9 +79,23 @@ class Loop:
         return bool(self.todo.queue) and self._may_start()
 
     def _may_start(self) -> bool:
-        if self.endings.full is not None or self.endings.paused:
-            return False
-        return self.stopping is None and time.monotonic() <= self.late
+        return not self.asked.paused and self._goes_on()
+
+    def _goes_on(self) -> bool:
+        stops = self.asked.stop or self.endings.paused or self.stopping is not None
+        return not stops and self.endings.full is None and time.monotonic() <= self.late
+
+    def _waits(self) -> bool:
+        """Whether nothing but a pause keeps it from starting a trial."""
+        more = self.todo.queue or (self.brain is not None and len(self.todo.trials) < self.todo.total)
+        return bool(more) and self.asked.paused and self.launcher.wait and self._goes_on()
+
+    def _wait(self, *, busy: bool) -> list[tuple[int, Any]]:
+        """Let a pause go by with no worker in memory; none of them ends meanwhile."""
+        if not busy:
+            self.launcher.close()
+            time.sleep(0.2)
+        return []
 
     def _next(self, until: float) -> Trial | None:
         """The next trial to start, queued or drawn; those that have a record by now are done without being started."""

@@ -16,7 +16,7 @@ from ._outcomes import end_survivor
 from ._pruning import Referee
 from ._said import Said
 
-PATIENCE = 60.0  # seconds that a trial has to end when it is pruned
+PATIENCE = 60.0  # seconds that a trial has to end when it is pruned or cancelled
 LOOKS = 15.0  # files of trials in work that are read in a second, of each kind, however many trials there are
 WRITES = 8.0  # a cluster's new words that are written down in a second
 
@@ -50,7 +50,7 @@ class InWork:
     since: float
     told: dict[str, Any] = field(default_factory=dict)  # its last sign of life
     heard: float = field(default_factory=time.monotonic)  # when that came here, or it began to run: by our own clock
-    pruned_at: float = math.inf  # when it was told to end
+    told_at: float = math.inf  # when it was told to end
 
 
 def adopt(trials: Iterable[Trial], launcher: Any, folder: Path) -> list[InWork]:
@@ -162,18 +162,27 @@ class Work:
         """Whether a launcher that has a queue has not begun the trial yet."""
         return getattr(self.launcher, "waits", lambda _number: False)(number)
 
+    def cancel(self, number: int) -> None:
+        """Tell a trial to end for good; a cluster's job is ended at once."""
+        one = self.running[number]
+        one.trial.cancel()
+        one.told_at = time.monotonic()
+        ledger.save(self.folder, one.trial)
+        if self.launcher.survives:
+            self.launcher.stop(number)
+
     def prune(self) -> None:
-        """Read the curves of the trials in work, and tell those to end that the pruner gives up."""
+        """Read the curves of the trials in work, and tell those to end that the pruner gives up; kill who will not."""
+        here = list(self.running.items())
+        for number, one in here:
+            if time.monotonic() - one.told_at > PATIENCE:
+                one.told_at = math.inf
+                self.launcher.stop(number)
         if self.referee is None:
             return
-        here = list(self.running.items())
-        reads = [n for n, one in here if one.trial.status != ledger.PRUNED and not self._waits(n)]
+        reads = [n for n, one in here if one.trial.status == ledger.RUNNING and not self._waits(n)]
         for number in self.curves.turn(reads):
             self._follow_curve(self.running[number], self.referee)
-        for number, one in here:
-            if time.monotonic() - one.pruned_at > PATIENCE:
-                one.pruned_at = math.inf
-                self.launcher.stop(number)
 
     def _follow_curve(self, one: InWork, referee: Referee) -> None:
         trial = one.trial
@@ -183,7 +192,7 @@ class Work:
         trial.curve = curve
         self.mirror.follow_curve(trial)
         if referee.judge(trial, curve):
-            one.pruned_at = time.monotonic()
+            one.told_at = time.monotonic()
             step, value = curve[-1]
             trial.status, trial.token, trial.reason = ledger.PRUNED, "", "pruned"
             trial.message = f"pruned at step {step}: {referee.metric}={value:g}"
