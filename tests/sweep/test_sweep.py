@@ -205,7 +205,7 @@ def test_a_sweep_of_the_demo_ends_in_the_leaderboard_and_computes_nothing_twice(
     [
         (("method=npoo", "seed=0,1"), "method=npoo: unknown option; did you mean 'npo'?"),
         (("noise.nuu=0.1", "seed=0,1"), "noise.nuu=0.1: unknown key in noise; did you mean 'nu'?"),
-        (("noise.nu=-1,-2",), "noise.nu=-1.0: must be a finite number ≥ 0"),
+        (("noise.nu=-1,-2",), "must be a finite number ≥ 0"),
         (
             ("noise.nu=0.01,0.02", "hydra.sweeper.objectives={eval/perturbd/acc: maximize}"),
             "did you mean 'eval/perturbed/acc'?",
