@@ -63,7 +63,7 @@ def test_submitted_without_waiting_shown_by_status_and_collected_by_the_same_com
 
 
 def test_jobs_outlive_a_killed_sweeper_and_a_cancelled_one_runs_again(tmp_path: Path):
-    grid = slurm(tmp_path, "+x=1,2,3", "+sleep=6")
+    grid = slurm(tmp_path, "+x=1,2,3", "+sleep=20")
     running = start(tmp_path, *grid)
     until(lambda: len(noted(tmp_path)) == 3 and all(trial.job for trial in trials(tmp_path)))
     running.send_signal(signal.SIGKILL)
