@@ -53,6 +53,10 @@ def main(cfg: DictConfig) -> Any:
         note(folder, "step", name, step)
     if cfg.get("full") == cfg.get("x", -1) and not (folder / "room").exists():
         raise DiskFull("[Errno 28] No space left on device: its checkpoint")
+    device = os.environ.get("CUDA_VISIBLE_DEVICES")
+    broken = str(cfg.get("broken")) in (device, "all") and not (folder / "mended").exists()
+    if broken or cfg.get("faulty") == cfg.get("x", -1):
+        raise RuntimeError(cfg.get("fault", "CUDA error: unspecified launch failure"))
     if cfg.get("leave") == cfg.get("x", -1):
         sys.exit(3)
     if cfg.get("fail") in (cfg.get("x", -1), "all"):
