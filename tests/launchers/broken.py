@@ -1,10 +1,14 @@
-"""A worker whose device is broken: `sitecustomize` for the processes of a sweep, which break where a test says.
+"""Workers with other devices than the machine has: `sitecustomize` for the processes of a sweep.
 
-On the places of BROKEN_GPUS torch's backward pass raises torch's own error of a device, as its kernels would.
+BACKWARD breaks those of BROKEN_GPUS: there torch's backward pass raises torch's own error of a device. PRETENDED gives
+each worker pretended GPUs, as many as are visible to it.
 """
 
+import os
 import textwrap
 from pathlib import Path
+
+from tests.launchers.running import environment
 
 ECC = (
     "CUDA error: uncorrectable ECC error encountered\nCUDA kernel errors might be asynchronously reported at some other"
@@ -31,12 +35,12 @@ CODE = '''
 '''
 
 
-def install(folder: Path, module: str, patch: str) -> str:
-    """Write it where PYTHONPATH finds it, and return that folder; `patch` is the code of a function of the module."""
+def on_path(folder: Path, module: str, patch: str) -> str:
+    """Write it, and return a PYTHONPATH that finds it; `patch` is what is done once the module is imported."""
     folder.mkdir()
     code = textwrap.dedent(CODE).format(module=module) + "\n\ndef patch(module):\n" + textwrap.indent(patch, "    ")
     (folder / "sitecustomize.py").write_text(code)
-    return str(folder)
+    return os.pathsep.join([str(folder), environment()["PYTHONPATH"]])
 
 
 BACKWARD = f"""
@@ -47,4 +51,15 @@ def backward(self, *words, **options):
         raise torch.AcceleratorError({ECC!r})
     return own(self, *words, **options)
 torch.Tensor.backward = backward
+"""
+
+PRETENDED = """
+import multiprocessing
+visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+if multiprocessing.parent_process() is not None and visible:
+    from tests import pretended
+    module.pretended = pretended.gpus(len(visible.split(",")))
+    module.pretended.__enter__()
+    with open(os.environ["PRETENDED"], "a") as stream:
+        print(visible, file=stream)
 """

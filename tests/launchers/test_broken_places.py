@@ -1,7 +1,6 @@
 """A GPU that is broken takes no trial with it, a trial that breaks on every GPU is judged, and nothing is lost."""
 
 import hashlib
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -129,30 +128,54 @@ def test_a_trial_that_faults_on_every_gpu_fails_alone(tmp_path: Path, said: str,
     assert "set aside" not in printed
 
 
+def rna(folder: Path, *words: str, **more: str) -> tuple[list[Trial], dict[str, str], str]:
+    """A sweep of `rna.run` in a pool: its trials, their tensors' digests by key, and what it said."""
+    short = ("baseline=skip", "model.retrained=null", "train_only=true", "train.steps=4", "train.checkpoint_every=2")
+    words = (*words, *short, *POOL, f"output_dir={folder}", "wandb=disabled", "hydra.sweeper.study_name=s")
+    command = [sys.executable, "-m", "rna.run", "-m", *words]
+    done = subprocess.run(
+        command, env=environment(**more), cwd=folder.parent, capture_output=True, text=True, check=False, timeout=1800
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    files = folder.glob("trials/*/unlearned.safetensors")
+    tensors = {file.parent.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return ledger.trials(folder / "sweeps" / "s"), tensors, done.stderr
+
+
 @pytest.mark.slow
 def test_rna_itself_loses_nothing_to_a_broken_gpu_and_trains_the_same_bits(tmp_path: Path):
-    def run(name: str, **more: str) -> tuple[list[Trial], dict[str, str], str]:
-        folder = tmp_path / name
-        words = ("seed=0,1,2,3,4,5", "noise.nu=0.01,0.02", "baseline=skip", "model.retrained=null", "train_only=true")
-        words = (*words, "train.steps=6", "train.checkpoint_every=2", "wandb=disabled", "model.device=cpu", *POOL)
-        command = [sys.executable, "-m", "rna.run", "-m", *words, f"output_dir={folder}", "hydra.sweeper.study_name=s"]
-        done = subprocess.run(
-            command, env=environment(**more), cwd=tmp_path, capture_output=True, text=True, check=False, timeout=900
-        )
-        assert done.returncode == 0, done.stderr + done.stdout
-        tensors = {
-            file.parent.name: hashlib.sha256(file.read_bytes()).hexdigest()
-            for file in folder.glob("trials/*/unlearned.safetensors")
-        }
-        return ledger.trials(folder / "sweeps" / "s"), tensors, done.stderr
-
-    path = broken.install(tmp_path / "site", "rna.trial", broken.BACKWARD)
-    path = os.pathsep.join([path, environment()["PYTHONPATH"]])
-    found, tensors, said = run("disturbed", CUDA_VISIBLE_DEVICES=GPUS, PYTHONPATH=path, BROKEN_GPUS="2")
+    words = ("seed=0,1,2,3,4,5", "noise.nu=0.01,0.02", "model.device=cpu")
+    path = broken.on_path(tmp_path / "site", "rna.trial", broken.BACKWARD)
+    found, tensors, said = rna(
+        tmp_path / "disturbed", *words, CUDA_VISIBLE_DEVICES=GPUS, PYTHONPATH=path, BROKEN_GPUS="2"
+    )
     assert well(found) == [("done", 1)] * 12
-    assert said.count("uncorrectable ECC error encountered") >= 2
+    assert said.count("uncorrectable ECC error encountered") == 2, said
     assert said.count("GPU 2, the second fault there: set aside") == 1
-    whole, undisturbed, _ = run("whole", CUDA_VISIBLE_DEVICES="0,1")
+    whole, undisturbed, _ = rna(tmp_path / "whole", *words, CUDA_VISIBLE_DEVICES="0,1")
     assert well(whole) == [("done", 1)] * 12
     assert len(tensors) == 12
     assert tensors == undisturbed
+
+
+@pytest.mark.slow
+def test_a_trial_in_the_pool_runs_over_two_pretended_gpus_of_its_own(tmp_path: Path):
+    words = ("seed=0,1", "noise.nu=0.01", "method=npo", "retain_loss=kl")
+    placed = "model.device_map={model.embed_tokens:0,model.rotary_emb:0,model.layers.0:0,model.layers.1:0,"
+    placed += "model.layers.2:1,model.layers.3:1,model.norm:1,lm_head:1}"
+    path = broken.on_path(tmp_path / "site", "rna.trial", broken.PRETENDED)
+    noted = str(tmp_path / "gpus.log")
+    found, tensors, _ = rna(
+        tmp_path / "two",
+        *words,
+        placed,
+        "hydra.launcher.gpus_per_trial=2",
+        CUDA_VISIBLE_DEVICES=GPUS,
+        PYTHONPATH=path,
+        PRETENDED=noted,
+    )
+    assert well(found) == [("done", 1)] * 2
+    assert sorted(Path(noted).read_text().splitlines()) == ["0,1", "2,3"]
+    _, plain, _ = rna(tmp_path / "one", *words, "hydra.launcher.processes=1", CUDA_VISIBLE_DEVICES="")
+    assert len(tensors) == 2
+    assert tensors == plain
