@@ -101,6 +101,7 @@ def test_a_broken_gpu_costs_no_trial_and_no_attempt(tmp_path: Path):
     assert printed.count("set aside for the rest of this run") == (begun == 2)
 
 
+@pytest.mark.slow
 def test_where_every_gpu_is_broken_the_sweep_stops_says_so_and_the_same_command_finishes_it(tmp_path: Path):
     arguments = (*POOL, *STORE, "+x=0,1,2,3,4,5", "+sleep=0.2")
     printed = sweep(tmp_path, *arguments, "+broken=all", code=1, CUDA_VISIBLE_DEVICES="0,1")
@@ -113,7 +114,11 @@ def test_where_every_gpu_is_broken_the_sweep_stops_says_so_and_the_same_command_
 
 
 @pytest.mark.parametrize(
-    ("said", "tries"), [("CUDA error: device-side assert triggered", 2), ("CUDA error: misaligned address", 3)]
+    ("said", "tries"),
+    [
+        ("CUDA error: device-side assert triggered", 2),
+        pytest.param("CUDA error: misaligned address", 3, marks=pytest.mark.slow),
+    ],
 )
 def test_a_trial_that_faults_on_every_gpu_fails_alone(tmp_path: Path, said: str, tries: int):
     arguments = ("+x=0,1,2,3,4,5,6,7", "+sleep=0.2", "+faulty=2", f"+fault='{said}'")
