@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from rna import cores, ends, printing, trial
+from rna import ends, printing, trial
+from rna.settings import cores
 from rna.store import results
 from rna.sweep import Pool, WorkerDied, ledger
 from rna.trial import Arm

@@ -21,9 +21,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rna import cores, printing
+from rna import printing
 from rna.perturb import mined, perturb_with
-from rna.settings import BUILTIN
+from rna.settings import BUILTIN, cores
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,8 +16,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from rna import cores
 from rna.ends import device_failed
+from rna.settings import cores
 
 from ._gpus import assignment, visible_gpus
 from ._places import Places

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rna import cores
+from rna.settings import cores
 
-COUNT = [sys.executable, "-c", "from rna import cores; print(cores.available())"]
+COUNT = [sys.executable, "-c", "from rna.settings import cores; print(cores.available())"]
 
 
 def counted(before: object = None) -> int:
