@@ -1,5 +1,6 @@
 /* Preloaded, it lets each file below STALE_PATH fail with STALE_ERRNO at its first STALE_COUNT calls of a kind, as a
-   network's file system does. Only paths with one of STALE_PARTS (apart by :) in them are meant. */
+   network's file system does. Only paths with one of STALE_PARTS (apart by :) in them are meant. Hidden files, whose
+   names are drawn anew at each try, count as one for each folder. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -30,7 +31,8 @@ static int fails(const char *kind, const char *path) {
     if (!meant(path)) return 0;
     unsigned long hash = 5381;
     for (const char *c = kind; *c; c++) hash = hash * 33 + *c;
-    for (const char *c = path; *c; c++) hash = hash * 33 + *c;
+    const char *name = strrchr(path, '/'), *end = name && name[1] == '.' ? name : path + strlen(path);
+    for (const char *c = path; c < end; c++) hash = hash * 33 + *c;
     const char *count = getenv("STALE_COUNT"), *number = getenv("STALE_ERRNO"), *log = getenv("STALE_LOG");
     pthread_mutex_lock(&lock);
     int at = hash % KNOWN;
