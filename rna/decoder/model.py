@@ -623,4 +623,6 @@ def save_deltas(deltas: Deltas, path: Path) -> None:
 def load_deltas(path: Path) -> Deltas:
     from safetensors.torch import load_file
 
+    with path.open("rb"):  # safetensors says of whatever it cannot open that there is no such file
+        pass
     return load_file(path)
