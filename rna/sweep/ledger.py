@@ -23,6 +23,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rna.ends import patient
+
 OWNER = "RNA_TRIAL"  # the environment variable that tells a trial its file and its token
 FLOCK, KIND = ("qqihh", 3) if sys.platform == "darwin" else ("hhqqi4x", 0)  # C's struct flock, and its l_type in it
 EVERY = 1.0  # seconds between two beats of a phase
@@ -95,8 +97,13 @@ class Busy(ValueError):
     """Another sweeper holds the study."""
 
 
+@patient
 def write_json(path: Path, value: Any) -> None:
     """Replace a file by temp-then-rename: at any moment it is the old one or the new one, whole."""
+    _replace(path, value)
+
+
+def _replace(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
@@ -110,8 +117,13 @@ def write_json(path: Path, value: Any) -> None:
             temporary.unlink(missing_ok=True)
 
 
+@patient
 def read_json(path: Path) -> Any:
     """A file's content; None if there is no such file, or half of one."""
+    return _content(path)
+
+
+def _content(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -135,6 +147,7 @@ def save_cells(folder: Path, cells: Sequence[Mapping[str, Any]]) -> None:
     (folder / "addresses.jsonl").unlink(missing_ok=True)
 
 
+@patient
 def add_addresses(folder: Path, those: Iterable[Trial]) -> None:
     """Note where the records of trials lie that have no file of their own. A line that is torn is as good as none."""
     lines = (
@@ -158,6 +171,7 @@ def _cells(folder: Path) -> dict[int, dict[str, Any]]:
     return found
 
 
+@patient
 def with_file(folder: Path) -> set[int]:
     """The numbers of the trials that have a file of their own."""
     with suppress(FileNotFoundError), os.scandir(folder / "trials") as entries:
@@ -200,13 +214,16 @@ def beat_path(folder: Path, trial: Trial) -> Path:
 
 def last_beat(folder: Path, trial: Trial) -> dict[str, Any]:
     """What the trial's owner said last: host, pid, phase, done, total, time; nothing while it waits in a queue."""
-    return read_json(beat_path(folder, trial)) or {}
+    with suppress(OSError):  # it is asked again in a moment, and no trial is worth less for it
+        return _content(beat_path(folder, trial)) or {}
+    return {}
 
 
 def curve_path(folder: Path, trial: Trial) -> Path:
     return beat_path(folder, trial).with_suffix(".curve")
 
 
+@patient
 def read_curve(path: Path) -> list[tuple[int, float]]:
     """The points that a trial has told so far; a last line without its end is still being written."""
     try:
@@ -241,8 +258,7 @@ def held(folder: Path) -> Generator[None]:
     Raises:
         Busy: if another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+", encoding="utf-8") as stream:
+    with _opened(folder / "lock") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -259,6 +275,12 @@ def held(folder: Path) -> Generator[None]:
             with suppress(OSError):  # for those who look, see `at_work`: the lock that counts is held already
                 fcntl.fcntl(stream, fcntl.F_OFD_SETLK, _whole_file())
         yield
+
+
+@patient
+def _opened(path: Path) -> Any:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("a+", encoding="utf-8")
 
 
 def at_work(folder: Path) -> bool:
@@ -325,9 +347,11 @@ def owner_value(folder: Path, trial: Trial) -> str:
 def check_owner() -> None:
     """Raises OwnerReplaced, or Pruned, if this process works on a trial that is no longer its own."""
     mine = _mine()
-    if mine is None:
-        return
-    content = read_json(mine[0])
+    if mine is not None:
+        _check(mine, read_json(mine[0]))
+
+
+def _check(mine: tuple[Path, str], content: Any) -> None:
     if content is not None and content.get("token") != mine[1]:
         if content.get("status") == PRUNED:
             raise Pruned(f"trial {mine[0].stem}: {content.get('message')}")
@@ -337,7 +361,7 @@ def check_owner() -> None:
 
 
 def beat(phase: str, done: int, total: int) -> None:
-    """Tell the sweep how far this trial is; outside a sweep, nothing. A full disk is no reason to stop.
+    """Tell the sweep how far this trial is; outside a sweep, nothing. A full or lost disk is no reason to stop or wait.
 
     Raises:
         OwnerReplaced: if the trial is no longer this process's own.
@@ -351,12 +375,13 @@ def beat(phase: str, done: int, total: int) -> None:
         return
     _last.clear()
     _last[mine[1]] = (phase, now)
-    check_owner()
+    with suppress(OSError):
+        _check(mine, _content(mine[0]))
     said = {"phase": phase, "done": done, "total": total, "time": now}
     said |= {"pid": os.getpid(), "started": started(os.getpid()), "host": platform.node()}
     said |= {"job": os.environ["SLURM_JOB_ID"]} if "SLURM_JOB_ID" in os.environ else {}
     with suppress(OSError):
-        write_json(_beat_of(*mine), said)
+        _replace(_beat_of(*mine), said)
 
 
 def mark() -> list[Any]:
@@ -432,7 +457,9 @@ def report(key: str | None, step: int, metrics: Mapping[str, float]) -> None:
     if point is None:
         return
     path = _beat_of(*mine).with_suffix(".curve")
-    path.parent.mkdir(exist_ok=True)
-    with suppress(OSError), path.open("a", encoding="utf-8") as stream:
-        stream.write(f"{point[0]} {point[1]!r}\n")
-    check_owner()
+    with suppress(OSError):
+        path.parent.mkdir(exist_ok=True)
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(f"{point[0]} {point[1]!r}\n")
+    with suppress(OSError):
+        _check(mine, _content(mine[0]))

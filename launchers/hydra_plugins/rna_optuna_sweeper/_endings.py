@@ -20,8 +20,10 @@ from ._said import Said
 from ._sampling import Brain
 
 TRY_AGAIN = ("killed", "hung", "out of memory", "timeout", "cancelled")  # another time may end otherwise
-FREE = ("preempted", "node failed")  # by somebody else: no attempt of its own
+FREE = ("preempted", "node failed", "file system")  # by somebody else: no attempt of its own
+ENDS_ALL = ("disk full", "no place")  # no other trial would fare better
 OF_ITS_OWN = ("bad config", "not finite")  # a trial's settings, of which the next has others
+LOST = 3  # times that a file system ends a trial and none is done between, before it ends the sweep
 LOOKED_AT = 500  # characters of a message
 ALIKE = 0.8  # of two messages' characters, but for words with a number or a path in them
 
@@ -74,7 +76,8 @@ class Endings:
     queue: deque[Trial]  # a trial that is tried again goes to its end
     pause_after: int | None = None
     counts: Counter[str] = field(default_factory=Counter)  # of the trials that are over, by how they ended
-    full: str | None = None  # what a trial said of the disk
+    full: str | None = None  # what a trial said of the disk, or whatever else no trial can do without
+    lost: Counter[int] = field(default_factory=Counter)  # how often a file system ended each trial, since one was done
     alike: list[Trial] = field(default_factory=list)  # the last that failed, one after another, for the same reason
     paused: bool = False  # as too many did
 
@@ -100,11 +103,13 @@ class Endings:
         message = one_line(error) or type(error).__name__
         if self.done_elsewhere(trial):  # killed after its last word
             return
-        if reason == "disk full":
+        self.lost[trial.number] += reason == "file system"
+        if reason in ENDS_ALL or self.lost[trial.number] >= LOST:
             self.full = message
-        if self.full or (stopping and reason in (*TRY_AGAIN, *FREE)):
+        free = reason in FREE or getattr(error, "elsewhere", False)  # the pool's word on a fault of a device
+        if self.full or (stopping and (free or reason in TRY_AGAIN)):
             self.leave_for_later(trial)
-        elif reason in FREE:
+        elif free:
             trial.attempts -= 1
             self._try_again(trial, reason, message)
         elif reason in TRY_AGAIN and trial.attempts <= self.max_retries and not getattr(error, "final", False):
@@ -113,6 +118,7 @@ class Endings:
             self.fail(trial, reason, message)
 
     def _end_well(self, trial: Trial, value: Any) -> None:
+        self.lost.clear()
         assert trial.seconds is not None
         self.said.took.append(trial.seconds)
         if self.records.store is not None:

@@ -123,7 +123,7 @@ def _loop(planned: Plan, study: Follower, said: Said, late: float) -> Loop:
         launcher.meanwhile = lambda: (asked.look(), work.prune())
     return Loop(
         launcher=launcher,
-        places=options.n_jobs or launcher.places,
+        n_jobs=options.n_jobs,
         late=late,
         todo=todo,
         brain=drawing,
