@@ -4,19 +4,34 @@ A cluster's warnings are noted while a step runs, and acted on between two steps
 """
 
 import errno
+import functools
 import os
 import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
+P = ParamSpec("P")
+R = TypeVar("R")
 WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)  # sent ahead of a time limit or a preemption
 STOPS = (signal.SIGTERM, signal.SIGINT)
+PASSING = {  # what a network's file system says while its server is away, and may not say a moment later
+    *(errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.ENOTCONN),
+    *(getattr(errno, name) for name in ("EREMOTEIO", "ESHUTDOWN", "EHOSTDOWN") if hasattr(errno, name)),
+}
+NO_MEMORY = r"can't allocate memory|^CUDA error: out of memory|^\w+ error: \w+_STATUS_ALLOC_FAILED"
+DEVICE = (
+    r"(CUDA|HIP)( driver)? (error|initialization)|(NCCL|cuDNN|MIOpen|cuBLAS|cusolver|cuFFT) (error|Error)"
+    r"|Triton Error \[(CUDA|HIP)\]|No (CUDA|HIP) GPUs|Unexpected error from (cuda|hip)GetDeviceCount"
+    r"|Found no NVIDIA driver"
+)
+PAUSES = (0.2, 0.8, 3.0, 8.0, 20.0)  # seconds between two tries at a file
 
 
 class Interrupted(Exception):
@@ -80,9 +95,48 @@ def disk_is_full(error: BaseException | None) -> bool:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether memory was short, the machine's or a GPU's, as Python and torch tell it."""
-    named = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
-    return named or isinstance(error, MemoryError)
+    """Whether memory was short, the machine's or a GPU's, as Python, torch and CUDA's libraries tell it."""
+    named = type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
+    return named or re.search(NO_MEMORY, str(error)) is not None
+
+
+def device_failed(error: BaseException) -> bool:
+    """Whether a GPU, its driver or a library of its kernels gave up, as torch tells it; want of memory is none."""
+    told = getattr(error, "reason", None)
+    if isinstance(told, str) or out_of_memory(error):
+        return told == "device"
+    named = type(error).__name__ in ("AcceleratorError", "DistBackendError")
+    return named or (isinstance(error, RuntimeError) and re.match(DEVICE, str(error)) is not None)
+
+
+def file_system_failed(error: BaseException | None) -> bool:
+    """Whether a file system was in trouble that may pass, as Python and libraries in Rust tell it."""
+    while error is not None:
+        told = re.search(r"\(os error (\d+)\)", str(error))
+        if (isinstance(error, OSError) and error.errno in PASSING) or (told and int(told[1]) in PASSING):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def patient(action: Callable[P, R]) -> Callable[P, R]:
+    """Try what reads or writes a file again, for half a minute, while its file system is in passing trouble.
+
+    The action may be done twice. Raises the last such error, and any other at once.
+    """
+
+    @functools.wraps(action)
+    def tried(*words: P.args, **options: P.kwargs) -> R:
+        for pause in PAUSES:
+            try:
+                return action(*words, **options)
+            except Exception as error:
+                if not file_system_failed(error):
+                    raise
+            time.sleep(pause)
+        return action(*words, **options)
+
+    return tried
 
 
 def heeded() -> tuple[int, ...]:
@@ -125,3 +179,8 @@ def guarded(action: Callable[[], Any]) -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1 if isinstance(error, TrialFailed) else 2)
+    except OSError as error:
+        if not file_system_failed(error) or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        print(f"error: {error}; nothing that was written is lost: give the same command again", file=sys.stderr)
+        sys.exit(1)

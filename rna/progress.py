@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from rna import ends, printing, trial
+from rna.settings import cores
 from rna.store import results
 from rna.sweep import Pool, WorkerDied, ledger
 from rna.trial import Arm
@@ -31,7 +32,7 @@ def work_on(rows: list[Arm]) -> None:
     threads = rows[0].settings.model.threads
     # A pool's worker can have no workers of its own, and a cluster's job has not all of the machine's cores.
     inside = multiprocessing.current_process().daemon or "SLURM_JOB_ID" in os.environ
-    workers = min(len(rows), (os.cpu_count() or 1) // threads) if threads and not inside else 1
+    workers = min(len(rows), cores.available() // threads) if threads and not inside else 1
     with display() as tell:
         failures = _in_turn(rows, tell) if workers <= 1 else _side_by_side(rows, workers, tell)
     if failures:

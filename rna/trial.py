@@ -379,17 +379,18 @@ REASONS: list[tuple[str, Callable[[BaseException], bool], str]] = [
     ),
     (
         "device",
-        lambda error: (
-            getattr(error, "reason", None) == "device"
-            or type(error).__name__ == "AcceleratorError"
-            or str(error).startswith(("CUDA error", "CUDA driver", "No CUDA GPUs"))
-        ),
+        ends.device_failed,
         "nothing written before is lost; see what nvidia-smi says, and give the same command again",
     ),
     (
         "own code",
         lambda error: getattr(error, "reason", None) == "own code",
         "mend it there; HYDRA_FULL_ERROR=1 shows the whole traceback",
+    ),
+    (
+        "file system",
+        ends.file_system_failed,
+        "it was asked for half a minute; nothing written before is lost; give the same command again once it answers",
     ),
     (
         "disk full",
@@ -408,9 +409,9 @@ def _record_failure(row: Arm, error: Exception, curve: list[dict[str, float]], l
     message = str(error).splitlines()[0] if str(error) else type(error).__name__
     if reason == "out of memory":
         message += _sizes(row.settings)
-    name = results.next_failure(row.settings.output_dir, row.key)
     record = _describe(row, "failure", 0.0) | {"reason": reason, "step": len(curve) + 1, "message": message}
     try:
+        name = results.next_failure(row.settings.output_dir, row.key)
         file = results.write(row.settings.output_dir, name, record | {"curve": curve}, listener.commit)
         where = f"; recorded in {file}"
     except OSError:

@@ -51,7 +51,7 @@ def called(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -
     """A command's `main` in this process, which has paid for its imports; returns what it printed, errors first."""
 
     def call(main: Callable[[], None], *arguments: str, code: int = 0) -> str:
-        monkeypatch.setattr(os, "cpu_count", lambda: 1)  # one arm after the other, and no processes of their own
+        monkeypatch.setattr("rna.settings.cores.available", lambda: 1)  # one arm after another, no further processes
         monkeypatch.setattr(sys, "argv", [main.__module__, *arguments])
         capfd.readouterr()
         try:

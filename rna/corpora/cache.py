@@ -35,7 +35,7 @@ class Cache:
     def load(self, kind: str, identity: Any) -> "dict[str, Tensor] | None":
         """The entry's tensors, or None if there is none that can be read."""
         path = self._path(kind, identity)
-        if path is None or not path.exists():
+        if path is None:
             return None
         from safetensors import SafetensorError
         from safetensors.torch import load
@@ -43,6 +43,8 @@ class Cache:
         try:
             tensors = load(path.read_bytes())
             os.utime(path)  # used just now
+        except FileNotFoundError:
+            return None
         except (SafetensorError, OSError):  # cut short by a full disk, or gone meanwhile
             with suppress(OSError):
                 path.unlink()

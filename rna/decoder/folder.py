@@ -4,7 +4,6 @@ What a library would say in a paragraph, or do without a word, is one line here.
 folder, whole, or it is refused.
 """
 
-import errno
 import importlib.util
 import json
 import re
@@ -15,6 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from rna import ends
 from rna.settings import architecture
 
 NO_CHAT = "its tokenizer has no chat template; give one as chat_template.jinja there, or eval.chat_template=false"
@@ -438,15 +438,9 @@ def one_line(said: str) -> Generator[None]:
     except MemoryError:
         raise
     except Exception as error:
-        machine = ("OutOfMemoryError", "AcceleratorError")
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        machine = (ends.out_of_memory, ends.device_failed, ends.disk_is_full, ends.file_system_failed)
         ours = isinstance(error, ValueError) and str(error).startswith(f"{said}: ")
-        if (
-            ours
-            or full
-            or type(error).__name__ in machine
-            or re.search("can't allocate memory|^CUDA|^No CUDA GPUs", str(error))
-        ):
+        if ours or any(fits(error) for fits in machine):
             raise
         known = next((told for words, told in SAID if words in str(error)), None)
         if known is not None:

@@ -28,6 +28,7 @@ from torch.func import functional_call
 from rna.corpora import Batch, pad
 from rna.decoder import folder
 from rna.decoder.tokenizer import load_tokenizer
+from rna.ends import patient
 from rna.settings import architecture
 
 Deltas = dict[str, Tensor]  # the model's name of a trained tensor -> its values
@@ -607,6 +608,7 @@ def self_check(decoder: Decoder, batch: Batch) -> None:
             )
 
 
+@patient
 def save_deltas(deltas: Deltas, path: Path) -> None:
     """Write the trained tensors as safetensors, by temp-then-rename."""
     from safetensors.torch import save_file
@@ -617,7 +619,10 @@ def save_deltas(deltas: Deltas, path: Path) -> None:
     temporary.replace(path)
 
 
+@patient
 def load_deltas(path: Path) -> Deltas:
     from safetensors.torch import load_file
 
+    with path.open("rb"):  # safetensors says of whatever it cannot open that there is no such file
+        pass
     return load_file(path)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rna.ends import patient
+
 EVERY = 30.0  # seconds between two writes
 
 
@@ -26,7 +28,7 @@ class Answers:
     def __post_init__(self) -> None:
         if self.path is not None:
             with suppress(OSError, ValueError):
-                self.parts = json.loads(self.path.read_text(encoding="utf-8"))
+                self.parts = json.loads(patient(self.path.read_text)(encoding="utf-8"))
 
     def of(self, asked: str) -> list[Any]:
         """The parts that are done, which `add` makes longer."""
@@ -43,14 +45,19 @@ class Answers:
         self.written = time.monotonic()
         if self.path is None or not self.changed:
             return
-        temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
         with suppress(OSError):
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                temporary.write_text(json.dumps(self.parts), encoding="utf-8")
-                temporary.replace(self.path)
-                self.changed = False
-            finally:
+            self._write(self.path)
+            self.changed = False
+
+    @patient
+    def _write(self, path: Path) -> None:
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(self.parts), encoding="utf-8")
+            temporary.replace(path)
+        finally:
+            with suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
     def clear(self) -> None:

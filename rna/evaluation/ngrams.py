@@ -10,7 +10,6 @@ import argparse
 import hashlib
 import importlib.util
 import json
-import os
 import re
 import sys
 import time
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from rna import printing
 from rna.perturb import mined, perturb_with
-from rna.settings import BUILTIN
+from rna.settings import BUILTIN, cores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -423,7 +422,7 @@ def _nothing(_: list[str]) -> Any:
 def _default_workers(device: str | None) -> int:
     import torch
 
-    return (os.cpu_count() or 1) if (device or "cpu") == "cpu" and not torch.cuda.is_available() else 1
+    return cores.available() if (device or "cpu") == "cpu" and not torch.cuda.is_available() else 1
 
 
 def _opened(paths: list[str], field_: str) -> Iterator[Iterable[str]]:

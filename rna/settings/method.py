@@ -232,7 +232,7 @@ def users_code(loss: Loss) -> Generator[None]:
     except OwnCodeFailed:
         raise
     except Exception as error:
-        if ends.out_of_memory(error) or type(error).__name__ == "AcceleratorError":
+        if ends.out_of_memory(error) or ends.device_failed(error):
             raise
         said = str(error).splitlines()[0] if str(error) else ""
         where = place_of(error) or f"{source(type(loss))}: "

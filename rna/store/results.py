@@ -14,12 +14,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rna import NUMERICS, __version__
+from rna import NUMERICS, __version__, ends
 from rna.corpora import chat_fingerprint, digest, fingerprint, model_fingerprint, text_fingerprint
 from rna.evaluation import asked, questions
 from rna.perturb import mined, read_keywords
@@ -183,6 +183,7 @@ def path_of(output_dir: str, key: str) -> Path:
     return Path(output_dir) / "results" / f"{key}.json"
 
 
+@ends.patient
 def check_writable(output_dir: str) -> None:
     """Raises ValueError, naming the key, if no record could be written there."""
     folder = Path(output_dir) / "results"
@@ -192,12 +193,15 @@ def check_writable(output_dir: str) -> None:
         probe.touch()
         probe.unlink(missing_ok=True)  # another thread may have been here
     except (OSError, UnicodeEncodeError) as error:
+        if ends.file_system_failed(error):
+            raise
         why = getattr(error, "strerror", None) or f"this locale knows {sys.getfilesystemencoding()} alone: PYTHONUTF8=1"
         raise ValueError(
             f"output_dir={output_dir}: cannot write there ({why}); give a folder that can be written"
         ) from None
 
 
+@ends.patient
 def read(output_dir: str, key: str) -> Record | None:
     """The record of a key, or None."""
     try:
@@ -243,18 +247,33 @@ def write(output_dir: str, key: str, record: Record, commit: Callable[[], None] 
         whatever `commit` raises, which is asked at the last moment: nothing is then written.
     """
     target = path_of(output_dir, key)
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{key}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8", errors="surrogateescape") as stream:
-            json.dump(_finite(record), stream, indent=1, ensure_ascii=False, allow_nan=False)
-            stream.flush()
-            os.fsync(stream.fileno())
+        _put(temporary, json.dumps(_finite(record), indent=1, ensure_ascii=False, allow_nan=False))
         commit()
-        os.link(temporary, target)
+        _link(temporary, target)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return target
+
+
+@ends.patient
+def _put(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", errors="surrogateescape") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+@ends.patient
+def _link(temporary: Path, target: Path) -> None:
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        if not temporary.samefile(target):  # else the server had done it, and its answer was lost
+            raise
 
 
 def _finite(value: Any) -> Any:
@@ -269,7 +288,7 @@ def _finite(value: Any) -> Any:
 def next_rerun(output_dir: str, key: str) -> str:
     """KEY itself if it has no record, else KEY.r2, KEY.r3, …"""
     name, count = key, 1
-    while path_of(output_dir, name).exists():
+    while _exists(path_of(output_dir, name)):
         count += 1
         name = f"{key}.r{count}"
     return name
@@ -278,9 +297,14 @@ def next_rerun(output_dir: str, key: str) -> str:
 def next_failure(output_dir: str, key: str) -> str:
     """A name for the record of a failed attempt; it stands beside the key and never in its place."""
     count = 1
-    while path_of(output_dir, f"{key}.failed{count}").exists():
+    while _exists(path_of(output_dir, f"{key}.failed{count}")):
         count += 1
     return f"{key}.failed{count}"
+
+
+@ends.patient
+def _exists(path: Path) -> bool:
+    return path.exists()
 
 
 class InFlight(RuntimeError):
@@ -294,14 +318,18 @@ def single_flight(output_dir: str, key: str, *, wait: bool = True) -> Generator[
     Raises:
         InFlight: if another process holds it and nobody wants to wait.
     """
-    folder = Path(output_dir) / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / key).open("w") as stream:
+    with _lock_file(Path(output_dir) / "locks" / key) as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise InFlight(f"{key} is being computed by another process") from None
         yield
+
+
+@ends.patient
+def _lock_file(path: Path) -> Any:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("w")
 
 
 def delta_path(output_dir: str, key: str) -> Path:

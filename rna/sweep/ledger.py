@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rna.ends import patient
+
 OWNER = "RNA_TRIAL"  # the environment variable that tells a trial its file and its token
 EVERY = 1.0  # seconds between two beats of a phase
 
@@ -72,8 +74,13 @@ class Busy(ValueError):
     """Another sweeper holds the study."""
 
 
+@patient
 def write_json(path: Path, value: Any) -> None:
     """Replace a file by temp-then-rename: at any moment it is the old one or the new one, whole."""
+    _replace(path, value)
+
+
+def _replace(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
@@ -87,8 +94,13 @@ def write_json(path: Path, value: Any) -> None:
             temporary.unlink(missing_ok=True)
 
 
+@patient
 def read_json(path: Path) -> Any:
     """A file's content; None if there is no such file, or half of one."""
+    return _content(path)
+
+
+def _content(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -106,6 +118,7 @@ def save(folder: Path, trial: Trial) -> None:
     write_json(trial_path(folder, trial.number), asdict(trial))
 
 
+@patient
 def trials(folder: Path) -> list[Trial]:
     """All trials by number. A file that cannot be read is as good as none: its cell is queued anew."""
     found: list[Trial] = []
@@ -127,13 +140,16 @@ def beat_path(folder: Path, trial: Trial) -> Path:
 
 def last_beat(folder: Path, trial: Trial) -> dict[str, Any]:
     """What the trial's owner said last: host, pid, phase, done, total, time; nothing while it waits in a queue."""
-    return read_json(beat_path(folder, trial)) or {}
+    with suppress(OSError):  # it is asked again in a moment, and no trial is worth less for it
+        return _content(beat_path(folder, trial)) or {}
+    return {}
 
 
 def curve_path(folder: Path, trial: Trial) -> Path:
     return beat_path(folder, trial).with_suffix(".curve")
 
 
+@patient
 def read_curve(path: Path) -> list[tuple[int, float]]:
     """The points that a trial has told so far; a last line without its end is still being written."""
     try:
@@ -168,8 +184,7 @@ def held(folder: Path) -> Generator[None]:
     Raises:
         Busy: if another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+", encoding="utf-8") as stream:
+    with _opened(folder / "lock") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -183,6 +198,12 @@ def held(folder: Path) -> Generator[None]:
         stream.write(f"process {os.getpid()} on {platform.node()}")
         stream.flush()
         yield
+
+
+@patient
+def _opened(path: Path) -> Any:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("a+", encoding="utf-8")
 
 
 # Inside a trial
@@ -218,9 +239,11 @@ def owner_value(folder: Path, trial: Trial) -> str:
 def check_owner() -> None:
     """Raises OwnerReplaced, or Pruned, if this process works on a trial that is no longer its own."""
     mine = _mine()
-    if mine is None:
-        return
-    content = read_json(mine[0])
+    if mine is not None:
+        _check(mine, read_json(mine[0]))
+
+
+def _check(mine: tuple[Path, str], content: Any) -> None:
     if content is not None and content.get("token") != mine[1]:
         if content.get("status") == PRUNED:
             raise Pruned(f"trial {mine[0].stem}: {content.get('message')}")
@@ -228,7 +251,7 @@ def check_owner() -> None:
 
 
 def beat(phase: str, done: int, total: int) -> None:
-    """Tell the sweep how far this trial is; outside a sweep, nothing. A full disk is no reason to stop.
+    """Tell the sweep how far this trial is; outside a sweep, nothing. A full or lost disk is no reason to stop or wait.
 
     Raises:
         OwnerReplaced: if the trial is no longer this process's own.
@@ -242,12 +265,13 @@ def beat(phase: str, done: int, total: int) -> None:
         return
     _last.clear()
     _last[mine[1]] = (phase, now)
-    check_owner()
+    with suppress(OSError):
+        _check(mine, _content(mine[0]))
     said = {"phase": phase, "done": done, "total": total, "time": now}
     said |= {"pid": os.getpid(), "started": started(os.getpid()), "host": platform.node()}
     said |= {"job": os.environ["SLURM_JOB_ID"]} if "SLURM_JOB_ID" in os.environ else {}
     with suppress(OSError):
-        write_json(_beat_of(*mine), said)
+        _replace(_beat_of(*mine), said)
 
 
 def mark() -> list[Any]:
@@ -323,7 +347,9 @@ def report(key: str | None, step: int, metrics: Mapping[str, float]) -> None:
     if point is None:
         return
     path = _beat_of(*mine).with_suffix(".curve")
-    path.parent.mkdir(exist_ok=True)
-    with suppress(OSError), path.open("a", encoding="utf-8") as stream:
-        stream.write(f"{point[0]} {point[1]!r}\n")
-    check_owner()
+    with suppress(OSError):
+        path.parent.mkdir(exist_ok=True)
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(f"{point[0]} {point[1]!r}\n")
+    with suppress(OSError):
+        _check(mine, _content(mine[0]))

@@ -31,12 +31,13 @@ class WorkerDied(RuntimeError):
 
 @dataclass
 class Event:
-    """What a job had to say: `news`, or its end with `value` or `error`."""
+    """What a job had to say: `news`, or its end with `value` or `error`, and the number of the place it is at."""
 
     ticket: int
     news: tuple[Any, ...] | None = None
     value: Any = None
     error: BaseException | None = None
+    place: int = -1
 
     @property
     def done(self) -> bool:
@@ -60,6 +61,8 @@ class Pool:
 
     def __init__(self, places: Sequence[Mapping[str, str]]) -> None:
         self.places = [dict(place) for place in places]
+        self.closed: set[int] = set()  # places that are given no more jobs, by number
+        self.barred: dict[int, set[int]] = {}  # by ticket, places it is given to only where no other is open
         self.waiting: deque[tuple[int, Job, tuple[Any, ...]]] = deque()
         self.workers: list[_Worker] = []
         self.tickets = 0
@@ -70,9 +73,15 @@ class Pool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def submit(self, job: Job, *arguments: Any) -> int:
-        """Queue a job, and give the ticket its events will carry. Both must be importable by a fresh process."""
+    def submit(self, job: Job, *arguments: Any, barred: set[int] | None = None) -> int:
+        """Queue a job, and give the ticket its events will carry. Both must be importable by a fresh process.
+
+        Args:
+            barred: places, by number, that get it only if no other is open.
+        """
         self.tickets += 1
+        if barred:
+            self.barred[self.tickets] = barred
         self.waiting.append((self.tickets, job, arguments))
         self._hand_out()
         return self.tickets
@@ -81,6 +90,7 @@ class Pool:
         """Forget the jobs that no worker has begun, and say which."""
         tickets = [ticket for ticket, _, _ in self.waiting]
         self.waiting.clear()
+        self.barred.clear()
         return tickets
 
     @property
@@ -101,12 +111,15 @@ class Pool:
                 worker.process.kill()
 
     def events(self, timeout: float | None = None) -> list[Event]:
-        """What has happened, waiting up to `timeout` seconds for something to happen."""
+        """What has happened, waiting up to `timeout` seconds for something to happen.
+
+        Workers that are free by it get their next job at the next call: what has happened may close their place.
+        """
+        self._hand_out()
         found: list[Event] = []
         ready = wait([worker.connection for worker in self.workers], timeout)
         for worker in [worker for worker in self.workers if worker.connection in ready]:
             found += self._read(worker)
-        self._hand_out()
         return found
 
     def close(self) -> None:
@@ -127,6 +140,7 @@ class Pool:
         try:
             while worker.connection.poll():
                 event: Event = worker.connection.recv()
+                event.place = worker.place
                 found.append(event)
                 if event.done:
                     worker.ticket = None
@@ -137,7 +151,7 @@ class Pool:
             ticket = worker.ticket
             self._retire(worker)
             if ticket is not None:
-                found.append(Event(ticket, error=WorkerDied(worker.process.exitcode)))
+                found.append(Event(ticket, error=WorkerDied(worker.process.exitcode), place=worker.place))
         return found
 
     def _retire(self, worker: _Worker) -> None:
@@ -147,23 +161,31 @@ class Pool:
         self.workers.remove(worker)
 
     def _hand_out(self) -> None:
+        """Give what waits, in its order, to idle workers and free places that may have it."""
+        for one in list(self.waiting):
+            at_work = sum(worker.ticket is not None and worker.place not in self.closed for worker in self.workers)
+            if at_work >= len(self.places) - len(self.closed):
+                return
+            while (worker := self._worker_for(one[0])) is not None:
+                try:
+                    worker.connection.send(one)
+                except OSError:  # died while idle
+                    self._retire(worker)
+                    continue
+                worker.ticket = one[0]
+                self.waiting.remove(one)
+                self.barred.pop(one[0], None)
+                break
+
+    def _worker_for(self, ticket: int) -> _Worker | None:
+        """An idle worker at a place that may have this job, or a new one at a free place; None if there is none."""
+        open_ = [place for place in range(len(self.places)) if place not in self.closed]
+        barred = self.barred.get(ticket, set())
+        allowed = [place for place in open_ if place not in barred] or open_
         taken = {worker.place for worker in self.workers}
-        free = [place for place in range(len(self.places)) if place not in taken]
-        while self.waiting:
-            idle = next((worker for worker in self.workers if worker.ticket is None), None)
-            if idle is None:
-                if not free:
-                    return
-                idle = self._start(free.pop(0))
-            ticket, job, arguments = self.waiting.popleft()
-            try:
-                idle.connection.send((ticket, job, arguments))
-            except OSError:  # died while idle
-                self._retire(idle)
-                free.insert(0, idle.place)
-                self.waiting.appendleft((ticket, job, arguments))
-                continue
-            idle.ticket = ticket
+        idle = next((one for one in self.workers if one.ticket is None and one.place in allowed), None)
+        free = next((place for place in allowed if place not in taken), None)
+        return idle if idle is not None or free is None else self._start(free)
 
     def _start(self, place: int, *, again: bool = True) -> _Worker:
         ours, theirs = SPAWN.Pipe()

@@ -3,9 +3,12 @@
 import os
 import pickle
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from rna.ends import file_system_failed, patient
 
 State = dict[str, Any]
 
@@ -21,6 +24,7 @@ class Checkpoint:
     path: Path
     key: str  # the trial's TRAIN_KEY: all that can change the trained tensors
 
+    @patient
     def save(self, state: State) -> None:
         """Replace the checkpoint by a newer one, by temp-then-rename; the earlier one stays whole until then."""
         import torch
@@ -34,22 +38,22 @@ class Checkpoint:
                 os.fsync(stream.fileno())
             temporary.replace(self.path)
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
     def load(self) -> State | None:
         """The state to go on from; None if there is no checkpoint or it cannot be read, which is no harm but time.
 
         Raises:
             OtherTrial: for a sound checkpoint of another trial.
+            OSError: where the file system is in trouble that may pass: the checkpoint may be there.
         """
-        import torch
-
-        if not self.path.exists():
-            return None
         try:
-            state: Any = torch.load(self.path, map_location="cpu", weights_only=True)
+            state = self._read()
             key = state.pop("key")
-        except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile):
+        except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+            if file_system_failed(error):
+                raise
             return None
         if key != self.key:
             raise OtherTrial(
@@ -57,6 +61,13 @@ class Checkpoint:
             )
         return state
 
+    @patient
+    def _read(self) -> State:
+        import torch
+
+        return torch.load(self.path, map_location="cpu", weights_only=True)
+
+    @patient
     def clear(self) -> None:
         """Remove it once the result it led to is on disk."""
         self.path.unlink(missing_ok=True)

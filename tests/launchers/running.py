@@ -32,7 +32,7 @@ def sweep(folder: Path, *arguments: str, code: int = 0, **more: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == code, done.stderr + done.stdout
     assert "Traceback" not in done.stderr, done.stderr

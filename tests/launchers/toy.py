@@ -46,6 +46,10 @@ def main(cfg: DictConfig) -> Any:
     if cfg.get("hang") == cfg.get("x", -1) and not (folder / "hung").exists():
         (folder / "hung").touch()
         time.sleep(600)
+    device = os.environ.get("CUDA_VISIBLE_DEVICES")
+    broken = str(cfg.get("broken")) in (device, "all") and not (folder / "mended").exists()
+    if broken or cfg.get("faulty") == cfg.get("x", -1):
+        raise RuntimeError(cfg.get("fault", "CUDA error: unspecified launch failure"))
     time.sleep(float(cfg.get("sleep", 0)))
     for step in range(1, int(cfg.get("steps", 0)) + 1):
         time.sleep(float(cfg.get("pace", 0.02)))

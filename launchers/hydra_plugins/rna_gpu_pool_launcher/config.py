@@ -10,6 +10,7 @@ class GpuPoolConf:
     _target_: str = "hydra_plugins.rna_gpu_pool_launcher.launcher.GpuPoolLauncher"
     gpus: int | None = None  # how many to use; None: all that CUDA_VISIBLE_DEVICES leaves visible
     trials_per_gpu: int = 1
+    gpus_per_trial: int = 1  # for a model laid over several by model.device_map
     processes: int | None = None  # on a machine without a GPU; None: one for each core
 
 

@@ -1,23 +1,43 @@
-"""`hydra/launcher=gpu_pool`: warm worker processes, each with a GPU or a share of one, or on the CPU of its own.
+"""`hydra/launcher=gpu_pool`: warm worker processes, each with GPUs or a share of one, or on the CPU of its own.
 
-Imports, base model and caches are paid for once a worker. After a failure its place gets a fresh process. Each trial
-has a log file in its folder. Ctrl-C and the end of the parent end every worker.
+Imports, base model and caches are paid for once a worker. After a failure its place gets a fresh process. A place whose
+device fails is set aside. Each trial has a log file in its folder. Ctrl-C and the end of the parent end every worker.
 """
 
 import os
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn, setup_globals
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from rna.ends import device_failed
+from rna.settings import cores
+
+from ._gpus import assignment, visible_gpus
+from ._places import Places
 from ._serve import LOG, JobFailed, composed_job, failed_job, serve, whole
+
+
+class Faulted(RuntimeError):
+    """A job that a device ended; `elsewhere` says whether it had better be tried on another."""
+
+    reason = "device"
+
+    def __init__(self, said: str, elsewhere: bool) -> None:
+        super().__init__(said)
+        self.elsewhere = elsewhere
+
+
+class NoPlaceLeft(RuntimeError):
+    """Every place was set aside: nothing more can be run here."""
+
+    reason = "no place"
 
 
 class GpuPoolLauncher(Launcher):
@@ -25,8 +45,12 @@ class GpuPoolLauncher(Launcher):
 
     wait, survives = True, False
 
-    def __init__(self, gpus: int | None, trials_per_gpu: int, processes: int | None) -> None:
-        self.assigned = assignment(visible_gpus(os.environ), gpus, trials_per_gpu, processes, os.cpu_count() or 1)
+    def __init__(self, gpus: int | None, trials_per_gpu: int, processes: int | None, gpus_per_trial: int = 1) -> None:
+        visible = [] if gpus == 0 else visible_gpus(os.environ)
+        self.assigned = assignment(visible, gpus, trials_per_gpu, gpus_per_trial, processes, cores.available())
+        devices = [place.get("CUDA_VISIBLE_DEVICES", "") for place in self.assigned]
+        self.judged = Places(tuple(f"GPU {one}" if one else f"process {at}" for at, one in enumerate(devices)))
+        self.broken = ""  # what was said of the last place that was set aside
         self.pool: Any = None
         self.tickets: dict[int, int] = {}  # ticket -> job number
         self.jobs: dict[int, str] = {}  # a cluster's ids: none here
@@ -34,7 +58,8 @@ class GpuPoolLauncher(Launcher):
 
     @property
     def places(self) -> int:
-        return len(self.assigned)
+        """How many trials there is room for, on the places that work."""
+        return len(self.assigned) - len(self.judged.closed)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
@@ -66,25 +91,53 @@ class GpuPoolLauncher(Launcher):
             self.shared = cloudpickle.dumps(about)
         composed = composed_job(self.hydra_context, self.config, overrides, number)
         log = Path(str(composed.hydra.sweep.dir)).absolute() / str(composed.hydra.sweep.subdir) / LOG
-        self.tickets[self.pool.submit(serve, self.shared, overrides, number, str(log))] = number
+        barred = self.judged.barred(number)
+        self.tickets[self.pool.submit(serve, self.shared, overrides, number, str(log), barred=barred)] = number
         return str(log)
 
-    def poll(self, timeout: float) -> list[tuple[int, JobReturn]]:
-        """The jobs that have ended, waiting up to `timeout` seconds for one to."""
-        import cloudpickle
+    def waits(self, number: int) -> bool:
+        """Whether a job has no worker yet, and so nothing to say."""
+        return self.pool is not None and any(self.tickets.get(waiting[0]) == number for waiting in self.pool.waiting)
 
+    def poll(self, timeout: float) -> list[tuple[int, JobReturn]]:
+        """The jobs that have ended, waiting up to `timeout` seconds for one to.
+
+        One that ended by a fault of its device, and may run again elsewhere, has an error with `elsewhere`.
+        """
         ended: list[tuple[int, JobReturn]] = []
         for event in self.pool.events(timeout) if self.pool is not None else []:
-            if not event.done:
-                continue
-            number = self.tickets.pop(event.ticket)
-            if event.error is None:
-                ended.append((number, cloudpickle.loads(event.value)))
-            elif isinstance(event.error, JobFailed):
-                ended.append((number, cloudpickle.loads(event.error.args[0])))
-            else:
-                ended.append((number, failed_job(event.error)))
+            if event.done:
+                number = self.tickets.pop(event.ticket)
+                ended.append((number, self._judged(number, event.place, _returned(event))))
+        if self.pool is not None:
+            self.pool.closed = self.judged.closed
+        if not self.places and self.pool is not None:
+            no_place = NoPlaceLeft(self._none_left())
+            ended += [(self.tickets.pop(ticket), failed_job(no_place)) for ticket in self.pool.cancel_waiting()]
         return ended
+
+    def _judged(self, number: int, place: int, ended: JobReturn) -> JobReturn:
+        """What came of a job, and whose fault it is if a device failed: its place's, unless it follows the trial."""
+        name = self.judged.names[place]
+        error: Any = ended._return_value
+        if ended.status == JobStatus.COMPLETED or getattr(error, "reason", None) == "pruned":
+            self.judged.well(name, number)
+        if ended.status == JobStatus.COMPLETED or not device_failed(error):
+            return ended
+        before, been = self.judged.working, list(self.judged.been.get(number, []))
+        said = f"{(str(error).splitlines() or [type(error).__name__])[0]}; on {name}"
+        if self.judged.fault(name, number, said):
+            others = f" as on {', '.join(been)}" if been else ""
+            return failed_job(Faulted(f"{said}{others}: the trial's own failure", False))
+        if name in before and name not in self.judged.working:
+            said = self.broken = f"{said}, the second fault there: set aside for the rest of this run"
+        return failed_job(Faulted(said, True) if self.judged.working else NoPlaceLeft(self._none_left()))
+
+    def _none_left(self) -> str:
+        return (
+            "every place of the pool is set aside: mend the devices, or name others by CUDA_VISIBLE_DEVICES; the last "
+            f"fault: {self.broken}"
+        )
 
     def stop(self, number: int) -> None:
         """Kill the worker that has this job, asleep or not; the pool reports it, and starts another."""
@@ -103,43 +156,10 @@ class GpuPoolLauncher(Launcher):
             self.pool = None
 
 
-# Who gets which GPU
+def _returned(event: Any) -> JobReturn:
+    """What a job returned, or how it failed."""
+    import cloudpickle
 
-
-def visible_gpus(environment: Mapping[str, str]) -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; torch is not asked, nor imported."""
-    named = environment.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        devices = [device.strip() for device in named.split(",")]
-        return devices[: next((i for i, device in enumerate(devices) if device in ("", "-1")), len(devices))]
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return []
-    return [str(index) for index, line in enumerate(line for line in listed.splitlines() if line.startswith("GPU "))]
-
-
-def assignment(
-    visible: list[str], gpus: int | None, trials_per_gpu: int, processes: int | None, cores: int
-) -> list[dict[str, str]]:
-    """The environment of each worker: its GPU, round the GPUs first; on a machine without any, nothing.
-
-    Raises:
-        ValueError: for more GPUs than there are, or numbers below 1.
-    """
-    for key, value in (("gpus", gpus), ("trials_per_gpu", trials_per_gpu), ("processes", processes)):
-        if value is not None and value < (0 if key == "gpus" else 1):
-            raise ValueError(f"hydra.launcher.{key}={value}: must be a whole number ≥ {0 if key == 'gpus' else 1}")
-    if gpus is not None and gpus > len(visible):
-        there = f"{', '.join(visible)} visible" if visible else "none visible"
-        raise ValueError(f"hydra.launcher.gpus={gpus}: more than there are ({there}); allowed: 0 to {len(visible)}")
-    used = visible if gpus is None else visible[:gpus]
-    if used:
-        if processes is not None:
-            raise ValueError(
-                f"hydra.launcher.processes={processes}: for a machine without a GPU; here "
-                "hydra.launcher.trials_per_gpu, or hydra.launcher.gpus=0 to use none"
-            )
-        return [{"CUDA_VISIBLE_DEVICES": device} for _ in range(trials_per_gpu) for device in used]
-    hidden = {"CUDA_VISIBLE_DEVICES": ""} if visible else {}
-    return [dict(hidden) for _ in range(processes or cores)]
+    if event.error is None:
+        return cloudpickle.loads(event.value)
+    return cloudpickle.loads(event.error.args[0]) if isinstance(event.error, JobFailed) else failed_job(event.error)

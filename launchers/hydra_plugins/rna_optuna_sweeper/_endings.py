@@ -1,8 +1,8 @@
 """How a trial ends: done by its record or by what it returned, pruned, tried again, failed; and where that is told."""
 
 import time
-from collections import deque
-from dataclasses import dataclass
+from collections import Counter, deque
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from ._sampling import Brain
 from ._study import Mirror
 
 TRY_AGAIN = ("killed", "hung", "out of memory", "timeout")  # another time may end otherwise
+ENDS_ALL = ("disk full", "no place")  # no other trial would fare better
+FREE = ("preempted", "file system")  # by somebody else: no attempt of its own
+PATIENCE = 3  # times that a file system ends a trial and none is done between, before it ends the sweep
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ class Endings:
     said: Said
     max_retries: int
     queue: deque[Trial]  # a trial that is tried again goes to its end
-    full: str | None = None  # what a trial said of the disk
+    full: str | None = None  # what a trial said of the disk, or whatever else no trial can do without
+    lost: Counter[int] = field(default_factory=Counter)  # how often a file system ended each trial, since one was done
 
     def done_elsewhere(self, trial: Trial) -> bool:
         """Whether a trial that was not started yet has a record by now; then it is settled."""
@@ -86,11 +90,13 @@ class Endings:
         message = one_line(error) or type(error).__name__
         if self.done_elsewhere(trial):  # killed after its last word
             return
-        if reason == "disk full":
+        self.lost[trial.number] += reason == "file system"
+        if reason in ENDS_ALL or self.lost[trial.number] >= PATIENCE:
             self.full = message
-        if self.full or (stopping and reason in (*TRY_AGAIN, "preempted")):
+        free = reason in FREE or getattr(error, "elsewhere", False)  # the pool's word on a fault of a device
+        if self.full or (stopping and (free or reason in TRY_AGAIN)):
             self._leave_for_later(trial)
-        elif reason == "preempted":  # by somebody else: no attempt of its own
+        elif free:
             trial.attempts -= 1
             self._try_again(trial, reason, message)
         elif reason in TRY_AGAIN and trial.attempts <= self.max_retries:
@@ -99,6 +105,7 @@ class Endings:
             self.fail(trial, reason, message)
 
     def _end_well(self, trial: Trial, value: Any) -> None:
+        self.lost.clear()
         assert trial.seconds is not None
         self.said.took.append(trial.seconds)
         try:

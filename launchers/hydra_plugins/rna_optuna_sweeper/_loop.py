@@ -25,7 +25,7 @@ class Loop:
     """A sweep at work; how it came to an end stands in `stopping` and `left_alone`."""
 
     launcher: Any
-    places: int
+    n_jobs: int | None  # None: as many as the launcher has places for, which may become fewer
     late: float  # on the monotonic clock; after it no trial is started
     todo: Todo
     brain: Brain | None
@@ -63,7 +63,7 @@ class Loop:
 
     def _fill(self) -> None:
         """Start trials while there are places."""
-        while len(self.work.running) < self.places and self._may_start():
+        while len(self.work.running) < (self.n_jobs or self.launcher.places) and self._may_start():
             trial = self._next()
             if trial is None:
                 return

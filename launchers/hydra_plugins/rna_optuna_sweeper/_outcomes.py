@@ -18,12 +18,16 @@ class Stopped(Exception):
 
 def reason_of(error: BaseException) -> str:
     """Why a trial ended without an outcome, in the few words that decide whether it is tried again."""
-    from rna.ends import Interrupted
+    from rna.ends import Interrupted, device_failed, file_system_failed
     from rna.sweep import WorkerDied
 
     told = getattr(error, "reason", None)
     if isinstance(told, str):
         return told
+    if device_failed(error):
+        return "device"
+    if file_system_failed(error):
+        return "file system"
     kinds: list[tuple[type[BaseException] | tuple[type[BaseException], ...], str]] = [
         (ValueError, "bad config"),
         (MemoryError, "out of memory"),

@@ -111,7 +111,7 @@ def _loop(planned: Plan, study: Mirror, said: Said, late: float) -> Loop:
         launcher.meanwhile = work.prune
     return Loop(
         launcher=launcher,
-        places=options.n_jobs or launcher.places,
+        n_jobs=options.n_jobs,
         late=late,
         todo=todo,
         brain=drawing,

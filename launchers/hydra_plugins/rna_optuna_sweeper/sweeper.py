@@ -7,7 +7,6 @@ other is called for one trial after another.
 Hydra imports the modules of its plugins at every start, but for those whose name begins with an underscore.
 """
 
-import errno
 import os
 import signal
 import sys
@@ -52,8 +51,8 @@ class RnaOptunaSweeper(Sweeper):
         except OSError as error:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
-            full = error.errno in (None, errno.ENOSPC, errno.EDQUOT)
-            advice = "make room, and give the same command again" if full else "give the same command again"
+            room = "make room, and " if ends.disk_is_full(error) else ""
+            advice = f"{room}give the same command again"
             print(f"error: {one_line(error)}; nothing that was written is lost: {advice}", file=sys.stderr)
             sys.exit(1)
         except (Stopped, ends.Interrupted, KeyboardInterrupt) as stop:
