@@ -117,7 +117,7 @@ def log_of(folder: Path, trial: ledger.Trial) -> str:
 
 
 def test_a_trial_that_needs_many_times_its_time_limit_is_done_at_its_first_attempt(tmp_path: Path):
-    """About a minute of training and its evaluation in jobs of 25 seconds, of which a busy machine needs many to begin."""
+    """About a minute of training and its evaluation, in jobs of 25 seconds that take most of that to begin."""
     long = (*WHAT, "seed=0", "train.steps=500", "train.checkpoint_every=null", "train.batch_size=8")
     long = (*long, "train_only=false", "eval.limit=16")
     limits = ("hydra.launcher.time_min=1", "hydra.launcher.warn_s=35")
