@@ -248,9 +248,10 @@ def finish(folder: Path) -> None:
 
     The closing run is made by a process of its own: whatever happens to it costs the sweep a line.
     """
-    from rna.sweep import commands as sweep
+    from rna.sweep import keeping, leaderboard
 
-    sweep.finish(folder)
+    keeping.release(folder)  # the last trial may have failed, and looked at nothing
+    leaderboard.finish(folder)
     done = [trial.address for trial in ledger.trials(folder) if trial.status == ledger.DONE and trial.address]
     settings = _wandb_of(folder, done)
     state = digest(sorted([where["key"], *sorted(where["evals"].values())] for where in done))

@@ -4,6 +4,7 @@
 """
 
 import argparse
+import functools
 import json
 import sys
 from pathlib import Path
@@ -36,7 +37,7 @@ def export(key: str, folder: Path, output_dir: str, model_path: str | None = Non
 
     Raises:
         ValueError: if there is no such trial or it trained nothing, if its base model has changed since, or `folder`
-            is not empty.
+            is not empty. Tensors that were not kept are trained again.
     """
     record, delta = results.trained(output_dir, key), results.delta_path(output_dir, key)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -48,8 +49,11 @@ def export(key: str, folder: Path, output_dir: str, model_path: str | None = Non
     if own != record["identity"]["model"]["fingerprint"]:
         raise ValueError(f"model.path={path}: not the model this trial was trained on; give --model-path FOLDER")
 
+    from rna import progress, trial
     from rna.decoder import model
 
+    with progress.display() as tell:
+        trial.restore(output_dir, key, functools.partial(tell, record["label"]))
     attention = None if chosen.attn_implementation == "flash_attention_2" else chosen.attn_implementation  # GPUs alone
     options = chosen.loading(path=path, device="cpu", device_map=None, attn_implementation=attention)
     decoder, tokenizer = model.load(**options)

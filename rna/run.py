@@ -11,7 +11,7 @@ from rna import printing
 from rna.ends import guarded
 from rna.settings import CONF, Settings, compose, compose_fixed, config, outside
 from rna.store import results
-from rna.sweep import ledger
+from rna.sweep import keeping, ledger
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -52,6 +52,8 @@ def job(composed: "DictConfig") -> dict[str, Any] | None:
     settings = config.check(composed)
     run(settings)
     where = lookup.address_of(settings)
+    if settings.keep != "all" and (folder := ledger.own_folder()) is not None:
+        keeping.release(folder)
     return {"key": where["key"], **(lookup.metrics(where) or {})}
 
 
@@ -83,7 +85,7 @@ def run(settings: Settings) -> None:
         from rna import track
 
         track.check(settings.wandb)
-    reads = [row for row in wanted if row.trained is None and row.settings.method.trains]
+    reads = [row for row in wanted if row.trains]
     if reads or (wanted and settings.eval.kind == "perplexity"):
         data.validate(settings)
     if wanted:
@@ -97,6 +99,8 @@ def run(settings: Settings) -> None:
         progress.work_on(wanted)
     for row in rows:
         row.refresh()
+        if ledger.OWNER not in os.environ:  # asked for by itself, and no sweep's to throw away
+            results.claim(settings.output_dir, row.key)
     report(settings, rows)
 
 
@@ -145,6 +149,7 @@ def report(settings: Settings, rows: "list[Arm]") -> None:
             path = results.path_of(settings.output_dir, row.key)
             note = f" · W&B {row.trained['wandb']}" if row.trained.get("wandb") else ""
             delta = f" · {results.delta_path(settings.output_dir, row.key)}" if settings.train_only else ""
+            delta += " (its tensors were not kept)" if delta and row.lost else ""
             console.print(f"{row.label}: {path}{delta}{note}", soft_wrap=True)
 
 

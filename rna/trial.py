@@ -70,6 +70,17 @@ class Arm:
     def complete(self) -> bool:
         return self.trained is not None and not self.missing
 
+    @property
+    def lost(self) -> bool:
+        """Whether its tensors were trained, and not kept."""
+        tensors = results.delta_path(self.settings.output_dir, self.key)
+        return "delta" in (self.trained or {}) and not tensors.is_file()
+
+    @property
+    def trains(self) -> bool:
+        """Whether its tensors have to be trained: for the first time, or again for an evaluation that is missing."""
+        return self.settings.method.trains and (self.trained is None or bool(self.missing and self.lost))
+
 
 def arm(label: str, settings: Settings, *, rerun: bool = False) -> Arm:
     """An arm with its keys and the records found for them."""
@@ -217,6 +228,8 @@ def work(row: Arm, progress: Progress, *, wait: bool = True, listener: Listener 
             ) as tracked:
                 if row.trained is None:
                     _train(row, decoder, tokenizer, tracked, listener, curve)
+                if row.missing and row.lost:
+                    _train_again(row, decoder, tokenizer, listener)
                 if row.missing:
                     _evaluate(row, decoder, tokenizer, tracked, listener, heard)
         except ValueError:
@@ -253,59 +266,128 @@ def _train(
     facts: Record = {}
     checkpoint = Checkpoint(results.checkpoint_path(settings.output_dir, row.key), row.key)
     if settings.method.trains:
-        from rna.corpora import data
-        from rna.decoder import model
-        from rna.unlearning import strength, train
-
-        cache = cache_of(settings)
-        corpora = data.load(settings, tokenizer, cache)
-        pad_id = tokenizer.eos_token_id if settings.variant == "official" else tokenizer.pad_token_id
-        feeds = train.feeds(settings, corpora, pad_id)
-        first = next(next(iter(train.feeds(settings, corpora, pad_id).retain.values())))
-        model.self_check(decoder, first.to(decoder.device))
-        warned = strength.warnings(settings, decoder, corpora, tokenizer.pad_token_id)
-        for line in warned:
-            print(f"{row.label}: warning: {line}", file=sys.stderr, flush=True)
 
         def on_step(step: int, report: dict[str, float]) -> None:
             curve.append(report)
             tracked.step(step, report)
-            listener.phase("training", step, settings.train.steps)
             listener.step(row.key, step, report)
 
-        def interim(step: int, deltas: Callable[[], Any]) -> dict[str, float]:
-            if step % (settings.eval.interim_every or 1) or step == settings.train.steps:
-                return {}
-            with model.installed(decoder, deltas()):
-                return _interim(settings, decoder, tokenizer, functools.partial(listener.phase, "evaluating"))
-
-        deltas = train.train(
-            settings,
-            decoder,
-            feeds,
-            on_step,
-            checkpoint=checkpoint,
-            memory=_memory(row, cache, corpora, decoder),
-            interim=interim if settings.eval.interim_every else None,
-        )
-        path = results.delta_path(settings.output_dir, row.key)
-        model.save_deltas(deltas, path)
-        every = [*corpora.forget.values(), corpora.retain]
-        facts = {
-            "delta": str(path.relative_to(settings.output_dir)),
-            "truncated_documents": {corpus.name: corpus.truncated for corpus in every},
-            "warnings": warned,
-        }
-        if short := {corpus.name: corpus.short for corpus in every if corpus.short}:
-            facts["short_documents"] = short
-        if unanswered := {corpus.name: corpus.unanswered for corpus in every if corpus.unanswered}:
-            facts["unanswered_pairs"] = unanswered
+        facts = _fit(row, decoder, tokenizer, listener, on_step, checkpoint)
     elif settings.method.name == "given":
         facts = {"warnings": _warned_of_words(settings, tokenizer)}
     record = _describe(row, "train", started) | {"curve": curve, "wandb": tracked.path} | facts
     results.write(settings.output_dir, row.key, record, listener.commit)
     checkpoint.clear()
     row.trained = record
+
+
+def _fit(
+    row: Arm,
+    decoder: Any,
+    tokenizer: Any,
+    listener: Listener,
+    on_step: Callable[[int, dict[str, float]], None],
+    checkpoint: Checkpoint,
+) -> Record:
+    """Train the tensors and write them to their file; return what a record says of them."""
+    from rna.corpora import data
+    from rna.decoder import model
+    from rna.unlearning import strength, train
+
+    settings = row.settings.for_training()
+    cache = cache_of(settings)
+    corpora = data.load(settings, tokenizer, cache)
+    pad_id = tokenizer.eos_token_id if settings.variant == "official" else tokenizer.pad_token_id
+    feeds = train.feeds(settings, corpora, pad_id)
+    first = next(next(iter(train.feeds(settings, corpora, pad_id).retain.values())))
+    model.self_check(decoder, first.to(decoder.device))
+    warned = strength.warnings(settings, decoder, corpora, tokenizer.pad_token_id)
+    for line in warned:
+        print(f"{row.label}: warning: {line}", file=sys.stderr, flush=True)
+
+    def stepped(step: int, report: dict[str, float]) -> None:
+        on_step(step, report)
+        listener.phase("training", step, settings.train.steps)
+
+    def interim(step: int, deltas: Callable[[], Any]) -> dict[str, float]:
+        if step % (settings.eval.interim_every or 1) or step == settings.train.steps:
+            return {}
+        with model.installed(decoder, deltas()):
+            return _interim(settings, decoder, tokenizer, functools.partial(listener.phase, "evaluating"))
+
+    deltas = train.train(
+        settings,
+        decoder,
+        feeds,
+        stepped,
+        checkpoint=checkpoint,
+        memory=_memory(row, cache, corpora, decoder),
+        interim=interim if settings.eval.interim_every else None,
+    )
+    path = results.delta_path(settings.output_dir, row.key)
+    model.save_deltas(deltas, path)
+    every = [*corpora.forget.values(), corpora.retain]
+    facts = {
+        "delta": str(path.relative_to(settings.output_dir)),
+        "delta_bytes": path.stat().st_size,
+        "delta_sha256": results.tensors_digest(settings.output_dir, row.key),
+        "truncated_documents": {corpus.name: corpus.truncated for corpus in every},
+        "warnings": warned,
+    }
+    if short := {corpus.name: corpus.short for corpus in every if corpus.short}:
+        facts["short_documents"] = short
+    if unanswered := {corpus.name: corpus.unanswered for corpus in every if corpus.unanswered}:
+        facts["unanswered_pairs"] = unanswered
+    return facts
+
+
+def _train_again(row: Arm, decoder: Any, tokenizer: Any, listener: Listener) -> None:
+    """Train tensors that were not kept; their record stays as it is, and they are compared with what it says."""
+    print(f"{row.label}: its trained tensors were not kept: trained again", file=sys.stderr, flush=True)
+    checkpoint = Checkpoint(results.checkpoint_path(row.settings.output_dir, row.key), row.key)
+    _fit(row, decoder, tokenizer, listener, lambda *_: None, checkpoint)
+    checkpoint.clear()
+    for line in _strayed(row):
+        print(f"{row.label}: warning: {line}", file=sys.stderr, flush=True)
+
+
+def _strayed(row: Arm) -> list[str]:
+    """What to say of tensors that are not those of their record, as another machine may make them."""
+    record = row.trained or {}
+    known = record.get("delta_sha256")
+    if known in (None, results.tensors_digest(row.settings.output_dir, row.key)):
+        return []
+    there = f"on {record['host']} with torch {record['packages']['torch']}"
+    return [f"its tensors were trained again and are not to the bit those {there}; the new ones are evaluated"]
+
+
+def restore(output_dir: str, key: str, progress: Progress = lambda *_: None) -> Record:
+    """The record of a training, its tensors trained again if they were not kept; from now on they are.
+
+    Raises:
+        ValueError: if there is no such training, or its settings mean another one by now.
+    """
+    from rna.settings import config
+
+    record = results.trained(output_dir, key)
+    if results.delta_path(output_dir, key).is_file():
+        return record
+    settings = replace(config.recorded(record), output_dir=output_dir)
+    identity = results.train_identity(settings)
+    if results.train_key(identity) != key.partition(".")[0]:
+        there = record["identity"]
+        differ = [name for name in {**there, **identity} if there.get(name) != identity.get(name)]
+        raise ValueError(
+            f"KEY={key}: its trained tensors were not kept, and what they were trained from has changed since "
+            f"({', '.join(differ)}); allowed: with that as it was, or a run of its own"
+        )
+    row = Arm(record["label"], settings, key, identity, {}, record)
+    listener = replace(NOBODY, phase=progress)
+    with results.single_flight(output_dir, key):
+        if row.lost:
+            _train_again(row, *load_model(settings), listener)
+        results.claim(output_dir, key)
+    return record
 
 
 def _warned_of_words(settings: Settings, tokenizer: Any) -> list[str]:
@@ -443,6 +525,7 @@ def _evaluate(row: Arm, decoder: Any, tokenizer: Any, tracked: Any, listener: Li
     settings, started = row.settings, time.perf_counter()
     assert row.trained is not None
     deltas = model.load_deltas(results.delta_path(settings.output_dir, row.key)) if "delta" in row.trained else {}
+    strayed = {"warnings": lines} if deltas and (lines := _strayed(row)) else {}
     answers = Answers(results.answers_path(settings.output_dir, row.key))
 
     def told(done: int, total: int) -> None:
@@ -463,6 +546,7 @@ def _evaluate(row: Arm, decoder: Any, tokenizer: Any, tracked: Any, listener: Li
             "task": name,
             "task_identity": row.tasks[name],
             "metrics": metrics,
+            **strayed,
         }
         results.write(settings.output_dir, key, record, listener.commit)
         tracked.summarise(_flat(metrics, "eval" if settings.eval.kind == "perplexity" else f"eval/{name}"))

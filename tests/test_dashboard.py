@@ -16,8 +16,7 @@ from rna import dashboard, ends, run, track, trial
 from rna.report import reading
 from rna.settings import config
 from rna.settings.fields import WandbSettings
-from rna.sweep import commands as sweep
-from rna.sweep import ledger
+from rna.sweep import leaderboard, ledger
 from rna.unlearning import train
 from tests import generated
 from tests.generated import scores, settings
@@ -156,7 +155,7 @@ def test_a_sweep_that_leaves_wandb_alone_has_no_closing_run(
         ledger.write_json(
             folder / "sweeps" / "mine" / "sweep.json", {"fixed": [said], "objectives": {"seconds": "min"}}
         )
-        monkeypatch.setattr(sweep, "finish", lambda _: None)
+        monkeypatch.setattr(leaderboard, "finish", lambda _: None)
     dashboard.finish(folder / "sweeps" / "mine")
     assert closings == []
 

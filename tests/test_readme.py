@@ -21,6 +21,7 @@ from rna.perturb.__main__ import main as perturb_main
 from rna.settings import compose_fixed, config
 from rna.settings.fields import CONF
 from rna.sweep import commands as sweep
+from rna.sweep import ledger
 from tests import generated, outside
 from tests.evaluation.test_ngrams import encode, write_mined
 from tests.sweep.test_sweep import made as made_sweep
@@ -195,10 +196,13 @@ def test_a_sweep_is_planned_shown_and_cleared(tmp_path: Path):
     folder = made_sweep(tmp_path)
     folder.rename(folder.with_name("noise_scale"))
     commands = [command for command in COMMANDS if command.startswith("python -m rna.sweep")]
-    assert len(commands) == 5
+    assert len(commands) == 10
+    (folder.with_name("noise_scale") / "logs" / "3").mkdir(parents=True)
+    (folder.with_name("noise_scale") / "logs" / "3" / "run.log").write_text("said\n")
+    ledger.save(folder.with_name("noise_scale"), ledger.Trial(3, ["seed=9"]))  # for `cancel`, which wants one to come
     for command in commands:
         words = shlex.split(command.replace(" --watch", ""))[3:]
-        sweep.main([*words, "--output-dir", str(tmp_path)])
+        sweep.main(["--output-dir", str(tmp_path), *words])
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import shlex
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,6 +192,7 @@ def _record(settings: Settings, key: str) -> Record:
 
 def _arms(settings: Settings, records: list[Record]) -> "list[Arm]":
     """The base and the trials, each under a label that tells it from the others."""
+    from rna import trial
     from rna.analyze.findings import Arm
     from rna.decoder import model
 
@@ -202,6 +204,8 @@ def _arms(settings: Settings, records: list[Record]) -> "list[Arm]":
             label += " RNA"
         if any(arm.label == label for arm in arms):
             label += f" {record['key'][:6]}"
+        with progress.display() as tell:
+            trial.restore(settings.output_dir, record["key"], partial(tell, label))
         deltas = model.load_deltas(results.delta_path(settings.output_dir, record["key"]))
         arms.append(Arm(label, record, deltas))
     return arms

@@ -7,6 +7,7 @@ from .config import region as region
 from .fields import BUILTIN as BUILTIN
 from .fields import CONF as CONF
 from .fields import JUDGED as JUDGED
+from .fields import KEPT as KEPT
 from .fields import NEUTRAL as NEUTRAL
 from .fields import REFUSALS as REFUSALS
 from .fields import TASKS as TASKS

@@ -18,6 +18,7 @@ from rna.settings import architecture, method, outside
 from rna.settings.fields import (
     BUILTIN,
     JUDGED,
+    KEPT,
     VARIANTS,
     CorpusSettings,
     DataSettings,
@@ -174,6 +175,29 @@ def typed(composed: "DictConfig") -> Settings:
         settings = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise ValueError(_type_error(error, composed)) from None
+    assert isinstance(settings, Settings)
+    return replace(settings, **found)
+
+
+def recorded(record: dict[str, Any]) -> Settings:
+    """The settings that a record was made with.
+
+    Raises:
+        ValueError: if this version of the program, or a user's class, has no such settings any more.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    plain: dict[str, Any] = _literal(record["config"])
+    told, found = record["losses"], {}
+    try:
+        for group, field, kind in (("method", "method", method.Method), ("retain_loss", "retain", method.RetainLoss)):
+            numbers = plain.pop(field)
+            target = told.get(group) or method.own_targets(group)[numbers["name"]]
+            found[field] = method.load(target, kind, group)(**numbers)
+        settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Settings), plain))
+    except (OmegaConfBaseException, TypeError, KeyError) as error:
+        raise ValueError(f"KEY={record['key']}: made by another version of rna, {record['rna']} ({error})") from None
     assert isinstance(settings, Settings)
     return replace(settings, **found)
 
@@ -397,6 +421,7 @@ def _check_choices(settings: Settings) -> None:
     method.check_numbers("retain_loss", settings.retain)
     _one_of("noise.name", settings.noise.name, ("rna", "relative", "inference", "none"))
     _one_of("variant", settings.variant, VARIANTS)
+    _one_of("keep", settings.keep, KEPT)
     _one_of("data.order", settings.data.order, ("random", "file"))
     _one_of("baseline", settings.baseline, ("train", "cached", "skip"))
     _one_of("noise.scale", settings.noise.scale, ("std", "variance"))

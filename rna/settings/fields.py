@@ -188,6 +188,7 @@ class Settings:
     baseline: str = "train"
     train_only: bool = False
     rerun: bool = False
+    keep: str = "all"  # which trained tensors a sweep leaves on disk: one of KEPT; part of no key
     output_dir: str = "outputs"
     notices: list[str] = field(default_factory=list)  # what `check` changed and a user should know; part of no key
 
@@ -212,6 +213,7 @@ def hashes(output_dir: str) -> Path:
 
 
 VARIANTS = ("paper", "official")
+KEPT = ("all", "best", "none")
 
 
 def without_defaults(value: Any) -> Any:

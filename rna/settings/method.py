@@ -281,7 +281,13 @@ def told(chosen: Method, retain: RetainLoss) -> dict[str, str]:
     return {
         "title": _title(chosen.label or chosen.name, retain.label or "") if chosen.trains else "",
         "reads": chosen.reads,
+        "method": _target(chosen),
+        "retain_loss": _target(retain),
     }
+
+
+def _target(loss: Loss) -> str:
+    return f"{type(loss).__module__}.{type(loss).__qualname__}"
 
 
 def title_of(record: dict[str, Any]) -> str:

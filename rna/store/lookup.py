@@ -4,12 +4,13 @@ An address is plain data, kept with the trial, so that a thousand cells need com
 """
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rna import NUMERICS, __version__
 from rna.corpora import digest
-from rna.settings import CONF, EvalSettings, Settings, config, outside, without_defaults
+from rna.settings import CONF, EvalSettings, NoiseSettings, Settings, config, outside, without_defaults
 from rna.store import results
 
 Address = dict[str, Any]
@@ -44,7 +45,17 @@ def address_of(settings: Settings) -> Address:
         "seed": settings.seed,
         "group": digest({name: value for name, value in identity.items() if name != "seed"} | _smoothing(settings)),
         "interim": _interim(settings),
+        "keep": settings.keep,
+        "uses": list(dict.fromkeys([key, *_twin(settings)])),
     }
+
+
+def _twin(settings: Settings) -> list[str]:
+    """The key of the plain training beside a trial with noise."""
+    if not settings.method.trains or settings.noise.name == "none" or settings.baseline == "skip":
+        return []
+    plain = replace(settings, noise=NoiseSettings(name="none", layers=[]))
+    return [results.train_key(results.train_identity(plain))]
 
 
 PERPLEXITY_PARTS = ("retain", "retain_after", "perturbed", "neutral")

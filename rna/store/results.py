@@ -5,6 +5,7 @@ EVAL_KEY is TRAIN_KEY and a hash of one task with its settings, so that a new ev
 """
 
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -207,10 +208,10 @@ def read(output_dir: str, key: str) -> Record | None:
 
 
 def trained(output_dir: str, key: str) -> Record:
-    """The record of a training whose tensors are there.
+    """The record of a training; its tensors may not have been kept.
 
     Raises:
-        ValueError: naming the key, for one that is not there, trained nothing, or has lost its tensors.
+        ValueError: naming the key, for one that is not there, or trained nothing.
     """
     record = read(output_dir, key)
     if record is None or record.get("kind") != "train":
@@ -221,11 +222,6 @@ def trained(output_dir: str, key: str) -> Record:
     if "delta" not in record:
         method = record["config"]["method"]["name"]
         raise ValueError(f"KEY={key}: method={method} trains nothing, and has no tensors of its own")
-    delta = delta_path(output_dir, key)
-    if not delta.is_file():
-        raise ValueError(
-            f"KEY={key}: its trained tensors are gone ({delta}); give the run's command again, or rerun=true"
-        )
     return record
 
 
@@ -306,6 +302,40 @@ def single_flight(output_dir: str, key: str, *, wait: bool = True) -> Generator[
 
 def delta_path(output_dir: str, key: str) -> Path:
     return Path(output_dir) / "trials" / key / "unlearned.safetensors"
+
+
+def claim(output_dir: str, key: str) -> None:
+    """Keep a training's tensors, whatever the sweep says that made them."""
+    if delta_path(output_dir, key).is_file():
+        _claim_path(output_dir, key).touch()
+
+
+def drop(output_dir: str, key: str) -> int:
+    """Delete a training's tensors if it was made not to keep them, and nobody claimed or uses them; return the bytes.
+
+    What was trained outside a sweep, or by one that keeps all, stays.
+    """
+    path = delta_path(output_dir, key)
+    record = read(output_dir, key) if path.is_file() else None
+    if record is None or record["config"].get("keep", "all") == "all" or _claim_path(output_dir, key).exists():
+        return 0
+    try:
+        with single_flight(output_dir, key, wait=False):
+            size = path.stat().st_size
+            path.unlink()
+            return size
+    except (InFlight, FileNotFoundError):  # in use, or dropped by another trial this moment
+        return 0
+
+
+def _claim_path(output_dir: str, key: str) -> Path:
+    return delta_path(output_dir, key).with_name("kept")
+
+
+def tensors_digest(output_dir: str, key: str) -> str:
+    """The SHA-256 of a training's file of tensors."""
+    with delta_path(output_dir, key).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def answers_path(output_dir: str, key: str) -> Path:

@@ -11,6 +11,8 @@ import json
 import math
 import os
 import platform
+import struct
+import sys
 import threading
 import time
 from collections.abc import Generator, Iterable, Mapping
@@ -20,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 OWNER = "RNA_TRIAL"  # the environment variable that tells a trial its file and its token
+FLOCK, KIND = ("qqihh", 3) if sys.platform == "darwin" else ("hhqqi4x", 0)  # C's struct flock, and its l_type in it
 EVERY = 1.0  # seconds between two beats of a phase
 
 QUEUED, RUNNING, DONE, FAILED, PRUNED = "queued", "running", "done", "failed", "pruned"
+CANCELLED = "cancelled"  # the reason of a trial that failed because a user asked for it
 
 
 @dataclass
@@ -42,6 +46,7 @@ class Trial:
     message: str | None = None
     log: str | None = None
     job: str | None = None
+    cluster: str | None = None  # what it says of the job: PENDING (Resources)
     seconds: float | None = None
     ended: float | None = None
     attributes: dict[str, Any] = field(default_factory=dict)  # what the sampler keeps with it
@@ -55,6 +60,15 @@ class Trial:
     def over(self) -> bool:
         return self.status in (DONE, FAILED, PRUNED)
 
+    @property
+    def cancelled(self) -> bool:
+        return self.status == FAILED and self.reason == CANCELLED
+
+    def cancel(self) -> None:
+        """Take it from its owner for good: it ends at its next sign of life."""
+        self.status, self.token, self.values = FAILED, "", None
+        self.reason, self.message = CANCELLED, "by a user; python -m rna.sweep retry brings it back by its number"
+
 
 class OwnerReplaced(RuntimeError):
     """This trial was given to somebody else, or pruned, while it slept: nothing it does counts any more."""
@@ -66,6 +80,12 @@ class Pruned(OwnerReplaced):
     """The sweep has seen enough of this trial."""
 
     reason = "pruned"
+
+
+class Cancelled(OwnerReplaced):
+    """A user wants no more of this trial."""
+
+    reason = CANCELLED
 
 
 class Busy(ValueError):
@@ -182,7 +202,35 @@ def held(folder: Path) -> Generator[None]:
         stream.truncate()
         stream.write(f"process {os.getpid()} on {platform.node()}")
         stream.flush()
+        if sys.platform == "linux":
+            with suppress(OSError):  # for those who look, see `at_work`: the lock that counts is held already
+                fcntl.fcntl(stream, fcntl.F_OFD_SETLK, _whole_file())
         yield
+
+
+def at_work(folder: Path) -> bool:
+    """Whether a process holds the study now. It asks the kernel, and takes nothing that anybody might want meanwhile.
+
+    Linux tells only of a lock by `fcntl`, beside that of `flock`, on a disk of its own, of both on NFS; macOS of both.
+    """
+    try:
+        with (folder / "lock").open("rb") as stream:
+            found = fcntl.fcntl(stream, fcntl.F_GETLK, _whole_file())
+    except FileNotFoundError:
+        return False
+    return struct.unpack(FLOCK, found)[KIND] != fcntl.F_UNLCK
+
+
+def holder(folder: Path) -> str | None:
+    """Which process holds the study; None if none does."""
+    if not at_work(folder):
+        return None
+    return (folder / "lock").read_text(encoding="utf-8").strip() or "another process"
+
+
+def _whole_file() -> bytes:
+    """A write lock from the first byte on, as `fcntl` wants it."""
+    return struct.pack(FLOCK, *(fcntl.F_WRLCK if place == KIND else 0 for place in range(5)))
 
 
 # Inside a trial
@@ -204,10 +252,16 @@ def _mine() -> tuple[Path, str] | None:
     return (Path(file), token) if found else None
 
 
+def own_folder() -> Path | None:
+    """The folder of the sweep that this process works for, if it does."""
+    mine = _mine()
+    return mine[0].parents[1] if mine else None
+
+
 def sweep() -> str | None:
     """The name of the sweep that this process works for, if it does."""
-    mine = _mine()
-    return mine[0].parents[1].name if mine else None
+    folder = own_folder()
+    return folder.name if folder else None
 
 
 def owner_value(folder: Path, trial: Trial) -> str:
@@ -224,6 +278,8 @@ def check_owner() -> None:
     if content is not None and content.get("token") != mine[1]:
         if content.get("status") == PRUNED:
             raise Pruned(f"trial {mine[0].stem}: {content.get('message')}")
+        if content.get("reason") == CANCELLED:
+            raise Cancelled(f"trial {mine[0].stem}: cancelled {content.get('message')}")
         raise OwnerReplaced(f"trial {mine[0].stem} was given to another process")
 
 

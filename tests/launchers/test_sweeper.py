@@ -18,7 +18,7 @@ from hydra_plugins.rna_optuna_sweeper import _sampling, _storage
 from hydra_plugins.rna_optuna_sweeper import space as search_space
 from hydra_plugins.rna_optuna_sweeper._work import InWork, Work
 
-from rna.sweep.commands import ledger
+from rna.sweep import ledger
 from tests.launchers.running import STORE, environment, noted, start, study, sweep, trials
 
 POOL = ("hydra/launcher=gpu_pool", "hydra.launcher.processes=2")

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from rna import quantiles
-from rna.sweep import commands as sweep
-from rna.sweep import ledger
+from rna.sweep import leaderboard as board
+from rna.sweep import ledger, plan, status
 from rna.sweep.ledger import Trial
 
 SCORES = {  # ν -> perturbed accuracy by seed, on all questions, the select half, the report half; forget accuracy
@@ -60,7 +60,7 @@ def called(output_dir: Path, *arguments: str, code: int = 0) -> str:
 
 
 def test_the_winner_is_chosen_on_one_half_and_shown_on_the_other(tmp_path: Path):
-    found = sweep.leaderboard(made(tmp_path))
+    found = board.leaderboard(made(tmp_path))
     assert [row["title"] for row in found["rows"]] == [f"noise.nu={nu}" for nu in (0.02, 0.01, 0.0, 0.03)]
     assert found["rows"][0]["metrics"]["eval/perturbed/acc"]["mean"] == pytest.approx(0.8)
     # s = 0.1 over three seeds: t(0.975, 2) · 0.1/√3 = 4.303 · 0.05774
@@ -80,7 +80,7 @@ def test_without_halves_the_winner_is_said_to_be_flattered(tmp_path: Path):
 
 def test_constraints_exclude_and_another_metric_sorts(tmp_path: Path):
     folder = made(tmp_path, constraints=("eval/forget/acc <= 0.25",))
-    found = sweep.leaderboard(folder, "eval/forget/acc")
+    found = board.leaderboard(folder, "eval/forget/acc")
     assert found["rows"][0]["title"] == "noise.nu=0.0"
     assert [row["feasible"] for row in found["rows"]] == [True, False, False, False]
     assert found["winner"]["title"] == "noise.nu=0.0"
@@ -90,8 +90,8 @@ def test_constraints_exclude_and_another_metric_sorts(tmp_path: Path):
 
 
 def test_margins_follow_student():
-    assert sweep.margin([1.0]) is None
-    assert sweep.margin([0.0, 2.0]) == pytest.approx(12.7062, abs=1e-4)  # s = √2, √2/√2 = 1
+    assert board.margin([1.0]) is None
+    assert board.margin([0.0, 2.0]) == pytest.approx(12.7062, abs=1e-4)  # s = √2, √2/√2 = 1
     # A printed table's two-sided 95 % quantiles; 1.96 with as many degrees as you like.
     printed = {1: 12.706, 2: 4.303, 3: 3.182, 9: 2.262, 30: 2.042, 60: 2.000, 120: 1.980, 10**6: 1.960}
     assert {degrees: quantiles.t_95(degrees) for degrees in printed} == pytest.approx(printed, abs=5e-4)
@@ -102,16 +102,16 @@ def test_status_tells_what_runs_what_failed_and_believes_the_records(tmp_path: P
     folder = made(tmp_path)
     printed = called(tmp_path, "status", "grid")
     assert "grid: 12/15 done, 1 failed, 1 running, 1 queued; no sweeper is at work" in printed
-    assert "#13 noise.nu=9 seed=1: training 5/20, silent for 10" in printed
+    assert "#13 noise.nu=9 seed=1: training 5/20 on h, silent for 10" in printed
     assert "#12 noise.nu=9 seed=0 failed: not finite: nan; logs/12/trial.log" in printed
     (tmp_path / "results" / "key3-a.json").unlink()
-    assert sweep.status(folder)["done"] == 11
+    assert status.status(folder)["done"] == 11
     with ledger.held(folder):
         assert json.loads(called(tmp_path, "status", "grid", "--json"))["sweeper"]
 
 
 def test_plan_measures_what_is_left(tmp_path: Path):
-    found = sweep.plan(made(tmp_path).parent, "grid", [])
+    found = plan.plan(made(tmp_path).parent, "grid", [])
     assert (found["cells"], found["done"], found["left"]) == (15, 12, 3)
     assert found["hours"] == pytest.approx(3 * 36 / 3600)
 
@@ -125,7 +125,9 @@ def test_plan_composes_a_sweep_that_was_never_started(tmp_path: Path):
 
 def test_retry_queues_failed_trials_and_refuses_others(tmp_path: Path):
     folder = made(tmp_path)
-    assert "3: neither failed nor pruned; failed: 12; pruned: none" in called(tmp_path, "retry", "grid", "3", code=2)
+    assert "3: neither failed nor pruned nor cancelled; failed: 12; pruned: none; cancelled: none" in called(
+        tmp_path, "retry", "grid", "3", code=2
+    )
     with ledger.held(folder):
         assert "works on it already" in called(tmp_path, "retry", "grid", code=2)
     assert called(tmp_path, "retry", "grid").startswith("1 trials queued again")

@@ -17,6 +17,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, flag_override, open_dict
 
 LOG = "trial.log"
+TOLD_TO_END = ("pruned", "cancelled")  # reasons of a trial that ended in good order
 
 
 class JobFailed(RuntimeError):
@@ -46,7 +47,7 @@ def serve(shared: bytes, overrides: list[str], number: int, log: str, _tell: Any
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
         )
-        if ended.status == JobStatus.FAILED and getattr(ended._return_value, "reason", None) != "pruned":
+        if ended.status == JobStatus.FAILED and getattr(ended._return_value, "reason", None) not in TOLD_TO_END:
             import traceback
 
             traceback.print_exception(ended._return_value)
@@ -63,7 +64,7 @@ def serve(shared: bytes, overrides: list[str], number: int, log: str, _tell: Any
     ended.cfg = ended.hydra_cfg = None  # `whole` composes them again where wanted; a pipe need not carry them
     if ended.status == JobStatus.FAILED:
         pickled = _pickled_failure(ended)
-        if getattr(ended._return_value, "reason", None) == "pruned":
+        if getattr(ended._return_value, "reason", None) in TOLD_TO_END:
             return pickled  # ended in good order: this worker stays warm
         raise JobFailed(pickled)
     return cloudpickle.dumps(ended)

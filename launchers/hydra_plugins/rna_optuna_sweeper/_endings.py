@@ -73,8 +73,8 @@ class Endings:
 
     def end(self, trial: Trial, ended: JobReturn, *, stopping: bool) -> None:
         """Decide how a trial whose job has ended goes on. A sweep that is stopping starts nothing again."""
-        if trial.status == ledger.PRUNED:
-            self._end_pruned(trial)
+        if trial.status == ledger.PRUNED or trial.cancelled:
+            self._end_told(trial)
             return
         if self.referee is not None:
             trial.curve = ledger.read_curve(ledger.curve_path(self.folder, trial))
@@ -89,7 +89,7 @@ class Endings:
         if reason == "disk full":
             self.full = message
         if self.full or (stopping and reason in (*TRY_AGAIN, "preempted")):
-            self._leave_for_later(trial)
+            self.leave_for_later(trial)
         elif reason == "preempted":  # by somebody else: no attempt of its own
             trial.attempts -= 1
             self._try_again(trial, reason, message)
@@ -113,13 +113,14 @@ class Endings:
             return
         self.settle(trial)
 
-    def _end_pruned(self, trial: Trial) -> None:
+    def _end_told(self, trial: Trial) -> None:
         """A trial that was told to end has: done after all if it was quicker than the word."""
-        message = trial.message
+        told = trial.status, trial.reason, trial.message
         trial.status = ledger.QUEUED
         if self.records.store is None or not self.records.recall(trial):
-            trial.status, trial.reason, trial.message, trial.values = ledger.PRUNED, "pruned", message, None
-            self.said.say(f"#{trial.number} {trial.name}: {message}")
+            trial.status, trial.reason, trial.message = told
+            trial.values = None
+            self.said.say(f"#{trial.number} {trial.name}: {trial.reason if trial.cancelled else trial.message}")
         self.settle(trial)
 
     def _try_again(self, trial: Trial, reason: str, message: str) -> None:
@@ -128,7 +129,7 @@ class Endings:
         self._requeue(trial)
         self.queue.append(trial)
 
-    def _leave_for_later(self, trial: Trial) -> None:
+    def leave_for_later(self, trial: Trial) -> None:
         """The same command runs it, and this attempt does not count."""
         trial.attempts -= 1
         self._requeue(trial)

@@ -9,6 +9,7 @@ from hydra.errors import HydraException
 from rna.ends import STOPS, Noted
 from rna.sweep import Trial
 
+from ._asked import Asked
 from ._composing import Composer
 from ._endings import Endings
 from ._outcomes import one_line
@@ -32,6 +33,7 @@ class Loop:
     composer: Composer
     work: Work
     endings: Endings
+    asked: Asked
     said: Said
     stopping: int | None = None  # by which signal
     deadline: float | None = None  # of the trials in work once it stops
@@ -41,11 +43,12 @@ class Loop:
         """Start, poll and watch, until nothing is in work or nobody needs to wait for it."""
         launcher, work = self.launcher, self.work
         while True:
+            self.asked.look()
             self._fill()
             self.said.progress(list(self.todo.trials.values()), work.trials, self.todo.total)
-            if not work.running:
+            if not (work.running or self._waits() or heard.pending):
                 return
-            over = launcher.poll(0.2)
+            over = launcher.poll(0.2) if work.running else self._wait()
             leaves = bool(heard.pending) and self._leaves_at_once(heard)
             for number, ended in over:
                 self.endings.end(work.ended(number), ended, stopping=self.stopping is not None)
@@ -53,7 +56,8 @@ class Loop:
                 return
             work.prune()
             work.note_jobs()
-            if not launcher.wait and work.running and not self.todo.queue and launcher.settled():
+            all_out = self.asked.paused or not self.todo.queue
+            if not launcher.wait and work.running and all_out and launcher.settled():
                 work.note_jobs()
                 self.left_alone = True
                 return
@@ -70,7 +74,22 @@ class Loop:
             self.work.start(trial)
 
     def _may_start(self) -> bool:
-        return self.stopping is None and self.endings.full is None and time.monotonic() <= self.late
+        return not self.asked.paused and self._goes_on()
+
+    def _goes_on(self) -> bool:
+        stops = self.asked.stop or self.stopping is not None
+        return not stops and self.endings.full is None and time.monotonic() <= self.late
+
+    def _waits(self) -> bool:
+        """Whether nothing but a pause keeps it from starting a trial."""
+        more = self.todo.queue or (self.brain is not None and len(self.todo.trials) < self.todo.total)
+        return bool(more) and self.asked.paused and self.launcher.wait and self._goes_on()
+
+    def _wait(self) -> list[tuple[int, Any]]:
+        """Let a pause go by with no worker in memory; none of them ends meanwhile."""
+        self.launcher.close()
+        time.sleep(0.2)
+        return []
 
     def _next(self) -> Trial | None:
         """The next trial to start, queued or drawn; those that have a record by now are done without being started."""

@@ -12,6 +12,7 @@ import optuna
 from rna import ends
 from rna.sweep import ledger
 
+from ._asked import Asked
 from ._endings import Endings
 from ._loop import Loop
 from ._one_by_one import OneByOne
@@ -107,8 +108,9 @@ def _loop(planned: Plan, study: Mirror, said: Said, late: float) -> Loop:
         stall=options.stall,
         adopted=planned.adopted,
     )
-    if referee is not None and isinstance(launcher, OneByOne):
-        launcher.meanwhile = work.prune
+    asked = Asked(launcher, folder, todo, work, endings, said)
+    if isinstance(launcher, OneByOne):
+        launcher.meanwhile = lambda: (asked.look(), work.prune())
     return Loop(
         launcher=launcher,
         places=options.n_jobs or launcher.places,
@@ -118,6 +120,7 @@ def _loop(planned: Plan, study: Mirror, said: Said, late: float) -> Loop:
         composer=planned.composer,
         work=work,
         endings=endings,
+        asked=asked,
         said=said,
     )
 
@@ -132,14 +135,17 @@ def _last_words(planned: Plan, loop: Loop) -> int:
     if loop.endings.full:
         raise OSError(loop.endings.full)
     counts = Counter(trial.status for trial in todo.trials.values())
+    cancelled = sum(trial.cancelled for trial in todo.trials.values())
+    failed = counts[ledger.FAILED] - cancelled
     if loop.left_alone:
         there = len(loop.work.running)
         loop.said.say(f"{there} trials are with the cluster; python -m rna.sweep status {folder.name}")
-        return counts[ledger.FAILED]
+        return failed
     left = todo.total - counts[ledger.DONE] - counts[ledger.FAILED] - counts[ledger.PRUNED]
     pruned = f"{counts[ledger.PRUNED]} pruned, " if counts[ledger.PRUNED] else ""
+    pruned += f"{cancelled} cancelled, " if cancelled else ""
     more = f", {left} left: the same command goes on" if left else ""
-    loop.said.say(f"{counts[ledger.DONE]} done, {pruned}{counts[ledger.FAILED]} failed{more}; {folder}")
+    loop.said.say(f"{counts[ledger.DONE]} done, {pruned}{failed} failed{more}; {folder}")
     done = [trial for trial in todo.trials.values() if trial.status == ledger.DONE]
     if planned.options.finish:
         module, _, function = planned.options.finish.rpartition(".")
@@ -149,4 +155,4 @@ def _last_words(planned: Plan, loop: Loop) -> int:
         sign = -1 if direction == "maximize" else 1
         best = min(done, key=lambda trial: sign * (trial.values or [math.inf])[0])
         print(f"best: #{best.number} {best.name}: {metric}={(best.values or [math.nan])[0]:g}")
-    return counts[ledger.FAILED]
+    return failed

@@ -15,7 +15,7 @@ from ._outcomes import end_survivor
 from ._pruning import Referee
 from ._study import Mirror
 
-PATIENCE = 60.0  # seconds that a trial has to end when it is pruned
+PATIENCE = 60.0  # seconds that a trial has to end when it is pruned or cancelled
 
 
 @dataclass
@@ -26,7 +26,7 @@ class InWork:
     since: float
     told: dict[str, Any] = field(default_factory=dict)  # its last sign of life
     heard: float = field(default_factory=time.monotonic)  # when that came here, or it began to run: by our own clock
-    pruned_at: float = math.inf  # when it was told to end
+    told_at: float = math.inf  # when it was told to end
 
 
 def adopt(trials: Iterable[Trial], launcher: Any, folder: Path) -> list[InWork]:
@@ -78,7 +78,7 @@ class Work:
         where = trial.address or {}
         title = f"{where['title']}-s{where['seed']}" if "title" in where else trial.name
         overrides = self.composer.overrides(trial.cell, ledger.owner_value(self.folder, trial))
-        trial.job = None
+        trial.job = trial.cluster = None
         trial.log = self.launcher.start(overrides, trial.number, title)
         if trial.log:
             ledger.save(self.folder, trial)
@@ -114,16 +114,23 @@ class Work:
                 trial.reason = "hung"
                 self.launcher.stop(trial.number)
 
+    def cancel(self, number: int) -> None:
+        """Tell a trial to end for good; a cluster's job is ended at once."""
+        one = self.running[number]
+        one.trial.cancel()
+        one.told_at = time.monotonic()
+        ledger.save(self.folder, one.trial)
+        if self.launcher.survives:
+            self.launcher.stop(number)
+
     def prune(self) -> None:
-        """Read the curves of the trials in work, and tell those to end that the pruner gives up."""
-        if self.referee is None:
-            return
+        """Read the curves of the trials in work, and tell those to end that the pruner gives up; kill who will not."""
         for one in list(self.running.values()):
-            if one.trial.status != ledger.PRUNED:
-                self._follow_curve(one, self.referee)
-            elif time.monotonic() - one.pruned_at > PATIENCE:
-                one.pruned_at = math.inf
+            if time.monotonic() - one.told_at > PATIENCE:
+                one.told_at = math.inf
                 self.launcher.stop(one.trial.number)
+            elif self.referee is not None and one.trial.status == ledger.RUNNING:
+                self._follow_curve(one, self.referee)
 
     def _follow_curve(self, one: InWork, referee: Referee) -> None:
         trial = one.trial
@@ -133,7 +140,7 @@ class Work:
         trial.curve = curve
         self.mirror.follow_curve(trial)
         if referee.judge(trial, curve):
-            one.pruned_at = time.monotonic()
+            one.told_at = time.monotonic()
             step, value = curve[-1]
             trial.status, trial.token, trial.reason = ledger.PRUNED, "", "pruned"
             trial.message = f"pruned at step {step}: {referee.metric}={value:g}"
