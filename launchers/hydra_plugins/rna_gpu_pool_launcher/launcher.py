@@ -16,9 +16,6 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from rna.ends import device_failed
-from rna.settings import cores
-
 from ._gpus import assignment, visible_gpus
 from ._places import Places
 from ._serve import LOG, JobFailed, composed_job, failed_job, serve, whole
@@ -46,6 +43,8 @@ class GpuPoolLauncher(Launcher):
     wait, survives = True, False
 
     def __init__(self, gpus: int | None, trials_per_gpu: int, processes: int | None, gpus_per_trial: int = 1) -> None:
+        from rna.settings import cores
+
         visible = [] if gpus == 0 else visible_gpus(os.environ)
         self.assigned = assignment(visible, gpus, trials_per_gpu, gpus_per_trial, processes, cores.available())
         devices = [place.get("CUDA_VISIBLE_DEVICES", "") for place in self.assigned]
@@ -118,6 +117,8 @@ class GpuPoolLauncher(Launcher):
 
     def _judged(self, number: int, place: int, ended: JobReturn) -> JobReturn:
         """What came of a job, and whose fault it is if a device failed: its place's, unless it follows the trial."""
+        from rna.ends import device_failed
+
         name = self.judged.names[place]
         error: Any = ended._return_value
         if ended.status == JobStatus.COMPLETED or getattr(error, "reason", None) == "pruned":

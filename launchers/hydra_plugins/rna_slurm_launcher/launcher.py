@@ -25,8 +25,6 @@ from hydra.types import HydraContext, TaskFunction
 from hydra_plugins.rna_gpu_pool_launcher._serve import LOG, composed_job, failed_job, whole
 from omegaconf import DictConfig
 
-from rna import ends
-
 from ._job import SlurmTrial
 from ._words import ENDS, HELD, STUCK, Word, accounted, queued_jobs, short_of_memory
 
@@ -244,6 +242,8 @@ class SlurmLauncher(Launcher):
         import pickle
 
         import cloudpickle
+
+        from rna import ends
 
         try:
             kind, value = pickle.loads((self.folder / f"{job}{RESULT}").read_bytes())
