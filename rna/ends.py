@@ -68,10 +68,15 @@ class Noted:
     heeds: bool = False  # whether its owner acts on them itself, in place of who handled them before
 
     def note(self, number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGINT and number in self.pending:
+        if number == signal.SIGINT and self._waiting(number):
             raise KeyboardInterrupt  # asked twice: at once
         _leave_terminal(number)
         self.pending.append(number)
+
+    def _waiting(self, number: int) -> bool:
+        """Whether the signal came before and waits to be obeyed, here or in a block around this one."""
+        outer = getattr(self.earlier.get(number), "__self__", None)
+        return number in self.pending or (isinstance(outer, Noted) and outer._waiting(number))
 
     def obey(self) -> None:
         """Hand each signal on to whoever handled it before. Where nobody did, a stop raises Interrupted."""

@@ -53,6 +53,16 @@ def test_what_comes_after_the_last_look_is_for_who_was_there_before():
         os.kill(os.getpid(), signal.SIGUSR1)  # by default, the end of this process
 
 
+def test_asked_twice_is_at_once_though_a_block_began_between():
+    """The first word came while a model was loaded, and training begins before anybody has looked."""
+    with ends.noted(*ends.STOPS) as outer:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert outer.pending == [signal.SIGINT]
+        with pytest.raises(KeyboardInterrupt), ends.noted(*ends.STOPS):
+            os.kill(os.getpid(), signal.SIGINT)
+        outer.pending.clear()
+
+
 def test_a_hang_up_that_is_ignored_stays_ignored_as_under_nohup():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
