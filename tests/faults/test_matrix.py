@@ -3,15 +3,18 @@
 import os
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.faults.world import Row, World
+from tests.launchers import broken, running
 from tests.launchers.test_postgresql import Server, server, url
+from tests.launchers.test_stale import library, troubled
 
-__all__ = ["server", "url"]  # fixtures
+__all__ = ["library", "server", "url"]  # fixtures
 pytestmark = pytest.mark.faults
 POOL = ("hydra.launcher.processes=2",)
 JOBS = (
@@ -41,19 +44,19 @@ def settle(world: World, fault: str, whole: dict[int, Path], table: list[Row], s
 @pytest.mark.parametrize(("fault", "number"), [("Ctrl-C × 5", signal.SIGINT), ("sweeper killed × 5", signal.SIGKILL)])
 def test_the_sweeper_ends_five_times(fault: str, number: int, world: World, whole: dict[int, Path], table: list[Row]):
     for _ in range(5):
-        running = world.begin()
-        world.until_steps(8, running)
-        world.stop(running, number)
+        begun = world.begin()
+        world.until_steps(8, begun)
+        world.stop(begun, number)
     world.finish()
     settle(world, fault, whole, table)
 
 
 @pytest.mark.parametrize("launcher", ["gpu_pool", "slurm"])
 def test_a_worker_is_killed(world: World, whole: dict[int, Path], table: list[Row]):
-    running = world.begin()
+    begun = world.begin()
     world.until_steps(2 * 8)
     world.kill_a_worker()
-    assert world.ended(running) == 0
+    assert world.ended(begun) == 0
     settle(world, "worker killed", whole, table)
 
 
@@ -87,7 +90,7 @@ def test_the_database_freezes(world: World, server: Server, url: str, whole: dic
     pid = int((server.folder / "data" / "postmaster.pid").read_text().split()[0])
     listed = ["ps", "-o", "pid=", "--ppid", str(pid)]
     world.words += (f"hydra.sweeper.storage={url}",)
-    running = world.begin()
+    begun = world.begin()
     world.until_steps(8)
     found = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split()
     frozen = [pid, *(int(word) for word in found)]
@@ -95,12 +98,50 @@ def test_the_database_freezes(world: World, server: Server, url: str, whole: dic
         for process in frozen:
             os.kill(process, signal.SIGSTOP)
         world.until_steps(8)  # the trials go on beside it
-        world.stop(running, signal.SIGINT)
+        world.stop(begun, signal.SIGINT)
     finally:
         for process in frozen:
             os.kill(process, signal.SIGCONT)
     world.finish()
     settle(world, "frozen database, Ctrl-C", whole, table)
+
+
+@pytest.mark.parametrize("launcher", ["gpu_pool"])
+def test_the_device_of_one_place_of_four_fails(world: World, whole: dict[int, Path], table: list[Row]):
+    """Torch's own error in each backward pass there."""
+    world.words = ("model.device=cpu",)
+    path = broken.on_path(world.folder / "site", "rna.trial", broken.BACKWARD)
+    world.more |= {"CUDA_VISIBLE_DEVICES": "0,1,2,3", "PYTHONPATH": path, "BROKEN_GPUS": "2"}
+    world.finish(1)
+    settle(world, "device error on 1 of 4 places", whole, table)
+
+
+@EVERYWHERE
+def test_handles_are_stale(world: World, library: str, whole: dict[int, Path], table: list[Row]):
+    """ESTALE from beneath Python, at the first open, fsync, rename and link of each file."""
+    world.more |= {
+        name: value
+        for name, value in troubled(library, world.output).items()
+        if name == "LD_PRELOAD" or name.startswith("STALE_")
+    }
+    world.finish(1)
+    settle(world, "ESTALE at each file", whole, table)
+
+
+@pytest.mark.parametrize("launcher", ["basic", "gpu_pool", "slurm"])
+def test_a_result_is_none(launcher: str, tmp_path: Path, request: pytest.FixtureRequest, table: list[Row]):
+    """The toy app, as `rna.run` gives none; one of four trials is sick, the others are not."""
+    if launcher == "slurm":
+        request.getfixturevalue("cluster")
+    logs = (f"hydra.sweep.dir={tmp_path}/logs",)
+    running.sweep(tmp_path, f"hydra/launcher={launcher}", *OPTIONS[launcher], *logs, "+x=0,1,2,3", "+none=2", code=1)
+    found = {trial.cell[0]: trial.status for trial in running.trials(tmp_path)}
+    healthy = {cell: status for cell, status in found.items() if cell != "+x=2"}
+    assert found["+x=2"] == "failed"
+    begun = Counter(words[1] for words in running.noted(tmp_path) if words[0] == "begin")
+    lost, failed = (sum(status == bad for status in healthy.values()) for bad in ("queued", "failed"))
+    table.append(Row("None result", launcher, lost, sum(n > 1 for n in begun.values()), failed, 0, same=True))
+    assert table[-1].kept
 
 
 @pytest.fixture
@@ -140,9 +181,9 @@ def test_a_trial_needs_five_times_its_time_limit(world: World, whole: dict[int, 
 
 @pytest.mark.parametrize("launcher", ["slurm"])
 def test_trials_are_preempted(world: World, whole: dict[int, Path], table: list[Row]):
-    running = world.begin()
+    begun = world.begin()
     world.until_steps(8)
     cpus = subprocess.run(["sinfo", "-h", "-o", "%c"], capture_output=True, text=True, check=True).stdout.split()[0]
     subprocess.run(["srun", "-p", "urgent", "-c", cpus, "true"], check=True, timeout=120, capture_output=True)
-    assert world.ended(running) == 0
+    assert world.ended(begun) == 0
     settle(world, "preemption", whole, table)
