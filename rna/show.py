@@ -1,4 +1,4 @@
-"""A trial's table for a person: accuracies with standard errors, rates, and what they do and do not show."""
+"""A trial's table for a person: scores with 95 % intervals, rates, and what they do and do not show."""
 
 import math
 from collections.abc import Callable
@@ -43,6 +43,7 @@ def mean(estimates: list[Estimate]) -> Estimate:
     )
 
 
+NARROWEST = 80  # characters that a table takes; a narrower terminal breaks its lines, and no number is left out
 Scores = dict[str, Estimate]  # role (`forget`, `forget_bio`, `retain`, `perturbed`, …) -> estimate
 
 
@@ -73,63 +74,106 @@ def scores(row: Arm) -> Scores:
 
 
 def _percent(estimate: Estimate | None) -> str:
-    return "–" if estimate is None else f"{estimate.value:.1f} ± {estimate.stderr:.1f}"
+    return "–" if estimate is None else f"{estimate.value:.1f} ± {estimate.margin:.1f}"
 
 
 def _perplexity(estimate: Estimate | None) -> str:
-    """exp of the log-loss, with the standard error that follows from it."""
+    """exp of the log-loss, with half the interval that follows from it."""
     if estimate is None:
         return "–"
     value = math.exp(min(estimate.value, 700.0))
-    return f"{value:.4g} ± {value * estimate.stderr:.2g}"
+    return f"{_short(value, 4)} ± {_short(value * estimate.margin, 2)}"
+
+
+def _short(value: float, digits: int) -> str:
+    """A number in at most seven characters."""
+    if value >= 1e4:
+        return f"{value:.{2 if value < 1e10 else 0}e}".replace("e+0", "e").replace("e+", "e")
+    return f"{value:.0f}" if value >= 10**digits else f"{value:.{digits}g}"
 
 
 def _rate(rate: float | None) -> str:
-    return "undefined" if rate is None else f"{rate:.1f} %"
+    return "undefined" if rate is None else f"{rate:.1f}"
+
+
+def title(rows: list[Arm]) -> str:
+    """Which trial a table shows: model, method, retain loss, ν, layer and seed; below it what the numbers are."""
+    shown = next((row for label in OWN for row in rows if row.label == label), rows[0]).settings
+    method, noise, options = shown.method, shown.noise, shown.eval
+    said = [shown.model.name, method.label or method.name]
+    if method.trains:
+        said.append(f"retain loss {shown.retain_loss}")
+    if noise.layers:
+        said.append(f"ν {noise.nu:g} at layer {', '.join(map(str, noise.layers))}")
+    if method.trains:
+        said += [f"unlearn layer {shown.layer.unlearn}", f"seed {shown.seed}"]
+    unit = "accuracy in %" if options.kind == "choice" else "perplexity (lower is more certain)"
+    half = "" if options.split == "all" else f", {options.split} half of the questions"
+    return f"{' · '.join(said)}\n{unit}, {options.name}{half}"
+
+
+def _drawn(heading: str, rows: list[Arm], lines: dict[str, list[str]]) -> "Table":
+    """Arms as columns and what was measured as rows: at most five columns, which 80 characters hold."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    made.add_column("")
+    for row in rows:
+        made.add_column(row.label, justify="right", no_wrap=True)
+    for name, cells in lines.items():
+        made.add_row(name, *cells)
+    return made
 
 
 def table(rows: list[Arm]) -> "Table":
-    """Rows as arms, a column for each role, and reduction and recovery rates on the perturbed task."""
-    from rich.table import Table
-
-    options = rows[0].settings.eval
+    """A row for each role, and of accuracies the rates of reduction and recovery on the perturbed task."""
     by_arm = {row.label: scores(row) for row in rows}
-    choice = options.kind == "choice"
-    columns = _choice_columns(rows[0]) if choice else _perplexity_columns(rows[0])
+    choice = rows[0].settings.eval.kind == "choice"
     show: Callable[[Estimate | None], str] = _percent if choice else _perplexity
-    unit = "accuracy in %" if choice else "perplexity (lower is more certain)"
-    half = "" if options.split == "all" else f" · {options.split} half"
-    made = Table(title=f"{rows[0].settings.model.name} · {options.name}{half} · {unit} ± standard error")
-    for title in ("", *columns.values(), *(("reduction", "recovery") if choice else ())):
-        made.add_column(title, justify="right" if title else "left", overflow="fold", no_wrap=not title)
-    for row in rows:
-        found = by_arm[row.label]
-        cells = [show(found.get(role)) for role in columns]
-        if choice:
-            cells += _rates(row.label, by_arm)
-        made.add_row(row.label, *cells)
-    return made
+    roles = _choice_roles(rows[0]) if choice else _perplexity_roles(rows[0])
+    lines = {said: [show(found.get(role)) for found in by_arm.values()] for role, said in roles.items()}
+    if choice and "perturbed" in roles:
+        rates = [_rates(label, by_arm) for label in by_arm]
+        for place, said in enumerate(("reduction, %", "recovery, %")):
+            if any(pair[place] for pair in rates):
+                lines[said] = [pair[place] for pair in rates]
+    return _drawn(title(rows), rows, lines)
+
+
+def key(rows: list[Arm]) -> str:
+    """What the table's marks and words mean, once."""
+    options = rows[0].settings.eval
+    counted = "questions" if options.kind == "choice" else "documents"
+    said = [f"± is half a 95 % interval over the {counted}; ↑ and ↓: the better way."]
+    present = {task.role for task in options.tasks.values()} if options.kind == "choice" else {"perturbed", "neutral"}
+    if "perturbed" in present:
+        said.append(f"Forget-token: '{options.keyword}'.")
+    if "neutral" in present:
+        said.append(f"Neutral token: '{options.neutral_keyword}'.")
+    if any(all(_rates(row.label, {one.label: scores(one) for one in rows})[:1]) for row in rows):
+        said.append(
+            "Reduction: what a forget-token takes of the base's accuracy with it; recovery: how much of that the noise "
+            "gives back."
+        )
+    return " ".join(said)
 
 
 def ngram_table(rows: list[Arm]) -> "Table | None":
     """Retain accuracy by the n-grams among the choices, the neutral keyword above them; None without such tasks."""
-    from rich.table import Table
-
     options = rows[0].settings.eval
     tasks = {name: task for name, task in options.tasks.items() if task.role == "ngram"}
     if not tasks or options.kind != "choice":
         return None
     by_arm = {row.label: scores(row) for row in rows}
-    made = Table(title="Retain by the n-gram among the choices · accuracy in % ± standard error")
-    made.add_column("")
-    for label in by_arm:
-        made.add_column(label, justify="right")
-    names = {"neutral": f"'{options.neutral_keyword}' (neutral control)", "perturbed": f"'{options.keyword}'"}
+    names = {"neutral": "neutral token", "perturbed": "forget-token"}
     names |= {name: f"n = {task.n}, {task.group} similarity" for name, task in tasks.items()}
-    for name, title in names.items():
-        if any(name in found for found in by_arm.values()):
-            made.add_row(title, *(_percent(found.get(name)) for found in by_arm.values()))
-    return made
+    lines = {
+        said: [_percent(found.get(name)) for found in by_arm.values()]
+        for name, said in names.items()
+        if any(name in found for found in by_arm.values())
+    }
+    return _drawn("Retain by the n-gram among the choices\naccuracy in %", rows, lines)
 
 
 def of_above(rows: list[Arm]) -> str | None:
@@ -156,32 +200,31 @@ def of_above(rows: list[Arm]) -> str | None:
     )
 
 
-def _choice_columns(row: Arm) -> dict[str, str]:
-    """Role -> the column's title, in reading order."""
+def _choice_roles(row: Arm) -> dict[str, str]:
+    """Role -> what it is called, in reading order."""
     options = row.settings.eval
     forget = [name for name, task in options.tasks.items() if task.role == "forget"]
-    columns = {name: name.replace("_", " ") + " ↓" for name in forget}
+    roles = {name: name.replace("_", " ") + " ↓" for name in forget}
     if len(forget) > 1:
-        columns["forget"] = "forget mean ↓"
-    titles = {
+        roles["forget"] = "forget mean ↓"
+    names = {
         "retain": "retain ↑",
-        "perturbed": f"retain with '{options.keyword}' ↑",
-        "neutral": f"retain with '{options.neutral_keyword}'",
+        "neutral": "retain, neutral token ↑",
+        "perturbed": "retain, forget-token ↑",
         "related": "forget-related retain ↑",
-        "forget_perturbed": f"forget with '{options.keyword}' ↓",
+        "forget_perturbed": "forget, forget-token ↓",
     }
     present = {task.role for task in options.tasks.values()}
-    return columns | {role: title for role, title in titles.items() if role in present}
+    return roles | {role: said for role, said in names.items() if role in present}
 
 
-def _perplexity_columns(row: Arm) -> dict[str, str]:
-    options = row.settings.eval
+def _perplexity_roles(row: Arm) -> dict[str, str]:
     return {
         **{f"forget_{topic}": f"forget {topic} ↑" for topic in row.settings.data.topics},
         "retain": "retain ↓",
-        "retain_after": "retain, same tokens",
-        "perturbed": f"behind '{options.keyword}' ↓",
-        "neutral": f"behind '{options.neutral_keyword}'",
+        "retain_after": "retain, same tokens ↓",
+        "neutral": "behind neutral token ↓",
+        "perturbed": "behind forget-token ↓",
     }
 
 
@@ -248,45 +291,67 @@ def _ratio(change: float) -> str:
     return "–" if math.isnan(change) else f"{math.exp(min(change, 700.0)):.3g}"
 
 
+OWN = ("with RNA", "smoothed", "plain", "given")  # the arms of a trial, its own first
+
+
 def verdicts(rows: list[Arm]) -> list[str]:
-    """What the table shows and what it does not, in plain words, with 95 % intervals over questions."""
-    by_arm = {row.label: scores(row) for row in rows}
-    name = "with RNA" if "with RNA" in by_arm or "smoothed" not in by_arm else "smoothed"
-    first = "given" if "given" in by_arm else "plain"
-    base, plain, rna = (by_arm.get(label, {}) for label in ("base", first, name))
-    noise = "RNA" if name == "with RNA" else "noise at inference"
-    choice = rows[0].settings.eval.kind == "choice"
-    unit = "points" if choice else "nats a token"
-    worse = -1 if choice else 1  # the sign of a change for the worse
+    """What this trial shows: did it forget, what does a forget-token cost, and does the noise change that.
 
-    def difference(one: Scores, other: Scores) -> Estimate | None:
-        found = one["perturbed"].minus(other["perturbed"]) if "perturbed" in one and "perturbed" in other else None
-        return None if found is None or math.isnan(found.value) else found
-
-    def said(change: Estimate) -> str:
-        digits = 1 if choice else 3
-        return f"{change.value:+.{digits}f} ± {change.margin:.{digits}f} {unit}"
-
-    lines: list[str] = []
+    A line is left out where its numbers are not there; intervals are of 95 %, over questions or documents.
+    """
     by_label = {row.label: row for row in rows}
-    judged = [by_label[label] for label in (first, name) if by_arm.get(label) and "base" in by_label]
-    found = [(row.label, told) for row in judged if (told := forgetting(row, by_label["base"]))]
-    if found:
-        lines.append(f"Against base, {'; '.join(f'{label} {told.verdict}: {told.said}' for label, told in found)}.")
-    apart = any(row.other_tokens for row in judged)
-    if apart:
-        lines.append(f"{first} reads other tokens than base: perplexities are per token, so none are compared with it.")
-    if (change := difference(plain, base)) is not None and not apart:
-        words = {worse: "a forget-token harms it", 0: "no evidence of harm", -worse: "it does better than base"}
-        lines.append(f"Perturbed retain, {first} against base: {said(change)}: {words[change.sign]}.")
-    if (change := difference(rna, plain)) is not None:
-        words = {worse: f"{noise} hurts here", 0: f"no evidence that {noise} helps", -worse: f"{noise} helps"}
-        lines.append(f"Perturbed retain, {noise} against {first}: {said(change)}: {words[change.sign]}.")
-    if rna.get("forget") and plain.get("forget"):
-        change = rna["forget"].minus(plain["forget"])
-        words = {-1: f"{noise} forgets more", 0: "no evidence of a difference", 1: f"{noise} forgets less"}
-        lines.append(f"Forget, {noise} against {first}: {said(change)}: {words[change.sign]}.")
-    if lines:
-        counted = "questions" if choice else "documents"
-        lines.append(f"(± half a 95 % interval over {counted}; one seed, so nothing here speaks of other seeds.)")
+    by_arm = {row.label: found for row in rows if (found := scores(row))}
+    plain = "given" if "given" in by_label else "plain"
+    noised = "with RNA" if "with RNA" in by_arm or "smoothed" not in by_arm else "smoothed"
+    judged = [by_label[label] for label in (plain, noised) if label in by_arm]
+    lines: list[str] = []
+    told = [(row.label, found) for row in judged if "base" in by_label and (found := forgetting(row, by_label["base"]))]
+    if told:
+        lines.append(f"Did it forget? {'; '.join(f'{label} {found.verdict}: {found.said}' for label, found in told)}.")
+    if "base" in by_label and any(row.other_tokens for row in judged):
+        lines.append(f"{plain} reads other tokens than base: perplexities are per token, so none are compared with it.")
+    choice = rows[0].settings.eval.kind == "choice"
+    if (cost := _costs({label: by_arm[label] for label in ("base", plain, noised) if label in by_arm}, choice)) != "":
+        lines.append(cost)
+    if plain in by_arm and noised in by_arm and (change := _change(by_arm, noised, plain, choice)):
+        lines.append(f"{change}.")
     return lines
+
+
+def _difference(one: Scores, role: str, other: Scores, against: str) -> Estimate | None:
+    found = one[role].minus(other[against]) if role in one and against in other else None
+    return None if found is None or math.isnan(found.value) else found
+
+
+def _said(change: Estimate, choice: bool) -> str:
+    digits = 1 if choice else 3
+    return f"{change.value:+.{digits}f} ± {change.margin:.{digits}f}"
+
+
+def _costs(by_arm: dict[str, Scores], choice: bool) -> str:
+    """By arm the score with the forget-token less that with the neutral one in its place, or less that without any."""
+    against = "neutral" if any("neutral" in found for found in by_arm.values()) else "retain"
+    told = [
+        f"{label} {_said(change, choice)}"
+        for label, found in by_arm.items()
+        if (change := _difference(found, "perturbed", found, against))
+    ]
+    unit = "points of retain accuracy" if choice else "nats a token"
+    beside = "beside a neutral token" if against == "neutral" else "beside none"
+    return f"What does a forget-token cost? In {unit}, {beside}: {', '.join(told)}." if told else ""
+
+
+def _change(by_arm: dict[str, Scores], noised: str, plain: str, choice: bool) -> str:
+    """What the noise changes; where both do not forget alike, that is no comparison of robustness."""
+    name, unit = "RNA" if noised == "with RNA" else "noise at inference", "points" if choice else "nats a token"
+    seen = {1: "higher", 0: "no difference seen", -1: "lower"}
+    perturbed, forget = (_difference(by_arm[noised], role, by_arm[plain], role) for role in ("perturbed", "forget"))
+    told = [
+        f"{what} {_said(change, choice)} {unit}, {seen[change.sign]}"
+        for what, change in (("retain with a forget-token", perturbed), ("forget", forget))
+        if change is not None
+    ]
+    if forget is not None and forget.sign != 0:
+        told.append("the two do not forget alike: compare along α")
+    asked = f"Does {name} change that, at equal forgetting? {noised[0].upper()}{noised[1:]} less {plain}: "
+    return asked + "; ".join(told) if told else ""

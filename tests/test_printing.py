@@ -72,14 +72,32 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 def test_a_run_prints_and_records_text_that_looks_like_markup(made: Made):
     folder, _, printed = made
-    assert "r[/b]/results/" in printed
+    assert "r[/b]: results/KEY.json" in printed
     records = [json.loads(file.read_text()) for file in (folder / "results").glob("*.json")]
     assert len(records) == 2 * 7
     assert {record["config"]["eval"]["keyword"] for record in records} == {HOSTILE}
     assert {record["config"]["wandb"]["group"] for record in records} == {"[/red]"}
     assert [Path(record["wandb"]).is_dir() for record in records if record["kind"] == "train"] == [True, True]
-    for part in ("[/INST]", "<script>", ":sun:", "[u]"):  # the title is folded
-        assert part in printed
+    assert f"Forget-token: '{HOSTILE}'." in printed
+
+
+def test_lines_break_between_words_alone_and_never_within_a_number():
+    text = "accuracy 30.0 ± 2.8 points, /a/very-long/path-that-is-wider/than/the-line -40.0 ± 2.8"
+    lines = printing.wrapped(text, 20).splitlines()
+    assert " ".join(lines) == text
+    assert lines[0] == "accuracy 30.0 ± 2.8"
+    assert all(len(line) <= 20 or " " not in line for line in lines)
+    assert "/a/very-long/path-that-is-wider/than/the-line" in lines
+
+
+def test_a_command_can_be_pasted_at_any_width():
+    words = ["python", "-m", "rna.run", "eval.keyword='a b'", "output_dir=/a/b c/d", "seed=0,1"]
+    for width in (10, 30, 40, 200):
+        made = printing.command(words, width)
+        assert shlex.split(made) == words
+        assert all(len(line) <= width or line.count(" ") <= 7 for line in made.splitlines())
+    assert printing.command(words, 200).count("\n") == 0
+    assert printing.command(words, 40).count("\n") >= 2
 
 
 def test_bars_show_labels_as_they_are():

@@ -112,6 +112,7 @@ class Endings:
             self.fail(trial, "no objective", str(error))
             return
         self.settle(trial)
+        self.said.ended(trial)
 
     def _end_pruned(self, trial: Trial) -> None:
         """A trial that was told to end has: done after all if it was quicker than the word."""

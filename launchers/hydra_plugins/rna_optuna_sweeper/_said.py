@@ -1,15 +1,17 @@
-"""What a sweep says on standard error while it runs: a line that changes on a terminal, few lines in a log."""
+"""What a sweep says on standard error while it runs: a line for each trial that ends, and one of how far it is."""
 
 import math
+import shutil
 import sys
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 from rna.sweep import Trial, ledger
 
 TOLD = 30.0  # seconds between two progress lines of a log
+SCORES = ("forget", "retain", "perturbed")  # of a trial, in the line of its end
 
 
 @dataclass
@@ -20,31 +22,46 @@ class Said:
     took: list[float] = field(default_factory=list)
     last: str = ""
     at: float = 0.0
+    stream: TextIO = field(default_factory=lambda: sys.stderr)  # a trial in this process may print elsewhere
+    over: int = 0  # trials that are, as of the last line
+    total: int = 0
 
     def say(self, line: str) -> None:
-        if sys.stderr.isatty():
-            print("\r\x1b[K", end="", file=sys.stderr)
-        print(f"{self.folder.name}: {line}", file=sys.stderr, flush=True)
+        if self.stream.isatty():
+            print("\r\x1b[K", end="", file=self.stream)
+        print(f"{self.folder.name}: {line}", file=self.stream, flush=True)
+
+    def ended(self, trial: Trial) -> None:
+        """The line of a trial that is done: which of how many, its settings, its time, and its scores."""
+        self.over += 1
+        known = [
+            f"{name} {100 * value:.1f} %" if kind == "acc" else f"{name} {value:.3f} nats"
+            for name in SCORES
+            for kind in ("acc", "nll")
+            if isinstance(value := trial.metrics.get(f"eval/{name}/{kind}"), int | float)
+        ]
+        seconds = [] if trial.seconds is None else [f"{trial.seconds:.0f} s"]
+        said = ", ".join([f"#{trial.number} {trial.name}", *seconds, *known])
+        self.say(f"cell {self.over} of {self.total} done: {said}")
 
     def progress(self, trials: list[Trial], running: list[Trial], total: int) -> None:
         """How far the sweep is, if that is news."""
-        line = self._counted(trials, running, total)
+        self.over, self.total = sum(trial.over for trial in trials), total
+        line = self._counted(running)
         now = time.monotonic()
-        if sys.stderr.isatty():
+        if self.stream.isatty():
             if now - self.at > 0.5 or line != self.last:
                 self.last, self.at = line, now
                 shown = f"{self.folder.name}: {line} {' '.join(map(self._phase, running))}"
-                print(f"\r\x1b[K{shown}"[:160], end="", file=sys.stderr, flush=True)
-        elif line != self.last or now - self.at > TOLD:
+                width = shutil.get_terminal_size().columns
+                print(f"\r\x1b[K{shown[: width - 1]}", end="", file=self.stream, flush=True)
+        elif not self.last or now - self.at > TOLD:
             self.last, self.at = line, now
-            self.say(line)
+            self.say(f"{line} {' '.join(map(self._phase, running))}")
 
-    def _counted(self, trials: list[Trial], running: list[Trial], total: int) -> str:
-        counts = Counter(trial.status for trial in trials)
-        parts = [f"{counts[ledger.DONE]}/{total} done"]
-        parts += [f"{counts[status]} {status}" for status in (ledger.PRUNED, ledger.FAILED) if counts[status]]
-        parts.append(f"{len(running)} running")
-        left = total - counts[ledger.DONE] - counts[ledger.FAILED] - counts[ledger.PRUNED]
+    def _counted(self, running: list[Trial]) -> str:
+        parts = [f"{self.over} of {self.total} cells over, {len(running)} running"]
+        left = self.total - self.over
         if self.took and left and running:
             minutes = left * sum(self.took) / len(self.took) / len(running) / 60
             parts.append(f"about {math.ceil(minutes)} min left")

@@ -107,8 +107,13 @@ def _loop(planned: Plan, study: Mirror, said: Said, late: float) -> Loop:
         stall=options.stall,
         adopted=planned.adopted,
     )
-    if referee is not None and isinstance(launcher, OneByOne):
-        launcher.meanwhile = work.prune
+    if isinstance(launcher, OneByOne):
+
+        def meanwhile() -> None:
+            work.prune()
+            said.progress(todo.ordered, work.trials, todo.total)
+
+        launcher.meanwhile = meanwhile
     return Loop(
         launcher=launcher,
         places=options.n_jobs or launcher.places,
