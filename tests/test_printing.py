@@ -86,6 +86,8 @@ def test_lines_break_between_words_alone_and_never_within_a_number():
     lines = printing.wrapped(text, 20).splitlines()
     assert " ".join(lines) == text
     assert lines[0] == "accuracy 30.0 ± 2.8"
+    for width in range(8, 60):
+        assert not [line for line in printing.wrapped(text, width).splitlines() if line.strip("± ") != line]
     assert all(len(line) <= 20 or " " not in line for line in lines)
     assert "/a/very-long/path-that-is-wider/than/the-line" in lines
 
@@ -94,7 +96,8 @@ def test_a_command_can_be_pasted_at_any_width():
     words = ["python", "-m", "rna.run", "eval.keyword='a b'", "output_dir=/a/b c/d", "seed=0,1"]
     for width in (10, 30, 40, 200):
         made = printing.command(words, width)
-        assert shlex.split(made) == words
+        read = subprocess.run(["bash", "-c", rf"printf '%s\n' {made}"], capture_output=True, text=True, check=True)
+        assert read.stdout.splitlines() == words
         assert all(len(line) <= width or line.count(" ") <= 7 for line in made.splitlines())
     assert printing.command(words, 200).count("\n") == 0
     assert printing.command(words, 40).count("\n") >= 2
