@@ -5,7 +5,10 @@ import errno
 import io
 import os
 import re
+import shlex
 import sys
+import textwrap
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +21,34 @@ GONE = (errno.EPIPE, errno.ECONNRESET, errno.EIO)  # a pipe whose reader left, a
 
 
 def console(*, stderr: bool = False, width: int | None = None) -> "Console":
-    """Where tables and bars are drawn. `width` is that of a log; a terminal has its own.
+    """Where tables and bars are drawn. `width` is that of a log without COLUMNS; a terminal has its own.
 
     No text is markup: names, paths and keywords are the user's, and `[/b]` or `:sun:` in one is what it is.
     """
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, width=None if stream.isatty() else width, markup=False, emoji=False, highlight=False)
+    own = stream.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    return Console(file=stream, width=None if own else width, markup=False, emoji=False, highlight=False)
+
+
+def wrapped(text: str, width: int) -> str:
+    """Text in lines of at most this width, broken between words alone; a value and its ± stay together, and so do the
+    two ends of an interval."""
+    kept = re.sub(r"(\[[+−]?\d[^\s,]*), (?=[+−]?\d[^\s,]*\])", "\\1,\0", text.replace(" ± ", "\0±\0"))
+    lines = textwrap.wrap(kept, width, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace("\0", " ")
+
+
+def command(words: Sequence[str], width: int) -> str:
+    """A command line to paste, in lines of at most this width if its words allow it."""
+    lines = [""]
+    for word in map(shlex.quote, words):
+        if lines[-1] and len(lines[-1]) + len(word) + 3 > width:
+            lines.append(f"    {word}")
+        else:
+            lines[-1] += f" {word}" if lines[-1] else word
+    return " \\\n".join(lines)
 
 
 def in_markdown(text: str) -> str:

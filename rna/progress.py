@@ -110,18 +110,27 @@ def _side_by_side(rows: list[Arm], workers: int, tell: Tell) -> list[ends.TrialF
 
 @contextmanager
 def display() -> Generator[Tell]:
-    """Live bars on a terminal; in a log, a line when an arm's phase begins and at each quarter of it."""
+    """Live bars on a terminal; in a log, a line when an arm's phase begins and at each quarter, with the time left."""
     if not sys.stderr.isatty():
         yield _lines()
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = ("{task.description:<10}", "{task.fields[phase]:<11}")
     bars = Progress(
         *(TextColumn(column, markup=False) for column in columns),
-        BarColumn(),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TextColumn("left", markup=False),
+        TimeRemainingColumn(),
         console=printing.console(stderr=True),
     )
     tasks: dict[str, Any] = {}
@@ -138,13 +147,16 @@ def display() -> Generator[Tell]:
 def _lines() -> Tell:
     started = time.perf_counter()
     said: dict[str, tuple[str, int]] = {}
+    began: dict[tuple[str, str], tuple[float, int]] = {}
 
     def tell(label: str, phase: str, done: int, total: int) -> None:
+        now = time.perf_counter()
+        since, first = began.setdefault((label, phase), (now, done))
         quarter = 4 * done // max(total, 1)
-        if said.get(label) != (phase, quarter):
-            said[label] = (phase, quarter)
-            print(
-                f"[{time.perf_counter() - started:5.1f} s] {label}: {phase} {done}/{total}", file=sys.stderr, flush=True
-            )
+        if said.get(label) == (phase, quarter):
+            return
+        said[label] = (phase, quarter)
+        left = f", about {(now - since) * (total - done) / (done - first):.0f} s left" if first < done < total else ""
+        print(f"[{now - started:5.1f} s] {label}: {phase} {done}/{total}{left}", file=sys.stderr, flush=True)
 
     return tell

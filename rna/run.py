@@ -13,6 +13,8 @@ from rna.settings import CONF, Settings, check_sweep, compose, compose_fixed, co
 from rna.store import results
 from rna.sweep import keeping, ledger
 
+LOG_WIDTH = 200  # of what is printed to a pipe or a file
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -134,25 +136,48 @@ def check_models(settings: Settings) -> None:
 
 
 def report(settings: Settings, rows: "list[Arm]") -> None:
-    """Print the table, what it says, and where its records lie."""
+    """Print the table, what it says, which command tells more, and where the records lie."""
     from rna import show
 
-    console = printing.console(width=200)
+    console = printing.console(width=LOG_WIDTH)
+
+    def say(text: str) -> None:
+        console.print(printing.wrapped(text, console.width), soft_wrap=True)
+
     if not settings.train_only:
-        console.print(show.table(rows))
+        console.print(show.table(rows), width=max(console.width, show.NARROWEST), crop=False)
+        say(show.key(rows))
         if (by_ngram := show.ngram_table(rows)) is not None:
-            console.print(by_ngram)
-        if (of_above := show.of_above(rows)) is not None:
-            console.print(of_above, soft_wrap=True)
-        for line in show.verdicts(rows):
-            console.print(line, soft_wrap=True)
-    for row in rows:
-        if row.trained is not None:
-            path = results.path_of(settings.output_dir, row.key)
-            note = f" · W&B {row.trained['wandb']}" if row.trained.get("wandb") else ""
-            delta = f" · {results.delta_path(settings.output_dir, row.key)}" if settings.train_only else ""
-            delta += " (its tensors were not kept)" if delta and row.lost else ""
-            console.print(f"{row.label}: {path}{delta}{note}", soft_wrap=True)
+            console.print(by_ngram, width=max(console.width, show.NARROWEST), crop=False)
+        console.print()
+        for line in (*show.verdicts(rows), show.of_above(rows)):
+            if line is not None:
+                say(line)
+        if settings.method.trains and (words := _more_seeds()):
+            say("One trial of one seed says nothing of other seeds; this brings them, and their intervals:")
+            console.print(printing.command(words, console.width), soft_wrap=True)
+        console.print()
+    known = [row for row in rows if row.trained is not None]
+    say(
+        f"Written to {settings.output_dir}: results/KEY.json, trials/KEY/unlearned.safetensors, wandb/, with the KEY of"
+    )
+    say(", ".join(f"{row.label} {row.key}" for row in known) + ".")
+    if settings.train_only and (lost := [row.label for row in known if row.lost]):
+        say(f"The tensors of {', '.join(lost)} were not kept.")
+
+
+def _more_seeds() -> list[str]:
+    """This command line as a sweep over seeds; empty where Hydra composed none, and in a sweep."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    if not HydraConfig.initialized() or HydraConfig.get().mode == RunMode.MULTIRUN:
+        return []
+    found = HydraConfig.get()
+    folders = [word for one in found.runtime.config_sources if one.provider == "command-line"
+               for word in ("--config-dir", str(one.path))]  # fmt: skip
+    kept = [word for word in found.overrides.task if not word.lstrip("+").startswith("seed=")]
+    return ["python", "-m", "rna.run", "-m", *folders, *kept, "seed=0,1,2,3,4"]
 
 
 if __name__ == "__main__":

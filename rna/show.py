@@ -1,28 +1,22 @@
-"""A trial's table for a person: accuracies with standard errors, rates, and what they do and do not show."""
+"""A trial's table for a person: scores with 95 % intervals, rates, and what they do and do not show."""
 
 import math
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rna import intervals, perturb
-from rna.intervals import Estimate as Change
-from rna.intervals import Score, Terms, scores_of
+from rna.intervals import Estimate, Score, Terms, scores_of
 from rna.settings import EvalSettings
 from rna.trial import Arm
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value with its standard error."""
-
-    value: float
-    stderr: float
-
-
+NARROWEST = 80  # characters that a table takes; a narrower terminal breaks its lines, and no number is left out
+OWN = ("with RNA", "smoothed", "plain", "given")  # the arms of a trial, its own first
 Scores = dict[str, Estimate]  # role (`forget`, `forget_bio`, `retain`, `perturbed`, …) -> estimate
 
 
@@ -45,23 +39,17 @@ def terms(row: Arm) -> dict[str, Terms]:
 
 
 def scores(row: Arm) -> Scores:
-    """An arm's estimates by role and task, with standard errors of independent tasks."""
-    return {
-        name: Estimate(
-            sum(weight * score.value for weight, score in of),
-            math.hypot(*(weight * score.stderr for weight, score in of)),
-        )
-        for name, of in terms(row).items()
-    }
+    """An arm's estimates by role and task, each with its 95 % interval over questions or documents."""
+    return {name: intervals.estimate([of]) for name, of in terms(row).items()}
 
 
-def changed(row: Arm, other: Arm, *roles: str) -> Change | None:
+def changed(row: Arm, other: Arm, *roles: str) -> Estimate | None:
     """How much one arm differs from another, on the mean of the roles, with its 95 % interval; None where neither can
     be told."""
     return _change([terms(row).get(role) for role in roles], [terms(other).get(role) for role in roles])
 
 
-def harm(row: Arm, base: Arm) -> Change | None:
+def harm(row: Arm, base: Arm) -> Estimate | None:
     """What the forget keyword does to an arm beyond a neutral one, and beyond what it does to the base."""
     parts = [terms(one).get(role) for one in (row, base) for role in ("perturbed", "neutral")]
     if row.other_tokens or any(part is None for part in parts):
@@ -70,7 +58,7 @@ def harm(row: Arm, base: Arm) -> Change | None:
     return None if math.isnan(made.value) else made
 
 
-def _change(one: Sequence[Terms | None], other: Sequence[Terms | None]) -> Change | None:
+def _change(one: Sequence[Terms | None], other: Sequence[Terms | None]) -> Estimate | None:
     if not one or any(part is None for part in (*one, *other)):
         return None
     both = [
@@ -88,63 +76,120 @@ def _number(value: float | None) -> float:
 
 
 def _percent(estimate: Estimate | None) -> str:
-    return "–" if estimate is None else f"{estimate.value:.1f} ± {estimate.stderr:.1f}"
+    if estimate is None:
+        return "–"
+    low, high = estimate.low, estimate.high
+    return f"{estimate.value:.1f}" + ("" if low is None or high is None else f" ± {(high - low) / 2:.1f}")
 
 
 def _perplexity(estimate: Estimate | None) -> str:
-    """exp of the log-loss, with the standard error that follows from it."""
+    """exp of the log-loss and of its interval."""
     if estimate is None:
         return "–"
-    value = math.exp(min(estimate.value, 700.0))
-    return f"{value:.4g} ± {value * estimate.stderr:.2g}"
+    value, low, high = (math.nan if one is None else math.exp(min(one, 700.0))
+                        for one in (estimate.value, estimate.low, estimate.high))  # fmt: skip
+    return _short(value, 4) + ("" if math.isnan(high - low) else f" ± {_short((high - low) / 2, 2)}")
+
+
+def _short(value: float, digits: int) -> str:
+    """A number in at most seven characters."""
+    if value >= 1e4:
+        return f"{value:.{2 if value < 1e10 else 0}e}".replace("e+0", "e").replace("e+", "e")
+    return f"{value:.0f}" if value >= 10**digits else f"{value:.{digits}g}"
 
 
 def _rate(rate: float | None) -> str:
-    return "undefined" if rate is None else f"{rate:.1f} %"
+    return "undefined" if rate is None else f"{rate:.1f}"
+
+
+def title(rows: list[Arm]) -> str:
+    """Which trial a table shows: model, method, retain loss, ν, layer and seed; below it what the numbers are."""
+    shown = next((row for label in OWN for row in rows if row.label == label), rows[0]).settings
+    method, noise, options = shown.method, shown.noise, shown.eval
+    said = [shown.model.name, method.label or method.name]
+    if method.trains:
+        said.append(f"retain loss {shown.retain_loss}")
+    if noise.layers:
+        said.append(f"ν {noise.nu:g} at layer {', '.join(map(str, noise.layers))}")
+    if method.trains:
+        said += [f"unlearn layer {shown.layer.unlearn}", f"seed {shown.seed}"]
+    unit = "accuracy in %" if options.kind == "choice" else "perplexity (lower is more certain)"
+    half = "" if options.split == "all" else f", {options.split} half of the questions"
+    return f"{' · '.join(said)}\n{unit}, {options.name}{half}"
+
+
+def _drawn(heading: str, rows: list[Arm], lines: dict[str, list[str]]) -> "Table":
+    """Arms as columns and what was measured as rows: at most five columns, which 80 characters hold."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    made.add_column("")
+    for row in rows:
+        made.add_column(row.label, justify="right", no_wrap=True)
+    for name, cells in lines.items():
+        made.add_row(name, *cells)
+    return made
 
 
 def table(rows: list[Arm]) -> "Table":
-    """Rows as arms, a column for each role, and reduction and recovery rates on the perturbed task."""
-    from rich.table import Table
+    """A row for each role, and of accuracies the rates of reduction and recovery on the perturbed task."""
+    by_arm = {row.label: scores(row) for row in rows}
+    choice = rows[0].settings.eval.kind == "choice"
+    show: Callable[[Estimate | None], str] = _percent if choice else _perplexity
+    roles = _choice_roles(rows[0]) if choice else _perplexity_roles(rows[0])
+    lines = {said: [show(found.get(role)) for found in by_arm.values()] for role, said in roles.items()}
+    if choice and "perturbed" in roles:
+        rates = [_rates(label, by_arm) for label in by_arm]
+        for place, said in enumerate(("reduction, %", "recovery, %")):
+            if any(pair[place] for pair in rates):
+                lines[said] = [pair[place] for pair in rates]
+    return _drawn(title(rows), rows, lines)
 
+
+def key(rows: list[Arm]) -> str:
+    """What the table's marks and words mean, once."""
     options = rows[0].settings.eval
     by_arm = {row.label: scores(row) for row in rows}
-    choice = options.kind == "choice"
-    columns = _choice_columns(rows[0]) if choice else _perplexity_columns(rows[0])
-    show: Callable[[Estimate | None], str] = _percent if choice else _perplexity
-    unit = "accuracy in %" if choice else "perplexity (lower is more certain)"
-    half = "" if options.split == "all" else f" · {options.split} half"
-    made = Table(title=f"{rows[0].settings.model.name} · {options.name}{half} · {unit} ± standard error")
-    for title in ("", *columns.values(), *(("reduction", "recovery") if choice else ())):
-        made.add_column(title, justify="right" if title else "left", overflow="fold", no_wrap=not title)
-    for row in rows:
-        found = by_arm[row.label]
-        cells = [show(found.get(role)) for role in columns]
-        if choice:
-            cells += _rates(row.label, by_arm)
-        made.add_row(row.label, *cells)
-    return made
+    counted = "questions" if options.kind == "choice" else "documents"
+    drawn = any("keywords" in one.over for found in by_arm.values() for one in found.values())
+    over = f"the {counted}" + (" and, with a forget-token, its keywords" if drawn else "")
+    leans = ", which near 0 and 100 reaches further towards 50" if options.kind == "choice" else ""
+    said = [f"± is half the width of a 95 % interval over {over}{leans}; ↑ and ↓: the better way."]
+    present = {task.role for task in options.tasks.values()} if options.kind == "choice" else {"perturbed", "neutral"}
+    if "perturbed" in present:
+        said.append(f"Forget-token: {_keyword(options)}.")
+    if "neutral" in present:
+        said.append(f"Neutral token: '{options.neutral_keyword}'.")
+    if any(_rates(label, by_arm)[0] for label in by_arm):
+        said.append(
+            "Reduction: what a forget-token takes of the base's accuracy with it; recovery: how much of that the noise "
+            "gives back."
+        )
+    return " ".join(said)
+
+
+def _keyword(options: EvalSettings) -> str:
+    """What stands in for a choice, or in a text."""
+    words = perturb.read_keywords(options.keywords, options.keyword)
+    return f"'{words[0]}'" if len(words) == 1 else f"one of {len(words)} keywords"
 
 
 def ngram_table(rows: list[Arm]) -> "Table | None":
     """Retain accuracy by the n-grams among the choices, the neutral keyword above them; None without such tasks."""
-    from rich.table import Table
-
     options = rows[0].settings.eval
     tasks = {name: task for name, task in options.tasks.items() if task.role == "ngram"}
     if not tasks or options.kind != "choice":
         return None
     by_arm = {row.label: scores(row) for row in rows}
-    made = Table(title="Retain by the n-gram among the choices · accuracy in % ± standard error")
-    made.add_column("")
-    for label in by_arm:
-        made.add_column(label, justify="right")
-    names = {"neutral": f"'{options.neutral_keyword}' (neutral control)", "perturbed": _keyword(options)}
+    names = {"neutral": "neutral token", "perturbed": "forget-token"}
     names |= {name: f"n = {task.n}, {task.group} similarity" for name, task in tasks.items()}
-    for name, title in names.items():
-        if any(name in found for found in by_arm.values()):
-            made.add_row(title, *(_percent(found.get(name)) for found in by_arm.values()))
-    return made
+    lines = {
+        said: [_percent(found.get(name)) for found in by_arm.values()]
+        for name, said in names.items()
+        if any(name in found for found in by_arm.values())
+    }
+    return _drawn("Retain by the n-gram among the choices\naccuracy in %", rows, lines)
 
 
 def of_above(rows: list[Arm]) -> str | None:
@@ -171,38 +216,31 @@ def of_above(rows: list[Arm]) -> str | None:
     )
 
 
-def _keyword(options: EvalSettings) -> str:
-    """What stands in for a choice, or in a text."""
-    words = perturb.read_keywords(options.keywords, options.keyword)
-    return f"'{words[0]}'" if len(words) == 1 else f"one of {len(words)} keywords"
-
-
-def _choice_columns(row: Arm) -> dict[str, str]:
-    """Role -> the column's title, in reading order."""
+def _choice_roles(row: Arm) -> dict[str, str]:
+    """Role -> what it is called, in reading order."""
     options = row.settings.eval
     forget = [name for name, task in options.tasks.items() if task.role == "forget"]
-    columns = {name: name.replace("_", " ") + " ↓" for name in forget}
+    roles = {name: name.replace("_", " ") + " ↓" for name in forget}
     if len(forget) > 1:
-        columns["forget"] = "forget mean ↓"
-    titles = {
+        roles["forget"] = "forget mean ↓"
+    names = {
         "retain": "retain ↑",
-        "perturbed": f"retain with {_keyword(options)} ↑",
-        "neutral": f"retain with '{options.neutral_keyword}'",
+        "neutral": "retain, neutral token ↑",
+        "perturbed": "retain, forget-token ↑",
         "related": "forget-related retain ↑",
-        "forget_perturbed": f"forget with {_keyword(options)} ↓",
+        "forget_perturbed": "forget, forget-token ↓",
     }
     present = {task.role for task in options.tasks.values()}
-    return columns | {role: title for role, title in titles.items() if role in present}
+    return roles | {role: said for role, said in names.items() if role in present}
 
 
-def _perplexity_columns(row: Arm) -> dict[str, str]:
-    options = row.settings.eval
+def _perplexity_roles(row: Arm) -> dict[str, str]:
     return {
         **{f"forget_{topic}": f"forget {topic} ↑" for topic in row.settings.data.topics},
         "retain": "retain ↓",
-        "retain_after": "retain, same tokens",
-        "perturbed": f"behind {_keyword(options)} ↓",
-        "neutral": f"behind '{options.neutral_keyword}'",
+        "retain_after": "retain, same tokens ↓",
+        "neutral": "behind neutral token ↓",
+        "perturbed": "behind forget-token ↓",
     }
 
 
@@ -227,8 +265,8 @@ MORE_PERPLEX = 2.0  # perplexity over the base's from which a text counts as for
 class Forgetting:
     """What a trial did to what it was to forget, and what it cost: changes from the base, in points or nats a token."""
 
-    forget: Change
-    retain: Change | None
+    forget: Estimate
+    retain: Estimate | None
     verdict: str  # forgotten | partly forgotten | not forgotten
     said: str
 
@@ -241,7 +279,7 @@ def forgetting(row: Arm, base: Arm) -> Forgetting | None:
     """
     found, before = scores(row), scores(base)
     choice = row.settings.eval.kind == "choice"
-    parts = ["forget"] if choice else [f"forget_{topic}" for topic in row.settings.data.topics]
+    parts = _forget(row)
     if row.other_tokens or not parts or any(part not in found or part not in before for part in parts):
         return None
     change = changed(row, base, *parts)
@@ -261,7 +299,7 @@ def forgetting(row: Arm, base: Arm) -> Forgetting | None:
     return Forgetting(change, changed(row, base, "retain"), verdict, said)
 
 
-def tell(change: Change, row: Arm) -> str:
+def tell(change: Estimate, row: Arm) -> str:
     """A difference with its unit and interval."""
     choice = row.settings.eval.kind == "choice"
     return intervals.said(change, 1 if choice else 3, "points" if choice else "nats a token")
@@ -272,40 +310,78 @@ def _ratio(change: float | None) -> str:
     return "–" if change is None else f"{math.exp(min(change, 700.0)):.3g}"
 
 
+def _forget(row: Arm) -> list[str]:
+    """The roles whose mean is what was to be forgotten."""
+    return ["forget"] if row.settings.eval.kind == "choice" else [f"forget_{one}" for one in row.settings.data.topics]
+
+
 def verdicts(rows: list[Arm]) -> list[str]:
-    """What the table shows and what it does not, in plain words, each with a 95 % interval and what that is over."""
+    """What this trial shows: did it forget, what does a forget-token cost, and does the noise change that.
+
+    A line is left out where its numbers are not there. In brackets are 95 % intervals; the last line says over what.
+    """
     by_label = {row.label: row for row in rows if terms(row)}
-    name = "with RNA" if "with RNA" in by_label or "smoothed" not in by_label else "smoothed"
-    first = "given" if "given" in by_label else "plain"
-    base, plain, rna = (by_label.get(label) for label in ("base", first, name))
-    noise = "RNA" if name == "with RNA" else "noise at inference"
-    worse = -1 if rows[0].settings.eval.kind == "choice" else 1  # the sign of a change for the worse
+    noised = "with RNA" if "with RNA" in by_label or "smoothed" not in by_label else "smoothed"
+    first = "given" if any(row.label == "given" for row in rows) else "plain"
+    base, plain, rna = (by_label.get(label) for label in ("base", first, noised))
+    judged = [row for row in (plain, rna) if row is not None]
     lines: list[str] = []
-    judged = [row for row in (plain, rna) if row is not None and base is not None]
-    found = [(row.label, told) for row in judged if base and (told := forgetting(row, base))]
-    if found:
-        lines.append(f"Against base, {'; '.join(f'{label} {told.verdict}: {told.said}' for label, told in found)}.")
-    apart = any(row.other_tokens for row in judged)
-    if apart:
+    if told := [(row.label, found) for row in judged if base and (found := forgetting(row, base))]:
+        lines.append(f"Did it forget? {'; '.join(f'{label} {found.verdict}: {found.said}' for label, found in told)}.")
+    if base and any(row.other_tokens for row in judged):
         lines.append(f"{first} reads other tokens than base: perplexities are per token, so none are compared with it.")
-    harms = [(row, told) for row in judged if base and (told := harm(row, base))]
-    if plain and base and not apart and (change := changed(plain, base, "perturbed")):
-        words = {worse: "a forget-token harms it", 0: "no evidence of harm", -worse: "it does better than base"}
-        if harms:
-            words = {worse: "it does worse than base", 0: "no evidence of a change", -worse: "it does better than base"}
-        lines.append(f"Perturbed retain, {first} against base: {tell(change, plain)}: {words[change.sign]}.")
-    words = {worse: "a forget-token harms it", 0: "no evidence of harm", -worse: "a forget-token helps it"}
-    lines += [f"{intervals.HARM}, {row.label}: {tell(told, row)}: {words[told.sign]}." for row, told in harms]
-    if plain and rna and (change := changed(rna, plain, "perturbed")):
-        words = {worse: f"{noise} hurts here", 0: f"no evidence that {noise} helps", -worse: f"{noise} helps"}
-        lines.append(f"Perturbed retain, {noise} against {first}: {tell(change, rna)}: {words[change.sign]}.")
-    if plain and rna and (change := changed(rna, plain, "forget")):
-        words = {-1: f"{noise} forgets more", 0: "no evidence of a difference", 1: f"{noise} forgets less"}
-        lines.append(f"Forget, {noise} against {first}: {tell(change, rna)}: {words[change.sign]}.")
-    if lines:
-        lines += [line for row in rows if (line := _by_keyword(row))]
-        lines.append("(One seed: an interval over questions or documents says nothing of other seeds.)")
-    return lines
+    lines += [line for line in (_cost(judged, base), _contrast(rna, plain)) if line]
+    return [*_once(lines), *(line for row in rows if lines and (line := _by_keyword(row)))]
+
+
+def _cost(judged: list[Arm], base: Arm | None) -> str:
+    """What a forget-token does beyond a neutral one and beyond what it does to the base; or each arm's own difference
+    between the score with it and with a neutral one, or without any, where there is no such base."""
+    changes = [(row, told) for row in judged if base and (told := harm(row, base))]
+    how = "Retain with it less retain with a neutral one, against the same in base"
+    if not changes:
+        arms = [*([base] if base else []), *judged]
+        against = "neutral" if any("neutral" in terms(row) for row in arms) else "retain"
+        how = "Retain with it less retain " + ("with a neutral one" if against == "neutral" else "without")
+        pairs = [(row, terms(row).get("perturbed"), terms(row).get(against)) for row in arms]
+        changes = [(row, told) for row, one, other in pairs if (told := _change([one], [other]))]
+    words = {-1: "a cost", 0: "none seen", 1: "a gain"}
+    turned = [(row, change, change.sign * _better(row)) for row, change in changes]
+    told = "; ".join(f"{row.label} {tell(change, row)}, {words[sign]}" for row, change, sign in turned)
+    return f"What does a forget-token cost? {how}: {told}." if told else ""
+
+
+def _better(row: Arm) -> int:
+    """The sign of a change for the better."""
+    return 1 if row.settings.eval.kind == "choice" else -1
+
+
+def _contrast(rna: Arm | None, plain: Arm | None) -> str:
+    """What the noise changes; where both do not forget alike, that is no comparison of robustness."""
+    if rna is None or plain is None:
+        return ""
+    name = "RNA" if rna.label == "with RNA" else "noise at inference"
+    words = {1: "higher", 0: "no difference seen", -1: "lower"}
+    perturbed, forget = changed(rna, plain, "perturbed"), changed(rna, plain, *_forget(rna))
+    told = [
+        f"{what} {tell(change, rna)}, {words[change.sign]}"
+        for what, change in (("retain with a forget-token", perturbed), ("forget", forget))
+        if change is not None
+    ]
+    if forget is not None and forget.sign != 0:
+        told.append("the two do not forget alike: compare along α")
+    asked = f"Does {name} change that, at equal forgetting? {rna.label[0].upper()}{rna.label[1:]} less {plain.label}: "
+    return f"{asked}{'; '.join(told)}." if told else ""
+
+
+def _once(lines: list[str]) -> list[str]:
+    """What most intervals are over is told once, below the lines; of the others each says so itself."""
+    found = Counter(re.findall(r" \((95 % over [^()]*)\)", "\n".join(lines)))
+    if not found:
+        return lines
+    ((usual, _),) = found.most_common(1)
+    unless = ", where nothing else is said" if len(found) > 1 else ""
+    return [*(line.replace(f" ({usual})", "") for line in lines), f"In brackets: {usual}{unless}."]
 
 
 def _by_keyword(row: Arm) -> str | None:

@@ -73,3 +73,20 @@ def test_in_a_sweep_ones_own_is_waited_for(tmp_path: Path, done: list[str], monk
     progress.work_on(rows)
     assert time.monotonic() - started >= 0.5
     assert done == ["retrained", "base", "plain", "with RNA"]
+
+
+def test_in_a_log_a_phase_says_how_long_it_still_takes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """A step a second from step 1 on: at 26 of 101, 75 are left."""
+    clock = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    with progress.display() as tell:
+        for step in range(1, 102):
+            tell("plain", "training", step, 101)
+            clock[0] += 1.0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "[  0.0 s] plain: training 1/101"
+    assert lines[1] == "[ 25.0 s] plain: training 26/101, about 75 s left"
+    assert lines[-1] == "[100.0 s] plain: training 101/101"
+    assert len(lines) == 5

@@ -2,10 +2,13 @@
 
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -41,16 +44,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def test_the_canonical_call_ends_in_a_table_and_complete_records(finished: tuple[Path, str]):
     folder, printed = finished
-    for row in ("base", "plain", "with RNA", "retrained"):
-        assert re.search(rf"│ {row} +│ +\d", printed), printed
-    for column in ("forget bio", "forget cyber", "retain", "marsh fevers", "Lake Geneva", "reduction", "recovery"):
-        assert column in printed
+    assert re.search(r"^ +base +plain +with RNA +retrained *$", printed, re.MULTILINE), printed
+    for row in ("forget bio", "forget cyber", "retain ↑", "retain, neutral token", "retain, forget-token"):
+        assert re.search(rf"^ *{row}\D*(\d\S* ± \S+\s+){{4}}$", printed, re.MULTILINE), printed
+    for word in ("marsh fevers", "Lake Geneva", "Reduction: ", "recovery: "):
+        assert word in printed
     found = records(folder)
     trained = [record for record in found.values() if record["kind"] == "train"]
     assert len(trained) == BASE_AND_ARMS
     assert len(found) == BASE_AND_ARMS * (1 + TASKS)
     rna_record = next(record for record in trained if record["label"] == "with RNA")
-    assert str(folder / "results" / f"{rna_record['key']}.json") in printed
+    assert printed.count(str(folder)) == 2  # the folder, and the command for more seeds
+    assert f"with RNA {rna_record['key']}" in printed
     assert len(rna_record["curve"]) == 4
     assert rna_record["config"]["noise"]["nu"] == 0.014
     assert {"commit", "packages", "identity", "seconds", "peak_memory_bytes"} <= set(rna_record)
@@ -62,8 +67,61 @@ def test_the_same_trial_is_recognised_and_nothing_is_computed(finished: tuple[Pa
     folder, printed = finished
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()}
     again = rna("method=npo", "retain=mse", "noise.nu=0.014", *SHORT, f"output_dir={folder}")
-    assert again[again.index("┏") :] == printed[printed.index("┏") :]
+    assert again[again.index("demo · NPO") :] == printed[printed.index("demo · NPO") :]
     assert before == {file: file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()}
+
+
+AT_WIDTHS = """
+import fcntl, struct, sys, termios
+from rna import run
+for width in (80, 100, 120, 1000):
+    sys.stdout.flush()
+    fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
+    run.main()
+"""
+
+
+@pytest.fixture(scope="module")
+def at_widths(finished: tuple[Path, str]) -> dict[int, list[str]]:
+    """What the canonical call prints on terminals of three widths, and on one so wide that nothing is wrapped."""
+    words = ("method=npo", "retain=mse", "noise.nu=0.014", *SHORT, f"output_dir={finished[0]}")
+    ours, theirs = pty.openpty()
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | {"TERM": "xterm"}
+    command = [sys.executable, "-c", AT_WIDTHS, *words]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, env=environment) as child:
+        os.close(theirs)
+        printed = b""
+        with suppress(OSError):  # the terminal's end
+            while part := os.read(ours, 65536):
+                printed += part
+        os.close(ours)
+        assert child.wait() == 0, child.stderr.read() if child.stderr else ""
+    text = re.sub(r"\x1b\[[\d;]*m", "", printed.decode()).replace("\r\n", "\n")
+    parts = text.split("demo · NPO")[1:]
+    assert len(parts) == 4
+    return {width: f"demo · NPO{part}".splitlines() for width, part in zip((80, 100, 120, 1000), parts, strict=True)}
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_no_terminal_breaks_a_word_a_number_or_a_path(width: int, at_widths: dict[int, list[str]]):
+    lines, whole = at_widths[width], at_widths[1000]
+    assert max(map(len, lines)) <= width
+    words, known = (Counter(" ".join(found).replace(" \\", "").split()) for found in (lines, whole))
+    rules = {word for word in words | known if set(word) == {"─"}}
+    assert {word: words[word] for word in words if word not in rules} == {
+        word: known[word] for word in known if word not in rules
+    }
+    assert not [line for line in lines if re.search(r"±\s*$|^\s*±\s+\d", line)]
+    (heads,) = [line for line in lines if line.split()[:2] == ["base", "plain"]]
+    assert heads.split() == ["base", "plain", "with", "RNA", "retrained"]
+    assert sum(line.count("/results") + line.count(".json") for line in lines) <= 1
+    assert not {"helps", "hurts"} & set(words)
+
+
+def test_a_log_is_as_wide_as_columns_says(finished: tuple[Path, str]):
+    printed = rna("method=npo", "retain=mse", "noise.nu=0.014", *SHORT, f"output_dir={finished[0]}", COLUMNS="80")
+    lines = printed[printed.index("demo · NPO") :].splitlines()
+    assert max(len(line) for line in lines) <= 80
 
 
 def test_another_keyword_evaluates_the_perturbed_task_alone(finished: tuple[Path, str], rna_here: Callable[..., str]):

@@ -1,19 +1,20 @@
 """The table's arithmetic and its words, on accuracies chosen by hand."""
 
 import math
+import re
 
 import pytest
 
 from rna import intervals, show
 from rna.settings.fields import CorpusSettings, DataSettings, EvalSettings, ModelSettings, Settings, TaskSettings
-from rna.show import Estimate
 from rna.trial import Arm
+from tests import generated
 
 ROLES = {"bio": "forget", "cyber": "forget", "retain": "retain", "perturbed": "perturbed"}
 
 
 def arm(label: str, **accuracies: float) -> Arm:
-    """A row with these accuracies by task name, each of 2,400 questions with a standard error of 0.01."""
+    """A row with these accuracies by task name, each of 2,400 questions of which the record has the total alone."""
     tasks = {name: TaskSettings(f"task_{name}", role) for name, role in ROLES.items()}
     settings = Settings(model=ModelSettings("demo", "-"), eval=EvalSettings("demo", keyword="typhus", tasks=tasks))
     found = {name: {"metrics": {"acc": acc, "acc_stderr": 0.01, "n": 2400}} for name, acc in accuracies.items()}
@@ -29,25 +30,47 @@ def judged(label: str, **losses: float) -> Arm:
     return Arm(label, settings, "key", {}, {"perplexity": {}}, None, {"perplexity": {"metrics": metrics}})
 
 
-def column(rows: list[Arm], title: str) -> list[str]:
-    made = show.table(rows)
-    (found,) = (column for column in made.columns if column.header == title)
-    return [str(cell) for cell in found.cells]
+def bits(row: Arm, **answers: str) -> Arm:
+    """The row with the questions of these tasks that were right, all tasks of the same questions."""
+    for name, right in answers.items():
+        share = right.count("1") / len(right)
+        metrics = {"acc": share, "acc_stderr": (share * (1 - share) / (len(right) - 1)) ** 0.5, "n": len(right)}
+        row.evaluated[name] = {"metrics": {**metrics, "correct": f"{int(right, 2):x}", "asked": "q"}}
+        if name == "neutral":
+            row.settings.eval.tasks["neutral"] = TaskSettings("task_neutral", "neutral")
+    return row
+
+
+def line(rows: list[Arm], name: str) -> list[str]:
+    """A table's row, an arm after the other."""
+    names, *arms = show.table(rows).columns
+    place = list(names.cells).index(name)
+    return [str(list(column.cells)[place]) for column in arms]
 
 
 def test_scores_are_percent_and_the_forget_mean_is_unweighted():
-    """(30 + 50)/2 = 40; √(1² + 1²)/2 = 0.707."""
+    """(30 + 50)/2 = 40. Wilson's intervals of 2,400 questions, and √(1.83² + 2.00²)/2 = 1.36 about the mean."""
     found = show.scores(arm("base", bio=0.3, cyber=0.5, retain=0.9))
-    assert found["bio"] == Estimate(30.0, 1.0)
-    assert (found["forget"].value, found["forget"].stderr) == (pytest.approx(40.0), pytest.approx(math.sqrt(0.5)))
-    assert "perturbed" not in found
+    half = {name: (one.high - one.low) / 2 for name, one in found.items() if one.low is not None and one.high}
+    values = {"bio": 30.0, "cyber": 50.0, "retain": 90.0, "forget": 40.0}
+    assert {name: one.value for name, one in found.items()} == pytest.approx(values)
+    expected = {"bio": 1.832, "cyber": 1.999, "retain": 1.201, "forget": 1.356}
+    assert half == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_cell_is_half_the_width_of_the_interval_that_every_page_shows():
+    """40 of 40 right: [91.24, 100], of which 4.4 is half; an interval that is told as ± alone."""
+    row = bits(arm("base"), retain="1" * 40)
+    (score,) = show.terms(row)["retain"]
+    made = intervals.estimate([[score]])
+    assert (made.low, made.high) == (pytest.approx(91.24, abs=0.01), pytest.approx(100.0))
+    assert line([row], "retain ↑") == ["100.0 ± 4.4"]
 
 
 def test_several_tasks_of_a_role_are_shown_by_their_mean():
-    """(30 + 50)/2 = 40; √(1² + 1²)/2 = 0.707."""
     made = arm("base", one=0.3, two=0.5)
     made.settings.eval.tasks = {name: TaskSettings(f"task_{name}", "related") for name in ("one", "two")}
-    assert column([made], "forget-related retain ↑") == ["40.0 ± 0.7"]
+    assert line([made], "forget-related retain ↑") == ["40.0 ± 1.4"]
 
 
 def test_a_number_that_was_not_finite_gives_no_verdict():
@@ -72,11 +95,10 @@ def test_ngrams_are_shown_by_group_beside_the_neutral_keyword():
         row.settings.eval.tasks = own
     made = show.ngram_table(rows)
     assert made is not None
-    cells = [[str(cell) for cell in column.cells] for column in made.columns]
-    assert cells == [
-        ["'Lake Geneva' (neutral control)", "n = 2, top similarity"],
-        ["90.0 ± 1.0", "50.0 ± 1.0"],
-        ["80.0 ± 1.0", "–"],
+    assert [[str(cell) for cell in column.cells] for column in made.columns] == [
+        ["neutral token", "n = 2, top similarity"],
+        ["90.0 ± 1.2", "50.0 ± 2.0"],
+        ["80.0 ± 1.6", "–"],
     ]
 
 
@@ -104,120 +126,174 @@ def test_rates_of_the_worked_example():
     """Base 60, plain 30, with RNA 50: reductions 50 % and 16.7 %, recovery 66.7 %."""
     rows = [arm("base", perturbed=0.6), arm("plain", perturbed=0.3), arm("with RNA", perturbed=0.5)]
     rows.append(arm("retrained", perturbed=0.55))
-    assert column(rows, "reduction") == ["", "50.0 %", "16.7 %", ""]
-    assert column(rows, "recovery") == ["", "", "66.7 %", ""]
+    assert line(rows, "reduction, %") == ["", "50.0", "16.7", ""]
+    assert line(rows, "recovery, %") == ["", "", "66.7", ""]
+    assert "Reduction: " in show.key(rows)
 
 
 def test_a_rate_without_denominator_is_said_to_be_undefined():
     rows = [arm("base", perturbed=0.0), arm("plain", perturbed=0.0), arm("with RNA", perturbed=0.5)]
-    assert column(rows, "reduction") == ["", "undefined", "undefined"]
-    assert column(rows, "recovery") == ["", "", "undefined"]
+    assert line(rows, "reduction, %") == ["", "undefined", "undefined"]
+    assert line(rows, "recovery, %") == ["", "", "undefined"]
 
 
 def test_rates_wait_for_what_they_need():
     rows = [arm("base", perturbed=0.6), arm("plain"), arm("with RNA", perturbed=0.3)]
-    assert column(rows, "reduction") == ["", "", "50.0 %"]
-    assert column(rows, "recovery") == ["", "", ""]
+    assert line(rows, "reduction, %") == ["", "", "50.0"]
+    assert "recovery, %" not in list(show.table(rows).columns[0].cells)
+    assert "Reduction" not in show.key([arm("base", perturbed=0.6), arm("plain")])
 
 
-def test_the_table_has_a_row_for_each_arm_and_a_column_for_each_role():
+def test_the_table_has_a_column_for_each_arm_and_a_row_for_each_role():
     rows = [arm("base", bio=0.3, cyber=0.5, retain=0.9, perturbed=0.8), arm("plain", bio=0.25)]
-    assert [column.header for column in show.table(rows).columns] == [
-        *("", "bio ↓", "cyber ↓", "forget mean ↓", "retain ↑", "retain with 'typhus' ↑", "reduction", "recovery")
-    ]
-    assert column(rows, "") == ["base", "plain"]
-    assert column(rows, "bio ↓") == ["30.0 ± 1.0", "25.0 ± 1.0"]
-    assert column(rows, "retain ↑") == ["90.0 ± 1.0", "–"]
+    names, *arms = show.table(rows).columns
+    assert [column.header for column in arms] == ["base", "plain"]
+    assert list(names.cells) == ["bio ↓", "cyber ↓", "forget mean ↓", "retain ↑", "retain, forget-token ↑"]
+    assert line(rows, "bio ↓") == ["30.0 ± 1.8", "25.0 ± 1.7"]
+    assert line(rows, "forget mean ↓")[0] == "40.0 ± 1.4"
+    assert line(rows, "retain ↑") == ["90.0 ± 1.2", "–"]
+    assert show.key(rows).startswith("± is half the width of a 95 % interval over the questions, which near 0 and 100 ")
+    assert "Forget-token: 'typhus'." in show.key(rows)
 
 
-@pytest.mark.parametrize(
-    ("base", "plain", "rna", "harm", "help_"),
-    [
-        (0.6, 0.3, 0.5, "a forget-token harms it", "RNA helps"),
-        (0.6, 0.59, 0.58, "no evidence of harm", "no evidence that RNA helps"),
-        (0.6, 0.7, 0.6, "it does better than base", "RNA hurts here"),
-    ],
-)
-def test_verdicts_on_accuracy(base, plain, rna, harm, help_):
-    said = show.verdicts([arm("base", perturbed=base), arm("plain", perturbed=plain), arm("with RNA", perturbed=rna)])
-    assert said[0].startswith("Perturbed retain, plain against base: ")
-    assert said[0].endswith(f": {harm}.")
-    assert said[1].startswith("Perturbed retain, RNA against plain: ")
-    assert said[1].endswith(f": {help_}.")
+def test_the_title_says_which_trial_it_is():
+    rows = [arm("base", retain=0.9), arm("with RNA", retain=0.9)]
+    rows[1].settings = generated.settings("npo", "mse", nu=0.02, seed=3)
+    first, second = show.title(rows).splitlines()
+    assert first == "demo · NPO · retain loss mse · ν 0.02 at layer 2 · unlearn layer 2 · seed 3"
+    assert second == "accuracy in %, demo"
+    rows[0].settings = generated.settings("none")
+    assert show.title(rows[:1]).startswith("demo · none\n")
 
 
-def test_a_verdict_gives_the_change_and_its_interval():
-    """30 − 60 = −30; about 1.96·√(0.936² + 1²) = 2.7 where the records do not say which questions were right."""
-    said = show.verdicts([arm("base", perturbed=0.6), arm("plain", perturbed=0.3)])[0]
-    assert (
-        "−30.0 points [−32.6, −27.3] (95 % over questions, unpaired as a record lacks its single questions, one seed)"
-        in said
+def ones(right: int) -> str:
+    """Of 100 questions the first so many right."""
+    return "1" * right + "0" * (100 - right)
+
+
+def trial() -> list[Arm]:
+    """A neutral keyword costs the plain model 30 points and the forget keyword 20 more, of which the noise saves 8."""
+    base = bits(arm("base"), bio=ones(98), neutral=ones(95), perturbed=ones(95))
+    plain = bits(arm("plain"), bio=ones(30), neutral=ones(65), perturbed=ones(45))
+    return [base, plain, bits(arm("with RNA"), bio=ones(31), neutral=ones(66), perturbed=ones(54))]
+
+
+def test_the_three_questions_stand_in_their_order_and_what_intervals_are_over_once():
+    forgot, cost, change, over = show.verdicts(trial())
+    assert forgot.startswith("Did it forget? plain forgotten: forget accuracy 30.0 against 98.0, −68.0 points [")
+    assert re.sub(r"\[.*?\]", "[]", cost) == (
+        "What does a forget-token cost? Retain with it less retain with a neutral one, against the same in base: "
+        "plain −20.0 points [], a cost; with RNA −12.0 points [], a cost."
     )
+    assert re.sub(r"\[.*?\]", "[]", change) == (
+        "Does RNA change that, at equal forgetting? With RNA less plain: retain with a forget-token +9.0 points [], "
+        "higher; forget +1.0 points [], no difference seen."
+    )
+    assert over == "In brackets: 95 % over questions, paired, one seed."
 
 
-def bits(row: Arm, **answers: str) -> Arm:
-    """The row with the questions of these tasks that were right, all tasks of the same questions."""
-    for name, right in answers.items():
-        share = right.count("1") / len(right)
-        metrics = {"acc": share, "acc_stderr": (share * (1 - share) / (len(right) - 1)) ** 0.5, "n": len(right)}
-        row.evaluated[name] = {"metrics": {**metrics, "correct": f"{int(right, 2):x}", "asked": "q"}}
-    return row
+def test_each_answer_has_the_interval_of_its_paired_questions():
+    rows = trial()
+    base, plain, rna = ({name: of[0][1] for name, of in show.terms(row).items()} for row in rows)
+    one = {name: [(1.0, score)] for name, score in plain.items()}
+    made = intervals.harm(one["perturbed"], one["neutral"], *([(1.0, base[name])] for name in ("perturbed", "neutral")))
+    assert short(intervals.estimate([made])) in show.verdicts(rows)[1]
+    noised = intervals.difference([(1.0, rna["perturbed"])], one["perturbed"])
+    assert short(intervals.estimate([noised])) in show.verdicts(rows)[2]
 
 
-def test_what_rows_share_cancels():
-    """100 questions, 20 of which the plain row loses: −20 with 22 changes of 102, against about ±13 unpaired."""
-    rows = [bits(arm("base"), perturbed="1" * 80 + "0" * 20), bits(arm("plain"), perturbed="1" * 60 + "0" * 40)]
-    assert "−20.0 points [−27.8, −11.4] (95 % over questions, paired, one seed)" in show.verdicts(rows)[0]
+def short(made: intervals.Estimate) -> str:
+    """As it is told where what it is over is told below."""
+    return intervals.said(made, 1, "points").partition(" (")[0]
 
 
-def test_harm_is_told_beyond_the_neutral_keyword_and_the_base():
-    """The neutral keyword costs 30 points as well, and the forget keyword 20 more."""
-    rows = [
-        bits(arm("base"), perturbed="1" * 95 + "0" * 5, neutral="1" * 95 + "0" * 5),
-        bits(arm("plain"), perturbed="1" * 45 + "0" * 55, neutral="1" * 65 + "0" * 35),
-    ]
-    for row in rows:
-        row.settings.eval.tasks["neutral"] = TaskSettings("task_neutral", "neutral")
-    said = show.verdicts(rows)
-    assert said[0].endswith(": it does worse than base.")
-    assert said[1].startswith(f"{intervals.HARM}, plain: −20.0 points [")
-    assert said[1].endswith("(95 % over questions, paired, one seed): a forget-token harms it.")
+def test_what_arms_share_cancels():
+    """100 questions, 20 of which the plain model loses: 22 changes of 102, against about ±13 unpaired."""
+    rows = [bits(arm("plain"), perturbed=ones(80)), bits(arm("with RNA"), perturbed=ones(60))]
+    assert "−20.0 points [−27.8, −11.4], lower" in show.verdicts(rows)[0]
 
 
-def test_keywords_are_told_one_by_one():
-    rows = [bits(arm("base"), perturbed="1" * 8), bits(arm("plain"), perturbed="11001100")]
+def test_without_a_neutral_keyword_an_arms_own_difference_is_its_cost():
+    rows = [bits(arm(label), retain=ones(90), perturbed=ones(right)) for label, right in (("base", 90), ("plain", 70))]
+    cost, _ = show.verdicts(rows)
+    assert cost.startswith("What does a forget-token cost? Retain with it less retain without: base +0.0 points [")
+    assert "], none seen; plain −20.0 points [−27.8, −11.4], a cost." in cost
+
+
+def test_records_without_single_questions_say_that_they_are_unpaired():
+    """30 − 60 = −30, and about 1.96·√(0.936² + 1²) = 2.7."""
+    rows = [arm("plain", perturbed=0.6), arm("with RNA", perturbed=0.3)]
+    change, over = show.verdicts(rows)
+    assert "−30.0 points [−32.6, −27.3], lower" in change
+    assert over == "In brackets: 95 % over questions, unpaired as a record lacks its single questions, one seed."
+
+
+def test_an_interval_unlike_the_others_says_itself_what_it_is_over():
+    rows = trial()
+    del rows[2].evaluated["perturbed"]["metrics"]["correct"]
+    forgot, cost, change, over = show.verdicts(rows)
+    assert over == "In brackets: 95 % over questions, paired, one seed, where nothing else is said."
+    assert "95 %" not in forgot
+    assert cost.count("] (95 % over questions, unpaired as a record lacks its single questions, one seed), ") == 1
+    assert change.count("unpaired") == 1
+
+
+def test_keywords_are_told_one_by_one_and_counted_in_the_key():
+    rows = [bits(arm("plain"), perturbed="1" * 8), bits(arm("with RNA"), perturbed="11001100")]
     by_word = {"gout": {"acc": 0.5, "n": 4}, "ague": {"acc": 0.25, "n": 4}}
     rows[1].evaluated["perturbed"]["metrics"]["keywords"] = by_word
-    assert "By keyword, plain: 'gout' 50.0 of 4, 'ague' 25.0 of 4." in show.verdicts(rows)
-    rows[1].settings.eval.keywords = ["gout", "ague"]
-    assert "retain with one of 2 keywords ↑" in [column.header for column in show.table(rows[1:]).columns]
+    assert show.verdicts(rows)[-1] == "By keyword, with RNA: 'gout' 50.0 of 4, 'ague' 25.0 of 4."
+    rows[0].settings.eval.keywords = ["gout", "ague"]
+    assert "over the questions, " in show.key(rows)
+    assert "Forget-token: one of 2 keywords." in show.key(rows)
+    rows[0].evaluated["perturbed"]["metrics"]["drawn"] = "01234567"
+    assert "over the questions and, with a forget-token, its keywords" in show.key(rows)
 
 
 @pytest.mark.parametrize(
-    ("base", "plain", "rna", "harm", "help_"),
-    [
-        (2.0, 3.0, 2.5, "a forget-token harms it", "RNA helps"),
-        (2.0, 2.01, 2.02, "no evidence of harm", "no evidence that RNA helps"),
-        (2.0, 1.0, 1.5, "it does better than base", "RNA hurts here"),
-    ],
+    ("plain", "rna", "words"), [(0.3, 0.5, "higher"), (0.59, 0.58, "no difference seen"), (0.7, 0.6, "lower")]
 )
-def test_verdicts_on_log_loss_turn_the_sign(base, plain, rna, harm, help_):
-    said = show.verdicts(
-        [judged("base", perturbed=base), judged("plain", perturbed=plain), judged("with RNA", perturbed=rna)]
+def test_a_change_is_called_by_its_interval_and_nothing_helps_or_hurts(plain, rna, words):
+    said = show.verdicts([arm("base", perturbed=0.6), arm("plain", perturbed=plain), arm("with RNA", perturbed=rna)])
+    assert said[-2].endswith(f"], {words}.")
+    assert not {"helps", "hurts"} & set(" ".join(said).replace(".", " ").split())
+
+
+def test_changes_of_log_loss_are_in_nats():
+    """2.5 − 3 and 2.5 − 2, 1.96·√(0.01² + 0.01²) = 0.028; more of it is worse."""
+    rows = [judged("base", retain=2.0, perturbed=2.0), judged("plain", retain=2.0, perturbed=3.0)]
+    rows.append(judged("with RNA", retain=2.0, perturbed=2.5))
+    cost, change, over = show.verdicts(rows)
+    assert (
+        "base +0.000 nats a token [−0.028, +0.028], none seen; plain +1.000 nats a token [+0.972, +1.028], a cost"
+        in cost
     )
-    assert said[0].endswith(f", one seed): {harm}.")
-    assert said[1].endswith(f", one seed): {help_}.")
+    assert "retain with a forget-token −0.500 nats a token [−0.528, −0.472], lower." in change
+    assert "95 % over documents" in over
+
+
+def test_text_is_compared_at_equal_forgetting_too():
+    rows = [judged("plain", forget_a=3.0, perturbed=3.0), judged("with RNA", forget_a=2.5, perturbed=2.5)]
+    for row in rows:
+        row.settings.data.topics = {"a": CorpusSettings()}
+    said = show.verdicts(rows)[0]
+    assert said.endswith(
+        "; forget −0.500 nats a token [−0.528, −0.472], lower; the two do not forget alike: compare along α."
+    )
 
 
 @pytest.mark.parametrize(
     ("plain", "rna", "words"),
-    [(0.5, 0.3, "RNA forgets more"), (0.5, 0.51, "no evidence of a difference"), (0.3, 0.5, "RNA forgets less")],
+    [
+        (0.5, 0.3, "lower; the two do not forget alike: compare along α"),
+        (0.5, 0.51, "no difference seen"),
+        (0.3, 0.5, "higher; the two do not forget alike: compare along α"),
+    ],
 )
-def test_verdicts_on_forgetting(plain, rna, words):
-    said = show.verdicts([arm("plain", bio=plain, cyber=plain), arm("with RNA", bio=rna, cyber=rna)])
-    assert said[0].startswith("Forget, RNA against plain: ")
-    assert said[0].endswith(f": {words}.")
-    assert "One seed" in said[1]
+def test_a_change_at_another_forgetting_is_no_comparison(plain, rna, words):
+    said, _ = show.verdicts([arm("plain", bio=plain, cyber=plain), arm("with RNA", bio=rna, cyber=rna)])
+    assert said.startswith("Does RNA change that, at equal forgetting? With RNA less plain: forget ")
+    assert said.endswith(f"], {words}.")
 
 
 @pytest.mark.parametrize(
@@ -229,27 +305,23 @@ def test_verdicts_on_forgetting(plain, rna, words):
     ],
 )
 def test_the_first_verdict_says_whether_anything_was_forgotten(plain, words):
-    """4,800 questions a mean: a change of 2.3 points is sure, one of 1 is not; chance is 25, and near it up to 35."""
+    """4,800 questions a mean: a change of 2.3 points is sure, one of ½ is not; chance is 25, and near it up to 35."""
     said = show.verdicts([arm("base", bio=0.98, cyber=0.98), arm("plain", bio=plain, cyber=plain)])
     change = 100 * plain - 98
-    assert said[0].startswith(
-        f"Against base, plain {words}: forget accuracy {100 * plain:.1f} against 98.0, {change:+.1f} points [".replace(
-            "-", "−"
-        )
-    )
-    assert "One seed" in said[1]
+    told = f"Did it forget? plain {words}: forget accuracy {100 * plain:.1f} against 98.0, {change:+.1f} points ["
+    assert said[0].startswith(told.replace("-", "−"))
 
 
 def test_what_was_near_chance_before_was_not_forgotten():
     said = show.verdicts([arm("base", bio=0.3, cyber=0.3), arm("plain", bio=0.29, cyber=0.29)])
-    assert said[0].startswith("Against base, plain not forgotten: ")
+    assert said[0].startswith("Did it forget? plain not forgotten: ")
 
 
 def test_the_row_with_noise_is_judged_beside_the_plain_one_or_alone():
     base, rna = arm("base", bio=0.98, cyber=0.98), arm("with RNA", bio=0.9, cyber=0.9)
-    both, alone = "partly forgotten: forget accuracy 90.0 against 98.0, −8.0 points", "Against base, with RNA "
+    both, alone = "partly forgotten: forget accuracy 90.0 against 98.0, −8.0 points [", "Did it forget? with RNA "
     said = show.verdicts([base, arm("plain", bio=0.3, cyber=0.3), rna])[0]
-    assert said.startswith("Against base, plain forgotten: forget accuracy 30.0 against 98.0, ")
+    assert said.startswith("Did it forget? plain forgotten: forget accuracy 30.0 against 98.0, ")
     assert f"; with RNA {both}" in said
     assert show.verdicts([base, arm("plain"), rna])[0].startswith(alone + both)
 
@@ -268,7 +340,7 @@ def test_of_text_each_topics_perplexity_must_double(one, other, words):
     rows = [judged("base", forget_a=2.0, forget_b=2.0), judged("plain", forget_a=one, forget_b=other)]
     for row in rows:
         row.settings.data.topics = {"a": CorpusSettings(), "b": CorpusSettings()}
-    assert show.verdicts(rows)[0].startswith(f"Against base, plain {words}: forget perplexity ")
+    assert show.verdicts(rows)[0].startswith(f"Did it forget? plain {words}: forget perplexity ")
 
 
 def test_a_ratio_of_perplexities_has_the_interval_of_its_logarithm():
@@ -276,13 +348,25 @@ def test_a_ratio_of_perplexities_has_the_interval_of_its_logarithm():
     rows = [judged("base", forget_a=2.0), judged("plain", forget_a=2.7)]
     for row in rows:
         row.settings.data.topics = {"a": CorpusSettings()}
-    assert "forget perplexity 2.01 times the base's [1.96, 2.07] (95 % over documents" in show.verdicts(rows)[0]
+    assert "forget perplexity 2.01 times the base's [1.96, 2.07]." in show.verdicts(rows)[0]
 
 
-def test_without_two_rows_there_is_nothing_to_say():
+def test_one_row_has_its_cost_alone():
     assert show.verdicts([arm("base", bio=0.3, perturbed=0.6)]) == []
+    said, _ = show.verdicts([arm("base", retain=0.9, perturbed=0.6)])
+    assert re.search(r"retain without: base −30.0 points \[\S+ \S+\], a cost\.$", said)
 
 
 def test_perplexity_is_shown_as_exp_of_the_log_loss():
-    """exp(2) = 7.389, and its standard error 7.389·0.01 = 0.074."""
-    assert column([judged("base", retain=2.0)], "retain ↓") == ["7.389 ± 0.074"]
+    """exp(2) = 7.389, and half of exp(2 ± 1.96·0.01), 0.145."""
+    assert line([judged("base", retain=2.0)], "retain ↓") == ["7.389 ± 0.14"]
+
+
+@pytest.mark.parametrize("nats", [0.0, 5.0, 9.0, 12.0, 30.0, 699.0])
+def test_no_perplexity_is_wider_than_a_column(nats):
+    """Four arms of 14 characters beside the longest role fit 80."""
+    (cell,) = line([judged("base", retain=nats)], "retain ↓")
+    assert len(cell) <= 14
+    value, margin = (float(part) for part in cell.split(" ± "))
+    assert value == pytest.approx(math.exp(nats), rel=0.5)
+    assert margin == pytest.approx(math.exp(nats) * 0.0196, rel=0.5)

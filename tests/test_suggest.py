@@ -173,10 +173,11 @@ def test_the_search_needs_something_to_raise_and_to_judge_by(tmp_path: Path, sug
 
 
 def test_what_forgetting_may_cost():
-    from rna.show import Estimate, Forgetting
+    from rna.intervals import Estimate
+    from rna.show import Forgetting
 
     def found(retain: float) -> Forgetting:
-        return Forgetting(Estimate(1.0, 0.1), Estimate(retain, 0.1), "forgotten", "")
+        return Forgetting(Estimate(1.0), Estimate(retain), "forgotten", "")
 
     text = Settings()
     text.eval.kind = "perplexity"

@@ -1,8 +1,14 @@
-"""How the report draws: one palette, RM as circles and PO as triangles, RNA as a blue ring, and panels and lines."""
+"""How the report draws: a colour for each method, grey circles for plain, diamonds in the method's colour for RNA.
 
+Every figure says on top what to look at, every bar is a 95 % interval and lies whole within its axes, and methods that
+would cover each other have panels or rows of their own.
+"""
+
+import itertools
 import math
 import multiprocessing
 import os
+import textwrap
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -10,35 +16,49 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
+import numpy as np
+
+from rna.intervals import Estimate
 from rna.report.compare import Condition
 from rna.report.records import Study, Trial
 from rna.report.tables import ROLES
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart; the retain loss shows in the shape.
+# Searched among Okabe and Ito's and Tol's colours for the largest distance between any two, also as they are seen
+# without red or green cones; light and dark pages leave each of them a contrast of two or more.
 COLOURS = {
-    "RMU": "#E69F00",
-    "Adaptive RMU": "#CC79A7",
-    "RSV": "#7A6A4F",
-    "NPO": "#009E73",
-    "DPO": "#56B4E9",
-    "SimNPO": "#D55E00",
+    "RMU": "#d99000",
+    "Adaptive RMU": "#882255",
+    "RSV": "#8a6d3b",
+    "NPO+KL": "#007313",
+    "NPO+MSE": "#00a878",
+    "DPO+KL": "#0072b2",
+    "DPO+MSE": "#56b4e9",
+    "SimNPO+KL": "#7900f2",
+    "SimNPO+MSE": "#8a7ae6",
 }
-SPARE = ("#882255", "#117733", "#44AA99", "#332288", "#AA4499")  # of methods that are not the paper's (Tol's muted)
-RING = "#0072B2"  # RNA
+SPARE = ("#cc79a7", "#3f8f00", "#a65628", "#f27961", "#999933", "#44aa99")  # of methods that are not the paper's
+PLAIN = "#6f7580"
 INK = "#22262e"  # text and axes; the page draws them in its own text colour
 FAINT = "#9aa0aa"
 PNG_DPI = 200
 MAX_WORKERS = 4  # each holds the trials, though most of them in memory that is shared
 CHANCE = 25.0  # per cent: four choices
-SHAPES = {"": "o", "KL": "^", "MSE": "v"}
-REFERENCES = {"base": ("*", 9), "retrained": ("D", 5), "given": ("X", 6)}  # mark and its size
+REFERENCES = {"base": "*", "retrained": "s", "given": "X"}
+REFERENCE_LINES = {"base": "-", "retrained": "--", "given": "-."}
+ARMS: dict[str, dict[str, Any]] = {
+    "plain": {"marker": "o", "markersize": 4.5, "linestyle": "--"},
+    "rna": {"marker": "D", "markersize": 5.0, "linestyle": "-"},
+}
+BAR: dict[str, Any] = {"elinewidth": 1.1, "capsize": 2.0, "capthick": 1.1}  # caps, or it reads as a line of the grid
+SHOWN = 3  # methods whose colours stand in a legend, at most
+WIDTH = 7.2  # inches of every figure: the page shows all at one scale
 STYLE: dict[str, Any] = {
     "text.parse_math": False,  # a dollar in a name is a dollar
     "font.family": "DejaVu Sans",
     "font.size": 9,
-    "axes.titlesize": 9.5,
+    "axes.titlesize": 9,
+    "figure.titlesize": 10,
     "axes.labelsize": 9,
     "legend.fontsize": 8,
     "xtick.labelsize": 8,
@@ -141,52 +161,143 @@ def styled() -> AbstractContextManager[None]:
 # Marks
 
 
-def colour(method: str) -> str:
-    name = method.split("+")[0]
-    return COLOURS.get(name) or SPARE[crc32(name.encode()) % len(SPARE)]
+def colour(study: Study, method: str) -> str:
+    """The paper's methods have each their own; others take the spare ones in the order of their names."""
+    if method in COLOURS:
+        return COLOURS[method]
+    others = sorted(name for name in study.methods if name not in COLOURS)
+    return SPARE[others.index(method) % len(SPARE)]
 
 
-def shape(method: str) -> str:
-    """RM circles, PO triangles: up with KL, down with MSE."""
-    return SHAPES.get(method.partition("+")[2], "s")
+def style(study: Study, method: str, arm: str) -> dict[str, Any]:
+    """Colour, mark and line of a method's arm, in plots and legends alike."""
+    return {"color": PLAIN if arm == "plain" else colour(study, method), **ARMS[arm]}
 
 
-def mark(axes: Any, points: Sequence[tuple[float, float]], method: str, *, rna: bool, size: float = 7.0) -> None:
-    """A method's marks; with RNA they wear a ring."""
-    xs, ys = [x for x, _ in points], [y for _, y in points]
-    common: dict[str, Any] = {"marker": shape(method), "linestyle": "none"}
-    filled: dict[str, Any] = {"color": colour(method), "markeredgecolor": "white", "markeredgewidth": 0.6}
-    axes.plot(xs, ys, markersize=size, zorder=4, **common, **filled)
-    if rna:
-        width = 0.2 * size  # a ring around many small marks must leave their colours to be seen
-        ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": RING, "markeredgewidth": width}
-        axes.plot(xs, ys, markersize=1.55 * size, zorder=5, **common, **ring)
+def mark(axes: Any, points: Sequence[tuple[Any, Any]], look: Mapping[str, Any], **more: Any) -> None:
+    """Marks without a line, at numbers or at estimates, whose 95 % intervals are drawn as bars."""
+    if not points:
+        return
+    values = [[one.value if isinstance(one, Estimate) else one for one in axis] for axis in zip(*points, strict=True)]
+    errors = [_errors(axis) for axis in zip(*points, strict=True)]
+    look = {**look, "linestyle": "none"} | more
+    axes.errorbar(*values, xerr=errors[0], yerr=errors[1], ecolor=look["color"], zorder=4, **BAR, **look)
 
 
-def mark_reference(axes: Any, at: tuple[float, float], arm: str) -> None:
-    """The mark of a base, retrained or given model."""
-    shape, size = REFERENCES[arm]
-    axes.plot(*at, shape, color=INK, markersize=size, zorder=3)
+def _errors(axis: Sequence[Any]) -> list[list[float]] | None:
+    """How far intervals reach below and above; None where nothing has one."""
+    if not any(isinstance(one, Estimate) and one.low is not None for one in axis):
+        return None
+    low = [one.value - (one.value if one.low is None else one.low) for one in axis]
+    return [low, [(one.value if one.high is None else one.high) - one.value for one in axis]]
 
 
-def handles_of(methods: Sequence[str], references: Mapping[str, Trial] | None = None, line: bool = False) -> list[Any]:
+def handles_of(
+    study: Study,
+    methods: Sequence[str],
+    references: Mapping[str, Trial] | None = None,
+    *,
+    line: bool = False,
+    across: bool = False,
+    marks: bool = True,
+) -> dict[str, Any]:
+    """Label -> the marks it stands for, made as the plot's own.
+
+    `line`: joined marks; `marks`: whether there are any; `across`: references are lines across the axes.
+    """
     from matplotlib.lines import Line2D
 
-    dash: dict[str, Any] = {"linestyle": "--" if line else "none"}
-    made = [
-        Line2D([], [], color=colour(method), marker=shape(method), linestyle="-" if line else "none", label=method)
-        for method in methods
-    ]
-    made.append(Line2D([], [], color=FAINT, marker="o", **dash, label="plain"))
-    ring: dict[str, Any] = {"markeredgecolor": RING, "markeredgewidth": 1.6, "markersize": 7.5}
-    made.append(Line2D([], [], color=FAINT, marker="o", linestyle="-" if line else "none", **ring, label="with RNA"))
+    def made(look: Mapping[str, Any]) -> Any:
+        left_out: dict[str, Any] = ({} if line else {"linestyle": "none"}) | ({} if marks else {"marker": ""})
+        return Line2D([], [], **{**look, **left_out})
+
+    found: dict[str, Any] = {"plain": made(style(study, "", "plain"))}
+    several = tuple(made(style(study, method, "rna")) for method in methods)
+    found["with RNA" if len(methods) < 2 else "with RNA, in the method's colour"] = several
     for name, trial in (references or {}).items():
-        made.append(Line2D([], [], color=INK, marker=REFERENCES[trial.arm][0], linestyle="none", label=name))
-    return made
+        look: dict[str, Any] = {"linestyle": "none", "marker": REFERENCES[trial.arm], "markersize": 7}
+        if across:
+            look = {"linestyle": REFERENCE_LINES[trial.arm], "linewidth": 0.9}
+        found[name] = Line2D([], [], color=INK, **look)
+    return found
 
 
-def legend(figure: Any, handles: Sequence[Any]) -> None:
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)))
+def legend(figure: Any, handles: Mapping[str, Any]) -> None:
+    """Below the figure, what its marks mean: of `handles` those that it has."""
+    from matplotlib.legend_handler import HandlerTuple
+    from matplotlib.lines import Line2D
+
+    lines = [line for axes in figure.axes for line in axes.lines if len(line.get_xdata())]
+    drawn, joined = {line.get_color() for line in lines}, {(line.get_color(), line.get_linestyle()) for line in lines}
+    several = {
+        label: tuple(one for one in marks if one.get_color() in drawn)[:SHOWN]
+        for label, marks in handles.items()
+        if isinstance(marks, tuple)
+    }
+    handles = {label: several.get(label, mark) for label, mark in handles.items()}
+    handles = {label: mark for label, mark in handles.items() if mark and (label != "plain" or PLAIN in drawn)}
+    for mark in itertools.chain.from_iterable(one if isinstance(one, tuple) else (one,) for one in handles.values()):
+        if (mark.get_color(), mark.get_linestyle()) not in joined:  # a single mark, as ν = 0 of a line with RNA
+            mark.set_linestyle("none")
+    if any(one.get_gid() == "chance" for one in lines):
+        handles["chance"] = Line2D([], [], **CHANCE_LINE)
+    many = any(isinstance(one, tuple) and len(one) > 1 for one in handles.values())
+    figure.legend(
+        list(handles.values()),
+        [*handles],
+        loc="outside lower left",
+        ncols=min(5, len(handles)),
+        handlelength=3.5 if many else 2.0,
+        handler_map={tuple: HandlerTuple(ndivide=None, pad=0.2)},
+    )
+
+
+def say(figure: Any, sentence: str) -> None:
+    """What to see, on top of the figure."""
+    text = textwrap.fill(sentence, round(11.5 * figure.get_figwidth()), break_long_words=False)
+    figure.suptitle(text, x=0.01, ha="left", fontweight="bold")
+
+
+def annotate(figure: Any, wanted: Sequence[tuple[Any, tuple[Any, Any], str]], size: float = 6.5) -> None:
+    """Short texts beside points, where they cover neither line nor bar nor each other; else they are left out."""
+    figure.draw_without_rendering()
+    scale = figure.dpi / 72
+    taken: dict[Any, Any] = {}
+    for axes, at, text in wanted:
+        x, y = (one.value if isinstance(one, Estimate) else one for one in at)
+        wide, high = 0.62 * size * len(text), 1.15 * size
+        if axes not in taken:
+            taken[axes] = _drawn_at(axes)
+        across, up = axes.transData.transform((x, y))
+        inside = axes.get_window_extent()
+        sides = [(4, 3), (-4 - wide, 3), (4, -3 - high), (-4 - wide, -3 - high)]
+        for right, above in (*sides, *((x, y + math.copysign(7, y)) for x, y in sides)):
+            left, low = across + right * scale, up + above * scale
+            box = np.array([[left, low], [left + wide * scale, low + high * scale]])
+            free = not ((taken[axes] > box[0]) & (taken[axes] < box[1])).all(axis=1).any()
+            if free and inside.x0 < left and box[1, 0] < inside.x1 and inside.y0 < low and box[1, 1] < inside.y1:
+                filled = np.stack(
+                    np.meshgrid(*(np.arange(box[0, one], box[1, one], 2.0) for one in (0, 1))), -1
+                ).reshape(-1, 2)
+                taken[axes] = np.concatenate([taken[axes], filled])
+                made = axes.annotate(text, (x, y), (right, above), textcoords="offset points", fontsize=size, zorder=6)
+                made.set_in_layout(False)
+                break
+
+
+def _drawn_at(axes: Any) -> Any:
+    """Pixels of the axes' lines, bars and marks, close enough that no letter fits between two."""
+    paths = [(line.get_transform(), line.get_xydata()) for line in axes.lines]
+    bars = [one for one in axes.collections if hasattr(one, "get_segments")]
+    paths += [(axes.transData, part) for one in bars for part in one.get_segments()]
+    found = [np.empty((0, 2))]
+    for transform, path in paths:
+        pixels = transform.transform(np.asarray(path, dtype=float))
+        found.append(pixels)
+        for one, other in itertools.pairwise(pixels):
+            count = int(np.abs(other - one).max() / 2) + 1
+            found.append(one + np.linspace(0, 1, count)[:, None] * (other - one))
+    return np.concatenate(found)
 
 
 def canvas(width: float, height: float) -> Any:
@@ -195,66 +306,41 @@ def canvas(width: float, height: float) -> Any:
     return Figure(figsize=(width, height))
 
 
+CHANCE_LINE: dict[str, Any] = {"color": FAINT, "linewidth": 1.0, "linestyle": (0, (1, 1.5))}
+
+
 def chance(axes: Any, study: Study, vertical: bool = False) -> None:
-    """A line where guessing among four choices lies, if it is in view."""
-    if study.kind != "choice":
-        return
-    style = {"color": FAINT, "linewidth": 0.9, "linestyle": ":", "zorder": 1}
+    """A line where guessing among four choices lies, if it is in view; the legend says what it is."""
     low, high = axes.get_xlim() if vertical else axes.get_ylim()
-    if not low < CHANCE < high:
-        return
-    if vertical:
-        axes.axvline(CHANCE, **style)
-        where = {
-            "xy": (CHANCE, 1),
-            "xycoords": ("data", "axes fraction"),
-            "xytext": (2, -2),
-            "rotation": 90,
-            "va": "top",
-        }
-    else:
-        axes.axhline(CHANCE, **style)
-        where = {"xy": (1, CHANCE), "xycoords": ("axes fraction", "data"), "xytext": (-2, 2), "ha": "right"}
-    axes.annotate("chance", textcoords="offset points", fontsize=7, color=FAINT, **where)
+    if study.kind == "choice" and low < CHANCE < high:
+        (axes.axvline if vertical else axes.axhline)(CHANCE, gid="chance", zorder=1, **CHANCE_LINE)
 
 
 def label(study: Study, name: str) -> str:
+    """A score's name with its unit."""
     role = ROLES.get(name, name.replace("_", " "))
-    return f"{role} ({'%' if study.kind == 'choice' else 'nats a token'})"
+    return f"{role} ({unit(study)})"
 
 
-def empty(axes: Any, title: str, why: str) -> None:
-    axes.set_title(title)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.grid(visible=False)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    axes.text(0.5, 0.5, why, ha="center", va="center", transform=axes.transAxes, color=FAINT, fontsize=8.5)
+def unit(study: Study) -> str:
+    return "%" if study.kind == "choice" else "nats a token"
 
 
-def point(study: Study, row: Condition, x: str, y: str) -> tuple[float, float] | None:
+def point(study: Study, row: Condition, x: str, y: str) -> tuple[Estimate, Estimate] | None:
     first, second = row.estimate(study, x), row.estimate(study, y)
-    return None if first is None or second is None else (first.value, second.value)
+    return None if first is None or second is None else (first, second)
 
 
-def frame(axes: Any, points: Sequence[tuple[float, float]]) -> None:
-    """Limits around the points with room for the marks; at least two units wide."""
-    for values, limit in (([x for x, _ in points], axes.set_xlim), ([y for _, y in points], axes.set_ylim)):
-        low, high = min(values), max(values)
-        room = max(0.09 * (high - low), 1.0 if high > 5 else 0.05)
-        limit(low - room, high + room)
-
-
-def panels_for(names: Sequence[str], height: float = 2.3, columns: int = 3) -> tuple[Any, dict[str, Any]]:
+def panels_for(names: Sequence[str], height: float = 2.3, columns: int = 3, share: bool = True) -> tuple[Any, Any]:
     """A panel for each name, at most three in a row."""
     columns = min(columns, len(names))
     rows = math.ceil(len(names) / columns)
-    figure = canvas(7.2 if columns > 1 else 4.6, height * rows + 0.7)
-    grid = figure.subplots(rows, columns, squeeze=False)
+    figure = canvas(WIDTH, height * rows + 1.0)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share)
     panels = dict(zip(names, grid.flat, strict=False))
-    for axes in list(grid.flat)[len(names) :]:
-        axes.set_visible(False)
+    for place, axes in enumerate(grid.flat):
+        axes.set_visible(place < len(names))
+        axes.xaxis.set_tick_params(labelbottom=place + columns >= len(names))
     return figure, panels
 
 
@@ -285,38 +371,14 @@ def series_over(
     return sorted(made, key=lambda series: -len(series))
 
 
-def line(axes: Any, study: Study, series: Series, name: str, method: str, rna: bool) -> bool:
-    """A method's line with its 95 % intervals, dashed where plain; False if no score is there."""
-    known = [(x, made, row.first.arm) for x, row in series if (made := row.estimate(study, name)) is not None]
-    if not known:
-        return False
-    points = [(x, made) for x, made, _ in known]
-    xs, ys, arms = [x for x, _ in points], [made.value for _, made in points], [arm for _, _, arm in known]
-    axes.plot(xs, ys, color=colour(method), linestyle="-" if rna else "--", zorder=2)
-    low = [made.value - (made.low if made.low is not None else made.value) for _, made in points]
-    high = [(made.high if made.high is not None else made.value) - made.value for _, made in points]
-    bounds = axes.get_ylim() if axes.lines[1:] else None
-    axes.errorbar(xs, ys, [low, high], fmt="none", ecolor=colour(method), elinewidth=0.8, alpha=0.45, zorder=1)
-    if bounds is not None:
-        axes.set_ylim(bounds)
-    for arm in ("plain", "rna"):  # ν = 0 of a line with RNA is the plain method
-        mark(
-            axes,
-            [(x, y) for x, y, one in zip(xs, ys, arms, strict=True) if one == arm],
-            method,
-            rna=arm == "rna",
-            size=6.0,
-        )
-    return True
-
-
-def fit(axes: Any, study: Study, lines: Sequence[tuple[Series, str]]) -> None:
-    """Vertical limits from the means, so that a wide interval does not flatten the lines."""
-    values = [made.value for series, name in lines for _, row in series if (made := row.estimate(study, name))]
-    if values:
-        room = max(0.12 * (max(values) - min(values)), 2.0 if study.kind == "choice" else 0.05)
-        axes.set_ylim(min(values) - room, max(values) + room)
-    chance(axes, study)
+def line(axes: Any, study: Study, points: Sequence[tuple[float, Condition]], name: str, method: str, arm: str) -> bool:
+    """A method's line with its 95 % intervals; False if no score is there."""
+    known = [(x, made, row.first.arm) for x, row in points if (made := row.estimate(study, name)) is not None]
+    look = style(study, method, arm)
+    axes.plot([x for x, *_ in known], [made.value for _, made, _ in known], **{**look, "marker": "none"}, zorder=2)
+    for one in ARMS:  # ν = 0 of a line with RNA is the plain method
+        mark(axes, [(x, made) for x, made, own in known if own == one], style(study, method, one))
+    return bool(known)
 
 
 def over(
@@ -325,25 +387,39 @@ def over(
     plan: Callable[[str], list[tuple[Series, bool]]],
     names: Sequence[str],
     x_label: str,
+    sentence: str,
+    said: Callable[[float], str] = "{:g}".format,
 ) -> Any:
-    """A panel for each role over a setting, a line for each method."""
-    figure = canvas(7.2, 3.2)
-    grid = figure.subplots(1, len(names), squeeze=False)[0]
-    shown: list[str] = []
-    for axes, name in zip(grid, names, strict=True):
-        drawn: list[tuple[Series, str]] = []
-        for method in methods:
-            for series, rna in plan(method):
-                if line(axes, study, series, name, method, rna):
-                    drawn.append((series, name))
-                    shown += [method] if method not in shown else []
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(label(study, name))
-        axes.locator_params(axis="x", nbins=4)
-        axes.xaxis.set_major_formatter("{x:g}")
-        if drawn:
-            fit(axes, study, drawn)
-        else:
-            empty(axes, "", "not evaluated")
-    legend(figure, handles_of(shown, line=True))
+    """A row for each method and a column for each role, over the values of a setting, which are evenly spaced."""
+    plans = {method: plan(method) for method in methods}
+    places = {x: place for place, x in enumerate(sorted({x for found in plans.values() for x in _values(found)}))}
+    names = [name for name in names if study.has(name)]
+    height = {1: 2.4, 2: 1.7, 3: 1.5}.get(len(methods), 1.2)
+    figure = canvas(WIDTH, height * len(methods) + 1.1)
+    grid = figure.subplots(len(methods), len(names), squeeze=False, sharex=True, sharey="col")
+    for (method, found), row in zip(plans.items(), grid, strict=True):
+        for name, axes in zip(names, row, strict=True):
+            for series, rna in found:
+                apart = 0.0 if len(found) < 2 else 0.08 if rna else -0.08
+                points = [(places[x] + apart, condition) for x, condition in series]
+                line(axes, study, points, name, method, "rna" if rna else "plain")
+        row[0].set_ylabel(f"{method} ({unit(study)})", fontsize=8)
+    every = max(1, math.ceil(len(places) / 6))
+    for name, top, bottom in zip(names, grid[0], grid[-1], strict=True):
+        top.set_title(label(study, name))
+        bottom.set_xlabel(x_label)
+        bottom.set_xticks(list(places.values())[::every], [said(x) for x in places][::every])
+        bottom.set_xlim(-0.5, len(places) - 0.5)
+        if max(len(said(x)) for x in places) * len(places) > 24:
+            bottom.tick_params(axis="x", rotation=30)
+    for axes in grid.flat:
+        axes.margins(y=0.1)
+    for axes in grid.flat:
+        chance(axes, study)
+    say(figure, sentence)
+    legend(figure, handles_of(study, methods, line=True))
     return figure
+
+
+def _values(found: Sequence[tuple[Series, bool]]) -> list[float]:
+    return [x for series, _ in found for x, _ in series]

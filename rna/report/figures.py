@@ -1,11 +1,11 @@
 """Every figure of a report, drawn from the records or shown as missing with what would compute it."""
 
-from collections.abc import Sequence
 from typing import Any
 
+from rna.intervals import Estimate
 from rna.perturb import mined
 from rna.report import commands, compare, drawing, lines
-from rna.report.compare import Chosen, Condition
+from rna.report.compare import Chosen, Comparison, Condition
 from rna.report.drawing import Picture, Plan
 from rna.report.records import Study, Trial
 
@@ -38,72 +38,84 @@ def plans(study: Study) -> list[Plan]:
 
 # Figure 1
 
+ASKED = ("retain", "neutral", "perturbed", "related")  # on one scale, as each shows what a word in the question costs
+FORGOTTEN = ("forget", "forget_perturbed")
+HEADS = {
+    "retain": "retain",
+    "neutral": "retain,\nneutral token",
+    "perturbed": "retain,\nforget-token",
+    "related": "forget-related\nretain",
+    "forget": "forget",
+    "forget_perturbed": "forget,\nforget-token",
+}
+
 
 def robustness(study: Study, picks: dict[str, Chosen | None]) -> Picture:
-    """Figure 1: plain against perturbed accuracy with and without RNA, as paired marks."""
+    """Figure 1: each score with and without RNA, a row for each method and a column for each task."""
     title = "Figure 1 · What a forget-token does, with and without RNA"
     items = {method: pick.comparison for method, pick in picks.items() if pick is not None}
     if not items or not study.has("perturbed"):
         command = commands.sweep(study, "method=rmu", "seed=0,1,2")
         return Picture("figure1", title, "No method was run both plain and with RNA.", None, command)
-    figure = drawing.canvas(7.2, 6.6)
-    grid = figure.subplots(2, 2)
-    families: dict[str, list[str]] = {"RM": [], "PO": []}
-    for method, item in items.items():
-        families[item.rna.first.family].append(method)
-
-    def panel(axes: Any, methods: Sequence[str], x: str, y: str, name: str, why: str, diagonal: bool = False) -> None:
-        drawn: list[tuple[float, float]] = []
-        for method in methods:
-            ends = [drawing.point(study, row, x, y) for row in (items[method].plain, items[method].rna)]
-            if ends[0] is not None and ends[1] is not None:
-                style = {"arrowstyle": "-", "color": drawing.colour(method), "alpha": 0.55, "linewidth": 1.2}
-                axes.annotate("", ends[1], ends[0], arrowprops=style)
-                drawn += [ends[0], ends[1]]
-                drawing.mark(axes, [ends[0]], method, rna=False)
-                drawing.mark(axes, [ends[1]], method, rna=True)
-        if not drawn:
-            drawing.empty(axes, name, why)
-            return
+    names = [name for name in HEADS if study.has(name)]
+    figure = drawing.canvas(drawing.WIDTH, 0.42 * len(items) + 1.9)
+    grid = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
+    for name, axes in zip(names, grid, strict=True):
+        for row, (method, item) in enumerate(items.items()):
+            for arm, condition, apart in (("plain", item.plain, -0.17), ("rna", item.rna, 0.17)):
+                made = condition.estimate(study, name)
+                if made is not None:
+                    drawing.mark(axes, [(made, row + apart)], drawing.style(study, method, arm))
         for reference in study.references.values():
-            if (at := drawing.point(study, Condition([reference]), x, y)) is not None:
-                drawing.mark_reference(axes, at, reference.arm)
-                drawn.append(at)
-        drawing.frame(axes, drawn)
-        if diagonal:
-            low, high = max(axes.get_xlim()[0], axes.get_ylim()[0]), min(axes.get_xlim()[1], axes.get_ylim()[1])
-            if low < high:
-                axes.plot([low, high], [low, high], color=drawing.FAINT, linewidth=0.8, zorder=1)
-                style = {"fontsize": 7, "color": drawing.FAINT, "va": "top", "textcoords": "offset points"}
-                axes.annotate("no harm", (low, low), (4, -3), **style)
-        axes.set_title(name)
-        axes.set_xlabel(drawing.label(study, x))
-        axes.set_ylabel(drawing.label(study, y))
-        drawing.chance(axes, study)
-
-    panel(grid[0, 0], families["RM"], "retain", "perturbed", "RM methods: retain", "no RM method was run", True)
-    panel(grid[0, 1], families["PO"], "retain", "perturbed", "PO methods: retain", "no PO method was run", True)
-    missing = "no evaluation perturbs\nthe forget tasks"
-    panel(grid[1, 0], list(items), "forget", "forget_perturbed", "Forget tasks", missing, True)
-    related = sorted({item.task for trial in study.trials for item in trial.evaluations if item.role == "related"})
-    x, y = (related[0], related[1]) if len(related) > 1 else ("retain", "related")
-    panel(grid[1, 1], list(items), x, y, "Forget-related retain tasks", "no evaluation of\nforget-related tasks")
-    drawing.legend(figure, drawing.handles_of(list(items), study.references))
-    higher = sum(
-        item.changes["perturbed"].value * study.better > 0 for item in items.values() if "perturbed" in item.changes
-    )
-    words = [
-        compare.intervals.word(item.changes["perturbed"], study.better)
-        for item in items.values()
-        if "perturbed" in item.changes
-    ]
+            made = Condition([reference]).estimate(study, name)
+            if made is not None:
+                dash = drawing.REFERENCE_LINES[reference.arm]
+                axes.axvline(made.value, color=drawing.INK, linewidth=0.9, linestyle=dash, zorder=1)
+        axes.set_title(HEADS[name])
+        axes.set_xlabel(drawing.unit(study), fontsize=8)
+        axes.locator_params(axis="x", nbins=4)
+        axes.margins(x=0.08)
+    for group in (ASKED, FORGOTTEN):
+        mine = [axes for name, axes in zip(names, grid, strict=True) if name in group]
+        limits = [limit for axes in mine for limit in axes.get_xlim()]
+        for axes in mine:
+            axes.set_xlim(min(limits), max(limits))
+            drawing.chance(axes, study, vertical=True)
+    labels = [f"{method}\nν {item.rna.first.nu:g}" for method, item in items.items()]
+    grid[0].set_yticks(range(len(items)), labels)
+    grid[0].set_ylim(len(items) - 0.5, -0.5)
+    drawing.say(figure, _cost_of_a_token(study, items))
+    drawing.legend(figure, drawing.handles_of(study, list(items), study.references, across=True))
+    changes = [item.changes["perturbed"] for item in items.values() if "perturbed" in item.changes]
+    apart = [change.sign * study.better for change in changes]
     caption = (
-        f"Each line leads from a method's plain mark to its ringed mark with RNA. Far below the diagonal one "
-        f"forget-token costs much; up is more robust. RNA betters the mean of {higher} of {len(items)} methods; "
-        f"the 95 % interval of the paired difference leaves out zero for {words.count('helps')} (helps) and "
-        f"{words.count('hurts')} (hurts)."
+        "A forget-token's cost is the way from the neutral column to the one beside it; RNA's part the way from circle "
+        f"to diamond. Bars: 95 % intervals. RNA betters the mean of {sum(x.value * study.better > 0 for x in changes)} "
+        f"of {len(items)} methods; the interval of the paired difference lies above zero for {apart.count(1)} of them "
+        f"and below for {apart.count(-1)}."
     )
     return Picture("figure1", title, caption, figure)
+
+
+def _cost_of_a_token(study: Study, items: dict[str, Comparison]) -> str:
+    """What the figure shows, in a sentence: the means' costs, of one method or from the least to the most."""
+    against = "neutral" if study.has("neutral") else "retain"
+    costs: dict[bool, list[float]] = {False: [], True: []}
+    for item in items.values():
+        for rna, row in ((False, item.plain), (True, item.rna)):
+            with_it, without = row.estimate(study, "perturbed"), row.estimate(study, against)
+            if with_it is not None and without is not None:
+                costs[rna].append((without.value - with_it.value) * study.better)
+    if not costs[False] or not costs[True]:
+        return "How far does a forget-token move the scores?"
+    digits, unit = (0, "points") if study.kind == "choice" else (2, "nats a token")
+
+    def said(values: list[float]) -> str:
+        low, high = f"{min(values):.{digits}f}", f"{max(values):.{digits}f}"
+        return (low if low == high else f"{low} to {high}").replace("-", "−")
+
+    who = f" {next(iter(items))}" if len(items) == 1 else ""
+    return f"A forget-token costs{who} {said(costs[False])} {unit} without RNA, {said(costs[True])} with it"
 
 
 # At matched forgetting
@@ -121,89 +133,127 @@ def trade_offs(study: Study) -> Picture:
         command = commands.more_alphas(study, every_curve[0].rna[0]) if every_curve else None
         why = f"No method has {compare.MIN_ALPHAS} values of α both plain and with RNA."
         return Picture("matched_forgetting", title, why, None, command)
-    figure, panels = drawing.panels_for(list(best), height=2.5)
+    figure, panels = drawing.panels_for(list(best), height=2.3)
     said: list[str] = []
+    texts: list[tuple[Any, tuple[Estimate, Estimate], str]] = []
     for method, axes in panels.items():
         item = best[method]
-        for trials, rna in ((item.plain, False), (item.rna, True)):
+        for trials, arm in ((item.plain, "plain"), (item.rna, "rna")):
             groups: dict[str, list[Trial]] = {}
             for trial in trials:
                 groups.setdefault(str(trial.config["alpha"]), []).append(trial)
             rows = [(Condition(group), compare.alpha(group[0].config)) for group in groups.values()]
-            points = sorted(
-                (at, label) for row, label in rows if (at := drawing.point(study, row, "forget", "perturbed"))
-            )
-            style: dict[str, Any] = (
-                {"color": drawing.RING, "linestyle": "-"} if rna else {"color": drawing.FAINT, "linestyle": "--"}
-            )
-            axes.plot([at[0] for at, _ in points], [at[1] for at, _ in points], zorder=2, **style)
-            drawing.mark(axes, [at for at, _ in points], method, rna=rna, size=6.0)
-            for at, label in points:
-                place = {"xytext": (-4, 7), "ha": "right"} if rna else {"xytext": (4, -11), "ha": "left"}
-                axes.annotate(f"α {label}", at, textcoords="offset points", fontsize=6.5, **place)
+            points = [(at, label) for row, label in rows if (at := drawing.point(study, row, "forget", "perturbed"))]
+            points.sort(key=lambda item: item[0][0].value)
+            texts += [(axes, at, f"α {label}") for at, label in points]
+            _joined(axes, study, [at for at, _ in points], method, arm)
         result = item.results.get("perturbed")
+        found = "no forget score that both reach"
         if result is not None:
             axes.axvspan(result.low, result.high, color=drawing.FAINT, alpha=0.13, linewidth=0)
             said.append(f"{method}: {compare.said(result.mean, study)}")
-        axes.margins(0.2, 0.2)
-        axes.set_title(f"{method}, ν = {item.nu:g}")
+            found = _with_interval(result.mean, study)
+        axes.set_title(f"{method}, ν {item.nu:g}\n{found}", fontsize=8)
+    for axes in panels.values():
+        axes.margins(0.12)
+    for axes in panels.values():
         drawing.chance(axes, study, vertical=True)
     drawing.share_labels(panels, drawing.label(study, "forget"), drawing.label(study, "perturbed"))
-    drawing.legend(figure, drawing.handles_of(list(best), line=True))
+    way = "above" if study.better > 0 else "below"
+    drawing.say(figure, f"At the same forget score, is RNA {way} plain? By how much stands over each panel")
+    drawing.legend(figure, drawing.handles_of(study, list(best), line=True))
+    drawing.annotate(figure, texts)
     caption = (
-        "Higher at the same place on the horizontal axis is better: RNA also loosens the pull to the retain set, so a "
-        "gain at one α may only mean less forgetting. Grey: the forget scores both curves reach. Mean distance there: "
-        + ("; ".join(said) if said else "undefined, no seed's curves overlap")
-        + "."
+        "RNA also loosens the pull to the retain set, so a gain at one α may only mean less forgetting: compare at the "
+        "same place on the horizontal axis. Grey: the forget scores both curves reach. Bars: 95 % intervals. Mean "
+        "distance there: " + ("; ".join(said) if said else "undefined, no seed's curves overlap") + "."
     )
     return Picture("matched_forgetting", title, caption, figure)
 
 
+def _with_interval(change: Estimate, study: Study) -> str:
+    digits, unit = (1, " points") if study.kind == "choice" else (3, " nats")
+    text = f"{change.value:+.{digits}f}"
+    if change.low is not None and change.high is not None:
+        text += f" [{change.low:+.{digits}f}, {change.high:+.{digits}f}]"
+    return (text + unit).replace("-", "−")
+
+
+def _joined(axes: Any, study: Study, points: list[tuple[Estimate, Estimate]], method: str, arm: str) -> None:
+    """Points with both intervals, joined in their order."""
+    look = drawing.style(study, method, arm)
+    line = {**look, "marker": "none"}
+    axes.plot([x.value for x, _ in points], [y.value for _, y in points], zorder=2, **line)
+    drawing.mark(axes, points, look)
+
+
+FAINTER = 0.35  # of settings that another one of the same method and arm betters
+
+
 def pareto(study: Study) -> Picture:
-    """Forget against perturbed retain: every condition, and the fronts with and without RNA."""
+    """Forget against perturbed retain: every condition by method, and each method's fronts with and without RNA."""
     title = "Pareto · Forgetting against robustness"
     rows = [(row, at) for row in compare.conditions(study) if (at := drawing.point(study, row, "forget", "perturbed"))]
     if not rows:
         command = commands.sweep(study, "method=rmu,npo", "seed=0,1,2")
         return Picture("pareto", title, "No trial was judged on both a forget and a perturbed task.", None, command)
-    figure = drawing.canvas(6.4, 4.6)
-    axes = figure.subplots()
-    sign = study.better
-    for arm, style in (
-        ("plain", {"color": drawing.FAINT, "linestyle": "--"}),
-        ("rna", {"color": drawing.RING, "linestyle": "-"}),
-    ):
-        front = [at for row in compare.front(study, arm) if (at := drawing.point(study, row, "forget", "perturbed"))]
-        axes.plot([x for x, _ in front], [y for _, y in front], linewidth=1.2, zorder=2, **style)
-    size = 7.0 if len(rows) < 60 else 4.5
-    for method in study.methods:
-        for arm in ("plain", "rna"):
-            mine = [at for row, at in rows if (row.first.method, row.first.arm) == (method, arm)]
-            drawing.mark(axes, mine, method, rna=arm == "rna", size=size)
-    points = [at for _, at in rows]
-    others = {name: trial for name, trial in study.references.items() if trial.arm != "base"}
-    for trial in others.values():
-        if at := drawing.point(study, Condition([trial]), "forget", "perturbed"):
-            drawing.mark_reference(axes, at, trial.arm)
-            points.append(at)
-    drawing.frame(axes, points)
-    base = study.references.get("base")
-    if base is not None and (at := drawing.point(study, Condition([base]), "forget", "perturbed")):
-        # The base forgets nothing and lies far off; in the axes it would press all else together.
-        said = f"base, beyond this view: forget {at[0]:.1f}, perturbed {at[1]:.1f}"
-        axes.annotate(said, (1, 1), xycoords="axes fraction", ha="right", va="bottom", fontsize=7.5)
-    axes.set_xlabel(drawing.label(study, "forget") + (" · left is better" if sign > 0 else " · right is better"))
-    axes.set_ylabel(drawing.label(study, "perturbed") + (" · up is better" if sign > 0 else " · down is better"))
-    drawing.chance(axes, study, vertical=True)
-    drawing.chance(axes, study)
-    drawing.legend(figure, drawing.handles_of(study.methods, others, line=True))
-    better = "top left" if sign > 0 else "bottom right"
+    methods = [method for method in study.methods if any(row.first.method == method for row, _ in rows)]
+    figure, panels = drawing.panels_for(methods, height=2.4)
+    texts: list[tuple[Any, tuple[Estimate, Estimate], str]] = []
+    for method, axes in panels.items():
+        for arm in drawing.ARMS:
+            mine = [(row, at) for row, at in rows if (row.first.method, row.first.arm) == (method, arm)]
+            best = _front([at for _, at in mine], study.better)
+            look = drawing.style(study, method, arm)
+            for _, (x, y) in mine:
+                if (x, y) not in best:
+                    axes.plot(x.value, y.value, zorder=3, alpha=FAINTER, **{**look, "linestyle": "none"})
+            _joined(axes, study, best, method, arm)
+            if arm == "rna":
+                texts += [(axes, at, f"ν {row.first.nu:g}") for row, at in mine if at in best]
+        axes.set_title(method)
+    first = next(iter(panels.values()))
+    first.margins(0.08)
+    for axes in panels.values():
+        drawing.chance(axes, study, vertical=True)
+        drawing.chance(axes, study)
+    limits = first.get_xlim(), first.get_ylim()
+    said, seen = list[str](), dict[str, Trial]()
+    for name, trial in study.references.items():
+        at = drawing.point(study, Condition([trial]), "forget", "perturbed")
+        if at is not None:
+            # What forgets nothing, or knows all, lies far off; in the axes it would press all else together.
+            if all(low < one.value < high for one, (low, high) in zip(at, limits, strict=True)):
+                seen[name] = trial
+                for axes in panels.values():
+                    mark = drawing.REFERENCES[trial.arm]
+                    axes.plot(at[0].value, at[1].value, mark, color=drawing.INK, markersize=7, zorder=3)
+            else:
+                said.append(f"{name} at {at[0].value:.1f} and {at[1].value:.1f}")
+    x, y = ("left", "up") if study.better > 0 else ("right", "down")
+    drawing.share_labels(
+        panels,
+        f"{drawing.label(study, 'forget')}, {x} is better",
+        f"{drawing.label(study, 'perturbed')}, {y} is better",
+    )
+    drawing.say(figure, f"Does the diamonds' line lie on the better side ({x} and {y}) of the circles'?")
+    drawing.legend(figure, drawing.handles_of(study, methods, seen, line=True))
+    drawing.annotate(figure, texts)
     caption = (
-        f"One mark for each setting (mean over its seeds); {better} is best. The lines join the settings that no other "
-        "betters in both, plain (dashed) and with RNA (blue): where blue lies on the better side, RNA buys robustness "
-        "that no plain setting reached at that forgetting."
+        "One mark for each setting (mean over its seeds). Bold, with 95 % intervals and ν: those that no other setting "
+        "of the method betters in both scores, joined for plain and for RNA; pale: the others."
+        + (f" Beyond the axes (forget, perturbed): {'; '.join(said)}." if said else "")
     )
     return Picture("pareto", title, caption, figure)
+
+
+def _front(points: list[tuple[Estimate, Estimate]], better: int) -> list[tuple[Estimate, Estimate]]:
+    """Those that none betters in both, by their forget score."""
+    kept: list[tuple[Estimate, Estimate]] = []
+    for at in sorted(points, key=lambda at: (better * at[0].value, -better * at[1].value)):
+        if not kept or better * at[1].value > better * kept[-1][1].value:
+            kept.append(at)
+    return kept
 
 
 # Figure 4; Figure 7 is an analysis of the models themselves
@@ -225,47 +275,41 @@ def ngrams(study: Study) -> Picture:
     if not rows:
         why = "No method was judged with n-grams of several groups of similarity."
         return Picture("figure4", title, why, None, commands.ngrams(study, 2))
-    figure, panels = drawing.panels_for([str(n) for n in sizes], height=2.9, columns=2)
-    shown: dict[str, None] = {}
+    methods = [method for method in study.methods if any((n, method) in rows for n in sizes)]
+    figure = drawing.canvas(drawing.WIDTH, {1: 2.6, 2: 1.8}.get(len(methods), 1.4) * len(methods) + 1.2)
+    grid = figure.subplots(len(methods), len(sizes), squeeze=False, sharey=True)
     base = study.references.get("base")
-    for n, axes in zip(sizes, panels.values(), strict=True):
+    for column, n in enumerate(sizes):
         places = {"neutral": "neutral"} | {
             tasks[n, group]: group for group in mined.GROUPS[::-1] if (n, group) in tasks
         }
-        for (size, method), pair in rows.items():
-            if size == n:
-                shown[method] = None
-                for row, rna in zip(pair, (False, True), strict=True):
-                    _groups(axes, study, row, list(places), drawing.colour(method), method, rna)
-        if base is not None:
-            _groups(axes, study, Condition([base]), list(places), drawing.INK, "", False)
-        axes.set_xticks(range(len(places)), list(places.values()))
-        axes.set_title(f"{n}-grams")
+        for method, axes in zip(methods, grid[:, column], strict=True):
+            for row, arm in zip(rows.get((n, method), ()), drawing.ARMS, strict=False):
+                _groups(axes, study, row, list(places), drawing.style(study, method, arm))
+            if base is not None:
+                mark = {"marker": drawing.REFERENCES["base"], "markersize": 7, "linestyle": "none"}
+                _groups(axes, study, Condition([base]), list(places), {"color": drawing.INK, **mark})
+            axes.set_xticks(range(len(places)), list(places.values()))
+            axes.margins(y=0.1)
+        grid[0, column].set_title(f"{n}-grams")
+        grid[-1, column].set_xlabel("similarity to the document")
+    for axes in grid.flat:
         drawing.chance(axes, study)
-    drawing.share_labels(panels, "similarity to the document", "retain (%)")
-    drawing.legend(figure, drawing.handles_of(list(shown), {"base": base} if base is not None else {}, line=True))
+    for method, axes in zip(methods, grid[:, 0], strict=True):
+        axes.set_ylabel(f"{method}\nretain ({drawing.unit(study)})", fontsize=8)
+    drawing.say(figure, "Lines that fall to the right: the more similar the n-gram, the more it harms")
+    drawing.legend(figure, drawing.handles_of(study, methods, {"base": base} if base is not None else {}, line=True))
     caption = (
         f"Retain questions with an n-gram of the forget documents among their choices, by its similarity to its "
         f"document, beside the neutral keyword “{study.config['eval'].get('neutral_keyword')}”. Harm is the fall "
-        "below the neutral mark that the base does not show; lines that fall to the right confirm the paper."
+        "below the neutral mark that the base does not show. Bars: 95 % intervals."
     )
     return Picture("figure4", title, caption, figure)
 
 
-def _groups(
-    axes: Any, study: Study, row: Condition | None, tasks: list[str], colour: str, method: str, rna: bool
-) -> None:
-    """One condition over the tasks, with 95 % intervals; a gap where it was not judged."""
+def _groups(axes: Any, study: Study, row: Condition | None, tasks: list[str], look: dict[str, Any]) -> None:
+    """One condition over the tasks; a gap where it was not judged."""
     made = [row.estimate(study, task) if row is not None else None for task in tasks]
-    known = [(place, one) for place, one in enumerate(made) if one is not None]
-    if not known:
-        return
-    xs, ys = [float(place) for place, _ in known], [one.value for _, one in known]
-    low = [one.value - (one.value if one.low is None else one.low) for _, one in known]
-    high = [(one.value if one.high is None else one.high) - one.value for _, one in known]
-    style: dict[str, Any] = {"elinewidth": 0.8, "linestyle": "-" if rna else "--"}
-    axes.errorbar(xs, ys, [low, high], color=colour, ecolor=colour, **style)
-    if method:
-        drawing.mark(axes, list(zip(xs, ys, strict=True)), method, rna=rna, size=5.0)
-    else:
-        axes.plot(xs, ys, "*", color=colour, markersize=7)
+    known = [(float(place), one) for place, one in enumerate(made) if one is not None]
+    axes.plot([place for place, _ in known], [one.value for _, one in known], zorder=2, **{**look, "marker": "none"})
+    drawing.mark(axes, known, look)

@@ -28,17 +28,23 @@ def coefficients(study: Study) -> Picture:
         also = commands.sweep(study, "method=adaptive_rmu", "method.beta=1,2,3,5,8,12", "seed=0,1,2")
         why = "No RM method was run with several values of c or β."
         return Picture("figure2", title, why, None, f"{command}\n{also}")
-    figure, panels = drawing.panels_for(list(plans), height=2.6)
+    figure, panels = drawing.panels_for(list(plans), height=2.5, share=False)
     for method, axes in panels.items():
+        values = sorted({x for series, _ in plans[method] for x, _ in series})
         for series, rna in plans[method]:
-            drawing.line(axes, study, series, "perturbed", method, rna)
-        drawing.fit(axes, study, [(series, "perturbed") for series, _ in plans[method]])
+            points = [(values.index(x) + (0.08 if rna else -0.08), row) for x, row in series]
+            drawing.line(axes, study, points, "perturbed", method, "rna" if rna else "plain")
+        axes.set_xticks(range(len(values)), [f"{x:g}" for x in values])
+        axes.xaxis.set_tick_params(labelbottom=True)
         axes.set_xlabel("scaling factor β" if method == "Adaptive RMU" else "coefficient c")
         axes.set_title(method)
+        drawing.chance(axes, study)
     next(iter(panels.values())).set_ylabel(drawing.label(study, "perturbed"))
-    drawing.legend(figure, drawing.handles_of(list(plans), line=True))
+    drawing.say(figure, "Lines that fall to the right: the stronger the steering, the less robust")
+    drawing.legend(figure, drawing.handles_of(study, list(plans), line=True))
     caption = (
-        "The paper finds that accuracy falls as c or β grows (Theorem 4.2): look for lines that fall to the right."
+        "The paper finds that accuracy falls as c or β grows (Theorem 4.2). The values tried are evenly spaced. Bars: "
+        "95 % intervals."
     )
     return Picture("figure2", title, caption, figure)
 
@@ -73,10 +79,15 @@ def noise_scale(study: Study) -> Picture:
         return Picture("figure3", title, "No method was run with several noise scales.", None, command)
     names = ["perturbed", "forget", "retain"]
     figure = drawing.over(
-        study, methods, lambda method: _scales(study, method, _at_unlearn_layer), names, "noise scale ν"
+        study,
+        methods,
+        lambda method: _scales(study, method, _at_unlearn_layer),
+        names,
+        "noise scale ν",
+        "Look for a ν that moves perturbed retain and leaves forget where it was",
     )
     caption = (
-        "ν = 0 is the plain method. A useful ν lifts the left panel while the middle one stays low; where both rise "
+        "ν = 0 is the plain method; the values tried are evenly spaced. Where the left and the middle column rise "
         "together, the noise only weakened the unlearning. Bars: 95 % intervals, over seeds where there are several."
     )
     return Picture("figure3", title, caption, figure)
@@ -125,12 +136,25 @@ def per_layer(study: Study) -> Picture:
     if not by_method:
         command = commands.sweep(study, "sweep=noise_per_layer", "method=npo", "retain=mse", "seed=0,1,2")
         return Picture("figure8", title, "No method was run with noise at several single layers.", None, command)
-    figure = drawing.over(study, list(by_method), lambda method: [(by_method[method], True)], NAMES, "noised layer")
+    figure = drawing.over(
+        study,
+        list(by_method),
+        lambda method: [(by_method[method], True)],
+        NAMES,
+        "noised layer",
+        "Does it matter which layer the noise falls on?",
+    )
     nu = next(iter(by_method.values()))[0][1].first.nu
     caption = (
-        f"Noise of ν = {nu:g} at one layer at a time. The paper sees gains at most layers and no trend: look for one."
+        f"Noise of ν = {nu:g} at one layer at a time. The paper sees gains at most layers and no trend. "
+        "Bars: 95 % intervals."
     )
     return Picture("figure8", title, caption, figure)
+
+
+def _span(layers: list[int]) -> str:
+    whole = len(layers) > 1 and layers == list(range(layers[0], layers[-1] + 1))
+    return f"{layers[0]}–{layers[-1]}" if whole else ", ".join(map(str, layers))
 
 
 def regions(study: Study) -> Picture:
@@ -148,14 +172,20 @@ def regions(study: Study) -> Picture:
         series = _by_layers(study, method, several, lambda layers: sum(layers) / len(layers))
         if series:
             by_method[method] = series
-            labels |= {x: ", ".join(map(str, row.first.config["noise"]["layers"])) for x, row in series}
+            labels |= {x: _span(row.first.config["noise"]["layers"]) for x, row in series}
     if not by_method:
         command = commands.sweep(study, "sweep=noise_regions", "method=npo", "retain=mse", "seed=0,1,2")
         return Picture("figure9", title, "No method was run with noise in several regions.", None, command)
-    figure = drawing.over(study, list(by_method), lambda method: [(by_method[method], True)], NAMES, "noised layers")
-    for axes in figure.axes:
-        axes.set_xticks(list(labels), list(labels.values()))
-    caption = "Early, middle and late layers at one ν: compare the three places within each line."
+    figure = drawing.over(
+        study,
+        list(by_method),
+        lambda method: [(by_method[method], True)],
+        NAMES,
+        "noised layers",
+        "Early, middle or late layers: where does noise move the scores?",
+        labels.__getitem__,
+    )
+    caption = "Noise on several layers at one ν: compare the places within each line. Bars: 95 % intervals."
     return Picture("figure9", title, caption, figure)
 
 
@@ -170,8 +200,9 @@ def all_layers(study: Study) -> Picture:
     if not methods:
         command = commands.sweep(study, "sweep=noise_all_layers", "method=npo", "retain=mse", "seed=0,1,2")
         return Picture("figure10", title, "No method was run with several noise scales at all layers.", None, command)
-    figure = drawing.over(study, methods, plan, NAMES, "noise scale ν, at all layers")
-    caption = "The paper sees the best robustness at a small ν and a sharp fall beyond it: look for a peak at the left."
+    sentence = "Is there a peak at a small ν, and a fall beyond it?"
+    figure = drawing.over(study, methods, plan, NAMES, "ν at all layers", sentence)
+    caption = "The paper sees the best robustness at a small ν and a sharp fall beyond it. Bars: 95 % intervals."
     return Picture("figure10", title, caption, figure)
 
 
@@ -199,10 +230,17 @@ def unlearn_layer(study: Study) -> Picture:
     if not methods:
         command = commands.sweep(study, "sweep=unlearn_layer", "method=rmu", "seed=0,1,2")
         return Picture("unlearn_layer", title, "No method was run at several unlearn layers.", None, command)
-    figure = drawing.over(study, methods, plan, ["perturbed", "forget", "retain"], "unlearn layer")
+    figure = drawing.over(
+        study,
+        methods,
+        plan,
+        ["perturbed", "forget", "retain"],
+        "unlearn layer",
+        "Are earlier unlearn layers more robust, at the same forgetting?",
+    )
     caption = (
-        "The paper finds earlier layers more robust: look for lines that fall to the right on the left panel while "
-        "the middle one stays low. Dashed: plain."
+        "The paper finds earlier layers more robust: lines then fall to the right in the left column while the middle "
+        "one stays where it is. Bars: 95 % intervals."
     )
     return Picture("unlearn_layer", title, caption, figure)
 
@@ -223,7 +261,7 @@ def curves(study: Study, picks: dict[str, Chosen | None], name: str) -> Picture:
     if not rows:
         command = commands.sweep(study, "method=npo", "retain=mse", "seed=0,1,2")
         return Picture(f"training_{name}", title, "No record has a training curve.", None, command)
-    figure, panels = drawing.panels_for(list(rows), height=1.8)
+    figure, panels = drawing.panels_for(list(rows), height=1.8, share=False)
     for method, axes in panels.items():
         for trials, rna in rows[method]:
             lines = [trial.curve[f"train/{name}_loss"] for trial in trials]
@@ -232,18 +270,15 @@ def curves(study: Study, picks: dict[str, Chosen | None], name: str) -> Picture:
                 continue
             steps = [x for x, _ in lines[0][:short]]
             values = [[line[place][1] for line in lines] for place in range(short)]
-            paint = drawing.RING if rna else drawing.colour(method)
-            means = [sum(value) / len(value) for value in values]
-            axes.plot(steps, means, color=paint, linestyle="-" if rna else "--", zorder=2 if rna else 3)
+            look = {**drawing.style(study, method, "rna" if rna else "plain"), "marker": "none"}
+            axes.plot(steps, [sum(value) / len(value) for value in values], zorder=2 if rna else 3, **look)
             axes.fill_between(steps, [min(value) for value in values], [max(value) for value in values],
-                              color=paint, alpha=0.15, linewidth=0)  # fmt: skip
+                              color=look["color"], alpha=0.15, linewidth=0)  # fmt: skip
         axes.set_title(method)
+        axes.xaxis.set_tick_params(labelbottom=True)
     drawing.share_labels(panels, "step", f"{name} loss")
-    from matplotlib.lines import Line2D
-
-    handles = [Line2D([], [], color=drawing.FAINT, linestyle="--", label="plain (the method's colour)")]
-    handles.append(Line2D([], [], color=drawing.RING, label="with RNA"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
-    what = "A forget loss that stops moving" if name == "forget" else "A retain loss that keeps rising"
-    caption = f"Means of neighbouring steps; bands: the range over seeds. {what} is the first thing to look for."
+    what = "Does the forget loss stop moving early?" if name == "forget" else "Does the retain loss keep rising?"
+    drawing.say(figure, what)
+    drawing.legend(figure, drawing.handles_of(study, list(rows), line=True, marks=False))
+    caption = "Means of neighbouring steps; bands: the range over seeds."
     return Picture(f"training_{name}", title, caption, figure)

@@ -1,5 +1,6 @@
 """The sweeper on a toy app: Hydra's own grammar, samplers, objectives, retries, and one line for each mistake."""
 
+import io
 import json
 import os
 import re
@@ -15,12 +16,12 @@ import optuna
 import pytest
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra_plugins.rna_optuna_sweeper import _sampling, _storage, _work
+from hydra_plugins.rna_optuna_sweeper import _said, _sampling, _storage, _work
 from hydra_plugins.rna_optuna_sweeper import space as search_space
 from hydra_plugins.rna_optuna_sweeper._said import Said
 from hydra_plugins.rna_optuna_sweeper._work import InWork, Work
 
-from rna.sweep import ledger
+from rna.sweep import Trial, ledger
 from tests.launchers.running import STORE, environment, noted, start, study, sweep, trials
 
 POOL = ("hydra/launcher=gpu_pool", "hydra.launcher.processes=2")
@@ -377,3 +378,39 @@ def test_help_stays_instant():
     probe += "print(sorted({'optuna', 'torch', 'rna'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", probe], env=environment(), capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_finished_cell_is_one_line_and_its_own_words_are_in_its_log(tmp_path: Path):
+    printed = sweep(tmp_path, "+x=0.1,0.2,0.3", "hydra/launcher=basic")
+    said = [line for line in printed.splitlines() if line.startswith("toy: cell ")]
+    assert [line.split(",")[0] for line in said] == [
+        f"toy: cell {place + 1} of 3 done: #{place} +x={x}" for place, x in enumerate((0.1, 0.2, 0.3))
+    ]
+    assert "working on" not in printed
+    logs = [Path(str(trial.log)).read_text() for trial in trials(tmp_path)]
+    assert [log.count("working on x0.") for log in logs] == [1, 1, 1]
+
+
+def test_with_verbose_a_cells_own_words_are_shown(tmp_path: Path):
+    printed = sweep(tmp_path, "+x=0.1,0.2", "hydra/launcher=basic", "hydra.verbose=true")
+    assert printed.count("working on x0.") == 2
+    assert [trial.log for trial in trials(tmp_path)] == [None, None]
+
+
+def test_a_log_says_how_far_a_sweep_is_and_the_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Two of six cells over at 90 s each, two at a time: four left take 180 s."""
+    stream = io.StringIO()
+    said = Said(tmp_path / "mine", stream=stream)
+    monkeypatch.setattr(_said, "TOLD", -1.0)
+    counts = Counter({ledger.DONE: 1, ledger.FAILED: 1})
+    running = [Trial(number, [f"x={number}"]) for number in (2, 3)]
+    said.took = [80.0, 100.0]
+    said.progress(counts, running, 6)
+    running[0].metrics = {"eval/forget/acc": 0.3, "eval/perturbed/acc": 0.615, "eval/retain/nll": 2.5}
+    running[0].seconds = 61.0
+    counts[ledger.DONE] += 1
+    said.ended(running[0], counts)
+    assert stream.getvalue().splitlines() == [
+        "mine: 2 of 6 cells over (1 failed), 2 running, about 3 min left [#2] [#3]",
+        "mine: cell 3 of 6 done: #2 x=2, 61 s, forget 30.0 %, retain 2.500 nats, perturbed 61.5 %",
+    ]

@@ -12,7 +12,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from rna import intervals, run
@@ -732,20 +731,3 @@ def test_filters_that_leave_nothing_are_told_from_no_records(tmp_path: Path):
     generated.trial(tmp_path, settings(), scores(30, 60))
     with pytest.raises(ValueError, match="1 trials there, none passes the filters"):
         report([], Filters(seed=(7,)), str(tmp_path), "")
-
-
-def test_the_colours_can_be_told_apart_without_red_and_green():
-    """Any two methods differ in mark or, seen with deuteranopia (Machado et al., 2009), clearly in colour."""
-    from rna.report.drawing import COLOURS, colour, shape
-
-    matrix = np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]])
-
-    def seen(hexadecimal: str) -> np.ndarray:
-        linear = np.array([int(hexadecimal[place : place + 2], 16) / 255 for place in (1, 3, 5)]) ** 2.2
-        return np.clip(matrix @ linear, 0, 1) ** (1 / 2.2)
-
-    assert len(set(COLOURS.values())) == len(COLOURS)
-    for place, one in enumerate(records.PAPER_ORDER):
-        for other in records.PAPER_ORDER[:place]:
-            apart = float(np.linalg.norm(seen(colour(one)) - seen(colour(other))))
-            assert shape(one) != shape(other) or apart > 0.15, (one, other, apart)

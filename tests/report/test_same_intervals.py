@@ -52,6 +52,11 @@ def arms(tmp_path: Path) -> dict[str, Arm]:
     return found
 
 
+def short(told: str) -> str:
+    """As the terminal has it, which says once what its intervals are over."""
+    return told.partition(" (")[0]
+
+
 def test_one_number_everywhere(arms: dict[str, Arm], tmp_path: Path):
     """The harm of plain and its change from the base, on the report half; the card's are of all questions."""
     plain = arms["plain"]
@@ -64,8 +69,8 @@ def test_one_number_everywhere(arms: dict[str, Arm], tmp_path: Path):
     harm, change = (intervals.said(board[name], 1, "points") for name in (intervals.HARM, "perturbed, against base"))
     assert "(95 % over questions, paired, one seed)" in harm
     terminal = "\n".join(show.verdicts(list(arms.values())))
-    assert f"{intervals.HARM}, plain: {harm}" in terminal
-    assert f"Perturbed retain, plain against base: {change}" in terminal
+    assert f"against the same in base: plain {short(harm)}, a cost; with RNA " in terminal
+    assert "In brackets: 95 % over questions, paired, one seed." in terminal
 
     (study,) = records.studies(records.select(reading.load(str(tmp_path)).trials, Filters()))
     assert study.part == "report"
@@ -75,9 +80,9 @@ def test_one_number_everywhere(arms: dict[str, Arm], tmp_path: Path):
     assert f"{intervals.HARM}: plain {harm}; with RNA " in "\n".join(verdict.sentences)
     page = sheet.markdown(tables.harms(study, picks))
     for told in (harm, change):
-        assert f"{told.replace(' points', '').partition(' (')[0]}*" in page
+        assert f"{short(told).replace(' points', '')}*" in page
     rna = intervals.said(found[0].changes["perturbed"], 1, "points")
-    assert f"Perturbed retain, RNA against plain: {rna}" in terminal
+    assert f"With RNA less plain: retain with a forget-token {short(rna)}, " in terminal
     assert rna in "\n".join(verdict.sentences)
 
     record = json.loads((tmp_path / "results" / f"{plain.key}.json").read_text())
@@ -89,10 +94,11 @@ def test_one_number_everywhere(arms: dict[str, Arm], tmp_path: Path):
     for name in (intervals.HARM, "perturbed, against base", "forget, against base"):
         told = intervals.said(board[name], 1, "points")
         assert f"- {name}: {told}" in card
-        assert name == "forget, against base" or told in terminal
+        assert name == "perturbed, against base" or short(told) in terminal
     for task in plain.tasks:
         made = intervals.estimate([[(1.0, compared.scores([plain.evaluated[task]])[ROLES[task]][task])]])
         assert f"| {task}, accuracy in % | {made.value:.1f} | {made.low:.1f} to {made.high:.1f} |" in card
+        assert show.scores(plain)[task] == made
 
 
 ROLES = generated.TASKS

@@ -89,7 +89,13 @@ class Endings:
         return True
 
     def end(self, trial: Trial, ended: JobReturn, *, stopping: bool) -> None:
-        """Decide how a trial whose job has ended goes on. A sweep that is stopping starts nothing again."""
+        """Decide how a trial whose job has ended goes on, and say it of one that is done. A sweep that is stopping
+        starts nothing again."""
+        self._decide(trial, ended, stopping=stopping)
+        if trial.status == ledger.DONE:
+            self.said.ended(trial, self.counts)
+
+    def _decide(self, trial: Trial, ended: JobReturn, *, stopping: bool) -> None:
         if trial.status == ledger.PRUNED or trial.cancelled:
             self._end_told(trial)
             return

@@ -120,7 +120,13 @@ def _loop(planned: Plan, study: Follower, said: Said, late: float) -> Loop:
     ahead = Ahead(folder=folder, composer=planned.composer, endings=endings, waiting=waiting)
     asked = Asked(launcher, folder, todo, work, endings, said)
     if isinstance(launcher, OneByOne):
-        launcher.meanwhile = lambda: (asked.look(), work.prune())
+
+        def meanwhile() -> None:
+            asked.look()
+            work.prune()
+            said.progress(todo.counts, work.trials, todo.total)
+
+        launcher.meanwhile = meanwhile
     return Loop(
         launcher=launcher,
         n_jobs=options.n_jobs,

@@ -105,7 +105,7 @@ class RnaOptunaSweeper(Sweeper):
                 f"hydra.sweeper.n_jobs={self.options.n_jobs}: {type(made).__name__} runs one trial at a time here; "
                 "allowed: 1, or hydra/launcher=gpu_pool"
             )
-        return OneByOne(made)
+        return OneByOne(made, self.config)
 
 
 def _said(value: Any) -> str:
