@@ -147,7 +147,7 @@ def rna(folder: Path, *words: str, **more: str) -> tuple[list[Trial], dict[str, 
     return ledger.trials(folder / "sweeps" / "s"), tensors, done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_rna_itself_loses_nothing_to_a_broken_gpu_and_trains_the_same_bits(tmp_path: Path):
     words = ("seed=0,1,2,3,4,5", "noise.nu=0.01,0.02", "model.device=cpu")
     path = broken.on_path(tmp_path / "site", "rna.trial", broken.BACKWARD)
@@ -163,7 +163,7 @@ def test_rna_itself_loses_nothing_to_a_broken_gpu_and_trains_the_same_bits(tmp_p
     assert tensors == undisturbed
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_trial_in_the_pool_runs_over_two_pretended_gpus_of_its_own(tmp_path: Path):
     words = ("seed=0,1", "noise.nu=0.01", "method=npo", "retain_loss=kl")
     placed = "model.device_map={model.embed_tokens:0,model.rotary_emb:0,model.layers.0:0,model.layers.1:0,"

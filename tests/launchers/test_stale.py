@@ -120,7 +120,7 @@ def sweep(folder: Path, variables: dict[str, str]) -> tuple[list[Trial], dict[st
     return ledger.trials(folder / "sweeps" / "s"), tensors, done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_sweep_on_stale_handles_loses_no_attempt_and_trains_the_same_bits(tmp_path: Path, library: str):
     found, tensors, _ = sweep(tmp_path / "disturbed", troubled(library, tmp_path / "disturbed"))
     assert [(trial.status, trial.attempts) for trial in found] == [("done", 1)] * 2

@@ -22,7 +22,7 @@ LONG = ("train.steps=3000", "train.checkpoint_every=null")
 ENDLESS = ("train.steps=3000", "train.grad_accumulation=100000")  # its first step takes hours
 SEEDS = ("-m", "seed=0,1", "hydra.sweeper.study_name=s")
 POOL = (*SEEDS, "hydra/launcher=gpu_pool", "hydra.launcher.processes=1")
-slow = pytest.mark.slow
+slow, faults = pytest.mark.slow, pytest.mark.faults
 
 
 def begun(folder: Path, *words: str, **more: Any) -> subprocess.Popen[bytes]:
@@ -68,11 +68,11 @@ def nobody_is_left(running: subprocess.Popen[bytes]) -> None:
     ("launcher", "number"),
     [
         (SEEDS, signal.SIGINT),
-        pytest.param(SEEDS, signal.SIGTERM, marks=slow),
-        pytest.param(SEEDS, signal.SIGHUP, marks=slow),
-        pytest.param(POOL, signal.SIGINT, marks=slow),
-        pytest.param(POOL, signal.SIGTERM, marks=slow),
-        (POOL, signal.SIGHUP),
+        pytest.param(SEEDS, signal.SIGTERM, marks=faults),
+        pytest.param(SEEDS, signal.SIGHUP, marks=faults),
+        pytest.param(POOL, signal.SIGINT, marks=faults),
+        pytest.param(POOL, signal.SIGTERM, marks=faults),
+        pytest.param(POOL, signal.SIGHUP, marks=slow),
     ],
 )
 def test_a_stop_ends_within_a_step_and_its_checkpoint_and_costs_no_attempt(
@@ -90,7 +90,9 @@ def test_a_stop_ends_within_a_step_and_its_checkpoint_and_costs_no_attempt(
     nobody_is_left(running)
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, pytest.param(signal.SIGTERM, marks=slow)])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGHUP, marks=slow), pytest.param(signal.SIGTERM, marks=faults)]
+)
 def test_a_trial_alone_writes_its_checkpoint_at_a_stop(number: int, tmp_path: Path):
     running = begun(tmp_path, *LONG)
     until(running, tmp_path, lambda: "training 0" in printed(tmp_path) or "training 1/" in printed(tmp_path))
@@ -101,7 +103,14 @@ def test_a_trial_alone_writes_its_checkpoint_at_a_stop(number: int, tmp_path: Pa
     assert len(list(tmp_path.glob("trials/*/checkpoint.pt"))) == 1
 
 
-@pytest.mark.parametrize("launcher", [pytest.param((), marks=slow), pytest.param(SEEDS, marks=slow), POOL])
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        pytest.param((), marks=faults),
+        pytest.param(SEEDS, marks=faults),
+        pytest.param(POOL, marks=slow),
+    ],
+)
 def test_usr1_writes_a_checkpoint_is_said_and_ends_nothing(launcher: tuple[str, ...], tmp_path: Path):
     running = begun(tmp_path, *launcher, *LONG)
     if launcher:
@@ -121,7 +130,7 @@ def test_usr1_writes_a_checkpoint_is_said_and_ends_nothing(launcher: tuple[str, 
     assert running.wait(120) == 128 + signal.SIGTERM, printed(tmp_path)
 
 
-@pytest.mark.parametrize("launcher", [SEEDS, pytest.param(POOL, marks=slow)])
+@pytest.mark.parametrize("launcher", [SEEDS, pytest.param(POOL, marks=faults)])
 def test_a_second_ctrl_c_ends_at_once_in_a_step_of_hours(launcher: tuple[str, ...], tmp_path: Path):
     running = begun(tmp_path, *launcher, *ENDLESS)
     until(running, tmp_path, lambda: steps(tmp_path, "loading") is not None)
@@ -136,7 +145,7 @@ def test_a_second_ctrl_c_ends_at_once_in_a_step_of_hours(launcher: tuple[str, ..
     nobody_is_left(running)
 
 
-@pytest.mark.parametrize("launcher", [(), pytest.param(POOL, marks=slow)])
+@pytest.mark.parametrize("launcher", [pytest.param((), marks=slow), pytest.param(POOL, marks=faults)])
 def test_a_terminal_that_is_closed_leaves_a_checkpoint_and_no_process(launcher: tuple[str, ...], tmp_path: Path):
     """Each word to it is an error from then on."""
     ours, theirs = pty.openpty()
@@ -160,7 +169,7 @@ def tensors(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.glob("trials/*/*.safetensors")}
 
 
-@slow
+@faults
 @pytest.mark.parametrize("launcher", [SEEDS, POOL])
 def test_five_ctrl_c_cost_no_attempt_and_change_no_bit(launcher: tuple[str, ...], tmp_path: Path):
     disturbed, whole = tmp_path / "disturbed", tmp_path / "whole"
