@@ -116,17 +116,20 @@ def log_of(folder: Path, trial: ledger.Trial) -> str:
     return "".join(file.read_text() for file in files if file.exists())
 
 
-def test_a_trial_that_needs_many_times_its_time_limit_is_done_at_its_first_attempt(tmp_path: Path):
-    """About a minute of training and its evaluation, in jobs of 25 seconds that take most of that to begin."""
-    long = (*WHAT, "seed=0", "train.steps=500", "train.checkpoint_every=null", "train.batch_size=8")
+def test_a_trial_that_needs_more_than_its_time_limit_is_done_at_its_first_attempt(tmp_path: Path):
+    """Training of a minute and its evaluation, in jobs that SLURM warns after 25 to 50 seconds, as it comes about.
+
+    Of these a busy machine needs twenty to begin: with many less a trial gets no further, and is told so.
+    """
+    long = (*WHAT, "seed=0", "train.steps=400", "train.checkpoint_every=null", "train.batch_size=8")
     long = (*long, "train_only=false", "eval.limit=16")
-    limits = ("hydra.launcher.time_min=1", "hydra.launcher.warn_s=35")
+    limits = ("hydra.launcher.time_min=2", "hydra.launcher.warn_s=70")
     running, folder = begin(tmp_path / "slow", *limits, *long)
-    assert running.wait(420) == 0, (tmp_path / "slow" / "printed.log").read_text()
+    assert running.wait(600) == 0, (tmp_path / "slow" / "printed.log").read_text()
     (found,) = ledger.trials(folder)
     assert (found.status, found.attempts) == ("done", 1)
     lives = Path(found.log or "").read_text().count("with RNA: loading 0/1")
-    assert lives >= 3
+    assert lives >= 2
     command = [sys.executable, "-m", "rna.run", f"output_dir={tmp_path / 'whole'}", *long]
     subprocess.run(command, env=environment(), check=True, capture_output=True)
     assert same(tensors(tmp_path / "slow"), tensors(tmp_path / "whole"))
