@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One-node SLURM for tests: root, no systemd, no cgroups, no database, loopback only. Idempotent.
-# Knobs (CPUs, memory, GPUs are claimed, never enforced): SLURM_TEST_ROOT, _CPUS, _MEM_MB, _GPUS
+# Knobs (CPUs and GPUs are claimed, never enforced): SLURM_TEST_ROOT, _CPUS, _MEM_MB, _GPUS
 set -euo pipefail
 root=${SLURM_TEST_ROOT:-${TMPDIR:-/tmp}/one-node-slurm} host=$(hostname -s) here=$(cd "$(dirname "$0")" && pwd)
 cpus=${SLURM_TEST_CPUS:-4} mem=${SLURM_TEST_MEM_MB:-65536} gpus=${SLURM_TEST_GPUS:-2}
@@ -26,6 +26,11 @@ if ! { alive munged && alive slurmctld && alive slurmd; }; then
   for ((i = 0; i < gpus; i++)); do # a GPU must be a device file, else CUDA_VISIBLE_DEVICES is not set
     mknod "$root/etc/nvidia$i" c 1 3; echo "Name=gpu File=$root/etc/nvidia$i"
   done >"$root/etc/gres.conf"
+  tasks=task/none # memory is enforced where this machine's memory cgroup is to be had
+  if [[ -w /sys/fs/cgroup/memory/cgroup.procs ]]; then
+    tasks=task/cgroup
+    printf '%s\n' CgroupPlugin=cgroup/v1 ConstrainRAMSpace=yes >"$root/etc/cgroup.conf"
+  fi
   sed 's/; */\n/g' >"$SLURM_CONF" <<CONF # slurm.conf takes one key a line
 ClusterName=test; SlurmctldHost=$host($addr); SlurmUser=root; SlurmdUser=root; MailProg=/bin/true
 # cred_expire is also how long a requeued job waits (default 120 s)
@@ -33,9 +38,9 @@ AuthType=auth/munge; AuthInfo=socket=$root/munge/socket,cred_expire=5
 $bind
 SlurmctldPidFile=$root/slurmctld.pid; SlurmctldLogFile=$root/log/slurmctld.log; StateSaveLocation=$root/state
 SlurmdPidFile=$root/slurmd.pid; SlurmdLogFile=$root/log/slurmd.log; SlurmdSpoolDir=$root/spool
-ProctrackType=proctrack/linuxproc; TaskPlugin=task/none
+ProctrackType=proctrack/linuxproc; TaskPlugin=$tasks
 JobAcctGatherType=jobacct_gather/none; AccountingStorageType=accounting_storage/none
-SelectType=select/cons_tres; SelectTypeParameters=CR_Core_Memory; DefMemPerCPU=256; GresTypes=gpu
+SelectType=select/cons_tres; SelectTypeParameters=CR_Core_Memory; DefMemPerCPU=4096; GresTypes=gpu
 SchedulerParameters=bf_interval=1,sched_interval=1,batch_sched_delay=0
 SlurmdParameters=config_overrides; ReturnToService=2; KillWait=5; MinJobAge=3600
 # ids never come back after a restart: submitit would take the old job's result pickle for the new one's
