@@ -116,6 +116,7 @@ def log_of(folder: Path, trial: ledger.Trial) -> str:
     return "".join(file.read_text() for file in files if file.exists())
 
 
+@pytest.mark.faults
 def test_a_trial_that_needs_more_than_its_time_limit_is_done_at_its_first_attempt(tmp_path: Path):
     """Training of a minute and its evaluation, in jobs that SLURM warns after 25 to 50 seconds, as it comes about.
 
