@@ -16,8 +16,8 @@ from rna.store import Record
 
 KNOWN_FIELDS = frozenset(
     "kind key label config identity rna numerics commit python packages host created seconds peak_memory_bytes "
-    "losses curve wandb delta truncated_documents short_documents unanswered_pairs warnings train_key task "
-    "task_identity metrics reason step message".split()
+    "losses curve wandb delta delta_bytes delta_sha256 truncated_documents short_documents unanswered_pairs "
+    "warnings train_key task task_identity metrics reason step message".split()
 )
 CURVE_POINTS = 50  # a training curve is kept as so many means
 

@@ -397,7 +397,7 @@ def delta_path(output_dir: str, key: str) -> Path:
 
 def claim(output_dir: str, key: str) -> None:
     """Keep a training's tensors, whatever the sweep says that made them."""
-    if delta_path(output_dir, key).is_file():
+    if delta_path(output_dir, key).is_file() and not _claim_path(output_dir, key).exists():
         _claim_path(output_dir, key).touch()
 
 
