@@ -52,7 +52,7 @@ def test_its_row_is_the_models_own(finished: tuple[Path, list[trial.Arm]]):
 def test_its_verdicts_are_against_the_base(finished: tuple[Path, list[trial.Arm]]):
     said = "\n".join(show.verdicts(finished[1]))
     assert "Did it forget? given forgotten: forget accuracy" in said
-    assert ", given " in said.splitlines()[1]
+    assert ", against the same in base: given " in said.splitlines()[1]
     assert "Does noise at inference change that" in said
     assert "Smoothed less given: " in said
     assert "plain" not in said
