@@ -41,7 +41,7 @@ def queue(form: str = "%i %j %T") -> list[str]:
 
 
 def test_twelve_trials_in_one_array_one_of_them_failing(tmp_path: Path):
-    grid = ("+x=1,2,3,4,5,6", "+y=0,1", "+fail=4")
+    grid = ("+x=1,2,3,4,5,6", "+y=0,1", "+fail=4", "hydra.launcher.submit_every=10")
     printed = sweep(tmp_path, *slurm(tmp_path, *grid), code=1)
     assert "10 done, 2 failed" in printed
     assert "+x=4 +y=0 failed: error: a bad cell" in printed
