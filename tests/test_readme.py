@@ -134,7 +134,8 @@ def test_reports_are_made(tmp_path: Path):
 def test_trials_are_found_again(tmp_path: Path, called: Callable[..., str]):
     """The commands in their order, of which the third deletes nothing without --yes."""
     generated.world(tmp_path, seeds=1, alphas=(1.0,), pairs=[("npo", "mse")])
-    plain, with_rna = (row["key"] for row in records.trials(str(tmp_path), method="npo"))
+    rows = sorted(records.trials(str(tmp_path), method="npo"), key=lambda row: row["noise.nu"])
+    plain, with_rna = (row["key"] for row in rows)
     ledger.save(tmp_path / "sweeps" / "NAME", ledger.Trial(0, [], address={"key": with_rna}))
     commands = [shlex.split(command) for command in COMMANDS if command.startswith("python -m rna.records")]
     said = {"compare": "paired", "delete": "would delete 4 trials", "disk": "trials of no sweep", "--method": "1 of 4"}

@@ -20,7 +20,7 @@ CELLS = [
 @pytest.mark.parametrize("cell", CELLS, ids=[f"{cell.kind}, {cell.said}" for cell in CELLS])
 def test_the_interval_that_is_shown_holds_the_truth(cell: coverage.Cell):
     held, _ = coverage.coverage(cell, REPEATS)["shown"]
-    assert held >= 0.92
+    assert held >= 0.90
     assert held <= (1 if cell.exact else 0.98)
 
 

@@ -44,7 +44,7 @@ def test_it_trains_and_stands_in_tables_and_records_under_its_own_label(
     folder = brought(tmp_path)
     words = ("--config-dir", str(folder / "conf"), "method=mine", "retain_loss=l1", "noise.nu=0.05", *SHORT)
     printed = rna_here(*words, f"output_dir={tmp_path / 'o'}")
-    assert "│ with RNA" in printed
+    assert re.search(r"^ +.*with RNA", printed, re.M)
     loaded = reading.load(str(tmp_path / "o"))
     assert [(one.method, one.family) for one in loaded.trials if one.method] == [("Bounded+L1", "PO")]
     record = next(one for one in map(_read, (tmp_path / "o" / "results").glob("*.json")) if one["label"] == "with RNA")
