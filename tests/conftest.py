@@ -31,6 +31,12 @@ hypothesis.settings.load_profile("rna")
 
 
 @pytest.fixture(autouse=True)
+def no_width(monkeypatch: pytest.MonkeyPatch):
+    """As into a pipe, whatever terminal the tests were started from."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def resolvers():
     from rna.settings import config
 
