@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rna import intervals, perturb
-from rna.intervals import Estimate, Score, Terms, scores_of
+from rna.intervals import Estimate, Score, Terms, number, scores_of
 from rna.settings import EvalSettings
 from rna.trial import Arm
 
@@ -68,11 +68,6 @@ def _change(one: Sequence[Terms | None], other: Sequence[Terms | None]) -> Estim
     ]
     made = intervals.estimate([both])
     return None if math.isnan(made.value) else made
-
-
-def _number(value: float | None) -> float:
-    """A record's number; what was not finite is None there."""
-    return math.nan if value is None else value
 
 
 def _percent(estimate: Estimate | None) -> str:
@@ -207,7 +202,7 @@ def of_above(rows: list[Arm]) -> str | None:
         count, total = metrics["of_above"], metrics["n"] + left_out * metrics["of_above"]
         without = metrics["acc"] if left_out else metrics.get("acc_without_of_above")
         within = metrics["acc_with_of_above"] if left_out else metrics["acc"]
-        said.append(f"{row.label} {100 * _number(without):.1f} (with: {100 * _number(within):.1f})")
+        said.append(f"{row.label} {100 * number(without):.1f} (with: {100 * number(within):.1f})")
     if not said:
         return None
     return (
@@ -394,7 +389,7 @@ def _by_keyword(row: Arm) -> str | None:
     metrics = metrics if options.split == "all" or not choice else metrics.get(options.split, {})
     by_word = metrics.get("keywords") or {}
     cells = [
-        f"'{word}' {100 * _number(one['acc']):.1f} of {one['n']}" if choice else f"'{word}' {_number(one['ppl']):.4g}"
+        f"'{word}' {100 * number(one['acc']):.1f} of {one['n']}" if choice else f"'{word}' {number(one['ppl']):.4g}"
         for word, one in by_word.items()
     ]
     return f"By keyword, {row.label}: {', '.join(cells)}." if cells else None

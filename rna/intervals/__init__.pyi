@@ -13,4 +13,5 @@ from .estimate import spread as spread
 from .estimate import within as within
 from .estimate import word as word
 from .score import Score as Score
+from .score import number as number
 from .score import scores_of as scores_of

@@ -1,11 +1,10 @@
-"""Evaluations against those of the base on the same questions: what model card and leaderboard say of a trial."""
+"""Evaluations against those of the base on the same questions: what a model card says of a trial."""
 
 from collections.abc import Sequence
 
 from rna import intervals
-from rna.intervals import Estimate, Score, Terms, scores_of
-from rna.store import lookup, results
-from rna.store.lookup import Address
+from rna.intervals import Score, Terms, scores_of
+from rna.store import results
 from rna.store.results import Record
 
 Scores = dict[str, dict[str, Score]]  # role -> task -> score
@@ -54,18 +53,3 @@ def terms(mine: Scores, base: Scores) -> dict[str, Terms]:
     if len(parts) == 4:
         found[intervals.HARM] = intervals.harm(*(intervals.mean(list(part.values())) for part in parts))
     return found
-
-
-def estimates(row: Sequence[Address], part: str = "all") -> dict[str, Estimate]:
-    """The same for trials that differ in their seed alone: over seeds, or over questions where there is one.
-
-    Accuracies are in percent, log-losses in nats a token.
-    """
-    by_name: dict[str, list[Terms]] = {}
-    for where in row:
-        found = (lookup.record(where, key) for key in where["evals"].values())
-        evaluations = [record for record in found if record is not None]
-        base = scores(base_evaluations(where["output_dir"], evaluations), part)
-        for name, of in terms(scores(evaluations, part), base).items():
-            by_name.setdefault(name, []).append(of)
-    return {name: intervals.estimate(of) for name, of in by_name.items()}

@@ -95,8 +95,8 @@ def metrics(where: Address) -> Metrics | None:
 
     A role that several tasks have holds their unweighted mean, with the standard error of independent parts.
     """
-    trained = record(where, where["key"])
-    found = {name: record(where, key) for name, key in where["evals"].items()}
+    trained = _record(where, where["key"])
+    found = {name: _record(where, key) for name, key in where["evals"].items()}
     if trained is None or any(record is None for record in found.values()):
         return None
     flat: Metrics = dict((trained.get("curve") or [{}])[-1])
@@ -128,7 +128,7 @@ def of_roles(judged: Metrics, roles: dict[str, str]) -> Metrics:
     return flat
 
 
-def record(where: Address, key: str) -> results.Record | None:
+def _record(where: Address, key: str) -> results.Record | None:
     """A record that is whole; half of one, from a disk that lost it, is none, and makes room for another."""
     path = results.path_of(where["output_dir"], key)
     try:
@@ -199,7 +199,7 @@ def curves(where: Address) -> list[str]:
 
 def curve(where: Address, metric: str) -> list[tuple[int, float]]:
     """The course of a metric over a finished training: (step, value)."""
-    trained = record(where, where["key"]) or {}
+    trained = _record(where, where["key"]) or {}
     points = ((step, report.get(metric)) for step, report in enumerate(trained.get("curve") or [], 1))
     return [(step, value) for step, value in points if value is not None]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rna.settings import KEPT, config, outside
+from rna.settings import KEPT, config
 from rna.store import lookup, results
 from rna.sweep import keeping, ledger
 from rna.sweep.ledger import Trial
@@ -88,11 +88,11 @@ def _is_there(trial: Trial, key: str) -> bool:
 
 def _composed(sweeps: Path, name: str, overrides: Sequence[str]) -> list[Trial]:
     """The cells of a sweep of conf/sweep, or of the user's, each composed and checked, with the records there are."""
-    from rna.settings import CONF, planned
+    from rna.settings import planned, sweep_names
 
-    known = sorted({*(file.stem for file in (CONF / "sweep").glob("*.yaml")), *outside.options("sweep")})
-    if name not in known:
-        raise ValueError(f"{name}: neither a sweep in {sweeps} nor of conf/sweep; {config.nearest(name, known)}")
+    if name not in sweep_names():
+        said = f"neither a sweep in {sweeps} nor of conf/sweep"
+        raise ValueError(f"{name}: {said}; {config.nearest(name, sweep_names())}")
     trials: list[Trial] = []
     for number, (cell, composed) in enumerate(planned(name, [f"output_dir={sweeps.parent}", *overrides])):
         where = lookup.address(composed)

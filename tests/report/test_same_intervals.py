@@ -1,4 +1,4 @@
-"""One set of records, and the same interval on the terminal, the report's page, the leaderboard and the model card."""
+"""One set of records, and the same interval on the terminal, the report's page and the model card."""
 
 import json
 import random
@@ -60,13 +60,14 @@ def short(told: str) -> str:
 def test_one_number_everywhere(arms: dict[str, Arm], tmp_path: Path):
     """The harm of plain and its change from the base, on the report half; the card's are of all questions."""
     plain = arms["plain"]
-    where = {
-        "output_dir": str(tmp_path),
-        "key": plain.key,
-        "evals": {task: results.eval_key(plain.key, identity) for task, identity in plain.tasks.items()},
-    }
-    board = compared.estimates([where], "report")
-    harm, change = (intervals.said(board[name], 1, "points") for name in (intervals.HARM, "perturbed, against base"))
+    record = json.loads((tmp_path / "results" / f"{plain.key}.json").read_text())
+    own, base = export.judged(record, str(tmp_path))
+
+    def told_of(name: str, part: str) -> str:
+        terms = compared.terms(compared.scores(own, part), compared.scores(base, part))
+        return intervals.said(intervals.estimate([terms[name]]), 1, "points")
+
+    harm, change = (told_of(name, "report") for name in (intervals.HARM, "perturbed, against base"))
     assert "(95 % over questions, paired, one seed)" in harm
     terminal = "\n".join(show.verdicts(list(arms.values())))
     assert f"against the same in base: plain {short(harm)}, a cost; with RNA " in terminal
@@ -85,14 +86,12 @@ def test_one_number_everywhere(arms: dict[str, Arm], tmp_path: Path):
     assert f"With RNA less plain: retain with a forget-token {short(rna)}, " in terminal
     assert rna in "\n".join(verdict.sentences)
 
-    record = json.loads((tmp_path / "results" / f"{plain.key}.json").read_text())
-    card = export.card(record, *export.judged(record, str(tmp_path)))
+    card = export.card(record, own, base)
     for arm in arms.values():
         arm.settings.eval.split = "all"
     terminal = "\n".join(show.verdicts(list(arms.values())))
-    board = compared.estimates([where])
     for name in (intervals.HARM, "perturbed, against base", "forget, against base"):
-        told = intervals.said(board[name], 1, "points")
+        told = told_of(name, "all")
         assert f"- {name}: {told}" in card
         assert name == "perturbed, against base" or short(told) in terminal
     for task in plain.tasks:
