@@ -11,6 +11,7 @@ os.environ |= {
     "WANDB_MODE": "offline",
     "TQDM_DISABLE": "1",
 }
+os.environ.pop("COLUMNS", None)  # as into a pipe, whatever terminal the tests were started from
 
 import gc
 from functools import partial
@@ -28,12 +29,6 @@ torch.set_num_threads(1)
 install_import_hook("rna", "beartype.beartype")
 hypothesis.settings.register_profile("rna", database=None, deadline=None)
 hypothesis.settings.load_profile("rna")
-
-
-@pytest.fixture(autouse=True)
-def no_width(monkeypatch: pytest.MonkeyPatch):
-    """As into a pipe, whatever terminal the tests were started from."""
-    monkeypatch.delenv("COLUMNS", raising=False)
 
 
 @pytest.fixture(autouse=True)

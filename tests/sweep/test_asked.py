@@ -198,24 +198,26 @@ def test_a_sweep_is_seen_by_another_user_and_on_a_read_only_disk(tmp_path: Path)
     for path in (tmp_path, *tmp_path.parents):
         if str(path).startswith("/tmp/"):
             path.chmod(0o755)
-    look = "import json, sys; from pathlib import Path; from rna.sweep import status\n"
+    look = "import json, os, sys; from pathlib import Path; from rna.sweep import status\n"
+    look += "os.setgroups([]); os.setuid(int(sys.argv[2]))\n"  # with all imported: it may not be another user's to read
     look += "print(json.dumps(status.status(Path(sys.argv[1]))))"
+    root, nobody = 0, 65534
 
-    def seen(*before: str) -> dict[str, object]:
+    def seen(user: int, *before: str) -> dict[str, object]:
         done = subprocess.run(
-            [*before, sys.executable, "-c", look, str(folder)], capture_output=True, text=True, check=False
+            [*before, sys.executable, "-c", look, str(folder), str(user)], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
     there = ["unshare", "-m", "sh", "-c", f'mount --bind -o ro {tmp_path} {tmp_path} && exec "$@"', "sh"]
     files = sorted(folder.rglob("*"))
-    for before in (there, ["setpriv", "--reuid=65534", "--clear-groups"]):
-        assert seen(*before)["sweeper"] is False
+    for looker in ((root, *there), (nobody,)):
+        assert seen(*looker)["sweeper"] is False
     assert sorted(folder.rglob("*")) == files  # not even a lock
     with ledger.held(folder):
-        for before in (there, ["setpriv", "--reuid=65534", "--clear-groups"]):
-            found = seen(*before)
+        for looker in ((root, *there), (nobody,)):
+            found = seen(*looker)
             assert (found["sweeper"], found["done"]) == (True, 12)
             assert str(found["holder"]).startswith(f"process {os.getpid()} on ")
 
