@@ -1,5 +1,7 @@
 """Who works on which arm while another process has one of them in work: real locks, arms without a model."""
 
+import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -90,3 +92,31 @@ def test_in_a_log_a_phase_says_how_long_it_still_takes(
     assert lines[1] == "[ 25.0 s] plain: training 26/101, about 75 s left"
     assert lines[-1] == "[100.0 s] plain: training 101/101"
     assert len(lines) == 5
+
+
+def deaf(row: trial.Arm, *_: Any, **__: Any) -> None:
+    """An arm in work that hears no stop."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    (Path(row.settings.output_dir) / f"{row.key}.pid").write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def test_a_second_ctrl_c_ends_arms_side_by_side_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(trial, "work", deaf)
+    monkeypatch.setattr("rna.settings.cores.available", lambda: 2)
+    made = config.check(run.compose([f"output_dir={tmp_path}"], None))
+    rows = trial.to_compute(made, trial.arms(made))[:2]
+
+    def twice() -> None:
+        while len(list(tmp_path.glob("*.pid"))) < 2:
+            time.sleep(0.1)
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+
+    threading.Thread(target=twice).start()
+    with pytest.raises(KeyboardInterrupt):
+        progress.work_on(rows)
+    for told in tmp_path.glob("*.pid"):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(told.read_text()), 0)

@@ -9,6 +9,7 @@ from .estimate import harm as harm
 from .estimate import mean as mean
 from .estimate import over_seeds as over_seeds
 from .estimate import said as said
+from .estimate import smooth as smooth
 from .estimate import spread as spread
 from .estimate import within as within
 from .estimate import word as word

@@ -118,6 +118,50 @@ def _limits(group: Terms, seeds: int) -> tuple[Limits | None, bool]:
     return ((min(limits[0], wider[0]), max(limits[1], wider[1])) if few else wider), True
 
 
+def smooth(values: Sequence[float], by_seed: Sequence[Terms]) -> Estimate:
+    """A smooth function of scores, its mean over seeds, with the interval of its linear part.
+
+    With one seed, or seeds that agree, each score's units (questions, documents) move the value by the slope of the
+    function in that score, question by question, so that what scores of the same questions share cancels (the delta
+    method).
+
+    Args:
+        values: of each seed.
+        by_seed: of each seed (slope, score) for every score that the value was made of.
+    """
+    made = over_seeds(values)
+    if spread(made):
+        return made
+    count = len(values)
+    terms = [(slope / count, score) for scores in by_seed for slope, score in scores if slope]
+    groups: dict[object, list[tuple[float, Score]]] = {}
+    for place, (slope, score) in enumerate(terms):
+        known = score.asked is not None and score.units is not None
+        groups.setdefault((score.asked, score.n) if known else place, []).append((slope, score))
+    found = [_moved(group, count) for group in groups.values()]
+    over = " and ".join(sorted({score.over for _, score in terms}))
+    if not found or None in found:
+        return Estimate(made.value, n=count, over=over or SEEDS)
+    below, above = (math.sqrt(math.fsum(limits[side] ** 2 for limits in found if limits)) for side in (0, 1))
+    return Estimate(made.value, made.value - below, made.value + above, count, over, paired=len(groups) < len(terms))
+
+
+def _moved(group: Terms, seeds: int) -> Limits | None:
+    """How far below and above its value one set of questions or documents may put a sum of scores."""
+    first = group[0][1]
+    middle = math.fsum(slope * score.value for slope, score in group)
+    if first.units is None or abs(math.fsum(slope for slope, _ in group)) < 1e-9:
+        limits, _ = _limits(group, seeds)
+    else:
+        sums = np.sum([slope * score.units for slope, score in group if score.units is not None], axis=0)
+        if first.over == QUESTIONS:  # around their mean, as Bonett and Price's pair of questions lies around zero
+            spread_out = questions.many_changes(sums - sums.mean(), 100.0 * seeds * max(abs(one) for one, _ in group))
+            limits = middle + spread_out[0], middle + spread_out[1]
+        else:
+            limits = questions.ratio(sums, np.array(first.tokens, dtype=float))
+    return None if limits is None else (middle - limits[0], limits[1] - middle)
+
+
 def _of_share(weight: float, percent: float, n: int) -> Limits:
     low, high = (100 * weight * limit for limit in questions.wilson(percent / 100, n))
     return min(low, high), max(low, high)

@@ -8,7 +8,7 @@ from typing import Any
 from rna import intervals, perturb
 from rna.intervals import Estimate, Terms
 from rna.report import matching
-from rna.report.matching import Curve, Matched
+from rna.report.matching import Curve, Matched, Point
 from rna.report.records import Study, Trial
 
 NAMES = ("forget", "retain", "perturbed", "neutral", "related", "forget_perturbed")
@@ -282,9 +282,9 @@ def _alphas(trials: Sequence[Trial]) -> int:
 def _curve(trials: Sequence[Trial], seed: int, name: str, part: str) -> Curve:
     points: Curve = []
     for trial in trials:
-        forget, retain = trial.score("forget", part), trial.score(name, part)
-        if trial.seed == seed and forget is not None and retain is not None:
-            points.append((forget.value, forget.stderr, retain.value, retain.stderr))
+        forget, retain = trial.scores("forget", part), trial.scores(name, part)
+        if trial.seed == seed and forget and retain:
+            points.append(Point(intervals.mean(list(forget.values())), intervals.mean(list(retain.values()))))
     return points
 
 

@@ -2,16 +2,25 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from rna.intervals import Estimate, over_seeds, spread
-from rna.quantiles import LEVEL
+from rna import intervals
+from rna.intervals import Estimate, Terms
 
-DRAWS = 2000
-Curve = list[tuple[float, float, float, float]]  # (forget, its stderr, retain, its stderr), a point for each α
+
+@dataclass(frozen=True)
+class Point:
+    """One α on a trade-off curve: forget and retain score, each a weighted sum of tasks' scores."""
+
+    forget: Terms
+    retain: Terms
+
+
+Curve = list[Point]
+Line = list[tuple[float, float]]  # (forget, retain)
 
 
 @dataclass(frozen=True)
@@ -24,14 +33,14 @@ class Gap:
     high: float
 
 
-def gap(with_rna: Curve, plain: Curve) -> Gap | None:
+def gap(with_rna: Line, plain: Line) -> Gap | None:
     """Retain score with RNA minus without at the same forget score, integrated where both curves are defined.
 
     Each curve joins its points by straight lines in the order of their forget score; points that share one are
     averaged. None where the ranges of forget scores do not overlap.
     """
-    x_rna, y_rna = _line([(point[0], point[2]) for point in with_rna])
-    x_plain, y_plain = _line([(point[0], point[2]) for point in plain])
+    x_rna, y_rna = _line(with_rna)
+    x_plain, y_plain = _line(plain)
     low, high = max(x_rna[0], x_plain[0]), min(x_rna[-1], x_plain[-1])
     if not high - low > 1e-9:
         return None
@@ -46,7 +55,7 @@ def _segments(grid: np.ndarray, values: np.ndarray) -> list[tuple[tuple[float, f
     return list(zip(pairwise(grid.tolist()), pairwise(values.tolist()), strict=True))
 
 
-def _line(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
+def _line(points: Line) -> tuple[list[float], list[float]]:
     by_x: dict[float, list[float]] = {}
     for x, y in points:
         by_x.setdefault(x, []).append(y)
@@ -67,40 +76,58 @@ class Matched:
 def matched(pairs: Sequence[tuple[Curve, Curve]]) -> Matched | None:
     """Over (RNA, plain) curves, one pair for each seed; seeds whose curves do not overlap are left out.
 
-    With one seed, or seeds that agree, the interval is over questions, from a parametric bootstrap with independent
-    normal errors, which is cautious, as plain and RNA share their questions; of n seeds, the first's divided by √n.
+    Several seeds that differ have a t-interval over seeds. With one seed, or seeds that agree, it is over questions,
+    paired: as plain and RNA answer the same, each question moves the distance by ∂/∂retain and ∂/∂forget of every
+    point, summed over the points of both curves.
     """
-    found = [(one, item) for one in pairs if (item := gap(*one)) is not None]
+    found = [(one, item) for one in pairs if (item := gap(*map(_values, one))) is not None]
     if not found:
         return None
     low, high = min(item.low for _, item in found), max(item.high for _, item in found)
-    mean, area = over_seeds([item.mean for _, item in found]), over_seeds([item.area for _, item in found])
-    if not spread(mean):
-        (curves, first), *_ = found
-        drawn = _bootstrap(*curves)
-        if len(drawn) >= DRAWS / 2:
-            mean = _over_draws(mean, first.mean, [item.mean for item in drawn])
-            area = _over_draws(area, first.area, [item.area for item in drawn])
+    slopes = [_slopes(*curves) for curves, _ in found]
+    mean = intervals.smooth([item.mean for _, item in found], [of_mean for of_mean, _ in slopes])
+    area = intervals.smooth([item.area for _, item in found], [of_area for _, of_area in slopes])
     return Matched(mean, area, low, high)
 
 
-def _over_draws(made: Estimate, first: float, drawn: list[float]) -> Estimate:
-    """The estimate with the interval of its first seed's draws, narrower by the root of the number of seeds."""
-    low, high = (np.quantile(drawn, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2]) - first) / math.sqrt(made.n)
-    return replace(made, low=made.value + float(low), high=made.value + float(high), over="questions")
+def _values(curve: Curve) -> Line:
+    return [(_value(point.forget), _value(point.retain)) for point in curve]
 
 
-def _bootstrap(with_rna: Curve, plain: Curve) -> list[Gap]:
-    source = np.random.default_rng(0)
-    drawn: list[Gap] = []
-    for _ in range(DRAWS):
-        curves: list[Curve] = []
-        for curve in (with_rna, plain):
-            points = np.array(curve)
-            noise = source.standard_normal((len(points), 2))
-            forget, retain = points[:, 0] + noise[:, 0] * points[:, 1], points[:, 2] + noise[:, 1] * points[:, 3]
-            curves.append([(float(x), 0.0, float(y), 0.0) for x, y in zip(forget, retain, strict=True)])
-        item = gap(*curves)
-        if item is not None:
-            drawn.append(item)
-    return drawn
+def _value(terms: Terms) -> float:
+    return math.fsum(weight * score.value for weight, score in terms)
+
+
+def _slopes(with_rna: Curve, plain: Curve) -> tuple[Terms, Terms]:
+    """The slopes of the mean distance and of the area in every score of both curves.
+
+    In retain scores both are linear. A forget score also sets the order of the points and the ends of the range, where
+    both have a kink: its slope is the secant over one standard error to either side.
+    """
+    curves = [_values(with_rna), _values(plain)]
+    middle = gap(*curves)
+    of_mean: list[tuple[float, intervals.Score]] = []
+    of_area: list[tuple[float, intervals.Score]] = []
+    for which, curve in enumerate((with_rna, plain)):
+        for place, point in enumerate(curve):
+            for axis, terms in enumerate((point.forget, point.retain)):
+                step = 1.0 if axis else max(_stderr(terms), 1e-3)
+                below, above = (_moved(curves, which, place, axis, way * step) or middle for way in (-1, 1))
+                if below is None or above is None:
+                    continue
+                of_mean += [(weight * (above.mean - below.mean) / (2 * step), score) for weight, score in terms]
+                of_area += [(weight * (above.area - below.area) / (2 * step), score) for weight, score in terms]
+    return of_mean, of_area
+
+
+def _stderr(terms: Terms) -> float:
+    known = [weight * score.stderr for weight, score in terms if math.isfinite(score.stderr)]
+    return math.hypot(*known)
+
+
+def _moved(curves: Sequence[Line], which: int, place: int, axis: int, by: float) -> Gap | None:
+    """The gap with one coordinate of one point moved."""
+    made = [list(line) for line in curves]
+    x, y = made[which][place]
+    made[which][place] = (x + by, y) if axis == 0 else (x, y + by)
+    return gap(*made)

@@ -168,6 +168,7 @@ class Study:
     references: dict[str, Trial]  # base, retrained, and each given model under "given" and its folder's name
     varied: dict[str, Any]  # the evaluation settings in which this study differs from the others
     smoothed: list[Trial] = field(default_factory=list)  # its trials once more, with noise at inference
+    part: str = "all"  # the questions that results are read from: all, or the half on which no winner was chosen
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -188,10 +189,20 @@ class Study:
         return 1 if self.kind == "choice" else -1
 
     @cached_property
-    def part(self) -> str:
-        """The half of the questions that results are read from: `report` where every evaluation has it."""
+    def halved(self) -> bool:
+        """Whether every evaluation has the two halves."""
         evaluations = [item for trial in self.trials for item in trial.evaluations]
-        return "report" if evaluations and all("report" in item.parts for item in evaluations) else "all"
+        return bool(evaluations) and all({"select", "report"} <= item.parts.keys() for item in evaluations)
+
+    @cached_property
+    def reported(self) -> "Study":
+        """The same on the `report` half, for what shows the winner of a choice on `select`."""
+        return replace(self, part="report")
+
+    @property
+    def half(self) -> str:
+        """What a column's head says of the questions that it is about; nothing of all of them."""
+        return "" if self.part == "all" else f", {self.part} half"
 
     @property
     def methods(self) -> list[str]:
@@ -211,6 +222,8 @@ class Study:
         keyword = config["eval"].get("keyword")
         first = [f"model {config['model']['name']}", f"data {config['data']['name']}", f"eval {config['eval']['name']}"]
         first += [f"keyword “{keyword}”"] if keyword and "keyword" not in self.varied else []
+        official = {trial.identity.get("variant", "paper") for trial in self.trials} == {"official"}
+        first += ["variant official"] if official and "variant" not in self.varied else []
         return " · ".join([*first, *options])
 
     def score(self, trial: Trial | None, name: str) -> Score | None:
@@ -235,7 +248,7 @@ def studies(trials: Iterable[Trial]) -> list[Study]:
 
     def trained(view: Trial) -> str:
         config, identity = view.config, view.identity
-        names = ("numerics", "model", "topics", "variant", "holdout")
+        names = ("numerics", "model", "topics", "variant", "holdout")  # of a model and its corpora, not of a method
         return digest([config["model"]["name"], config["data"]["name"], _corpora(view), *map(identity.get, names)])
 
     groups: dict[tuple[str, str], list[Trial]] = {}
@@ -267,9 +280,20 @@ def _judged_alike(view: Trial, trial: Trial) -> bool:
     return all(theirs[task] == identity for task, identity in mine.items() if task in theirs)
 
 
+READ_BY_METHOD = {"raw", "longer_than", "characters", "strip"}  # with variant=official, where each method has its own
+
+
 def _corpora(view: Trial) -> dict[str, Any]:
-    """A trial's corpora without the refusals, which are DPO's alone."""
-    return {name: item for name, item in (view.identity.get("data") or {}).items() if name != "data.refusals"}
+    """A trial's corpora without the refusals, which are DPO's alone, and without what the released code reads of the
+    same files in another way for each method: that is a part of the method there."""
+    found: dict[str, Any] = {}
+    for name, item in (view.identity.get("data") or {}).items():
+        if view.identity.get("variant", "paper") == "official" and isinstance(item, dict):
+            own = READ_BY_METHOD | ({"max_length"} if name == "data.retain" else set[str]())
+            found[name] = {key: value for key, value in dict[str, Any](item).items() if key not in own}  # pyright: ignore
+        elif name != "data.refusals":
+            found[name] = item
+    return {name: item for name, item in found.items() if name != "data.refusals"}
 
 
 def _references(like: Trial, how: str, every: list[Trial], judged: Any) -> dict[str, Trial]:

@@ -18,6 +18,8 @@ import numpy as np
 
 from rna.intervals import Score, estimate, harm, over_seeds, questions
 from rna.quantiles import Z_95, t_95
+from rna.report import matching
+from rna.report.matching import Point
 
 Limits = tuple[float, float]
 Draw = Callable[[np.random.Generator], tuple[float, dict[str, Limits]]]  # the truth, and limits by method
@@ -235,6 +237,58 @@ def seeds(count: int) -> Cell:
     return Cell("over seeds", f"{count} seeds", draw)
 
 
+FORGET = (27.0, 36.0, 48.0, 62.0, 74.0)  # of the plain method, over α; RNA forgets a little less
+
+
+def matched(n: int, alphas: int, steep: float, hard: float) -> Cell:
+    """RNA against plain at the same forget score: n forget and 4n retain questions, each answered at every α by both.
+
+    A question that is hard for one setting is so for all, to the share `hard` of its luck; retain rises with forget by
+    `steep`, and RNA lies 4 points above plain.
+    """
+    wanted = [FORGET[place] for place in np.linspace(0, len(FORGET) - 1, alphas).round().astype(int)]
+    lines = [
+        [(forget + shift, 40 + steep * (forget + shift - 27) + gain) for forget in wanted]
+        for shift, gain in ((3.0, 4.0), (0.0, 0.0))
+    ]
+    true = matching.gap(*lines)
+    assert true is not None
+    truth = true.mean
+
+    def draw(source: np.random.Generator) -> tuple[float, dict[str, Limits]]:
+        luck = [source.standard_normal(size) for size in (n, 4 * n)]
+
+        def right(size: int, which: int, percent: float) -> np.ndarray:
+            own = source.standard_normal(size)
+            return math.sqrt(hard) * luck[which] + math.sqrt(1 - hard) * own < _quantile(percent / 100)
+
+        found: dict[str, Limits] = {}
+        answers = [[(right(n, 0, x), right(4 * n, 1, y)) for x, y in line] for line in lines]
+        for said, apart in (("shown", False), ("independent", True)):
+            curves = [
+                [
+                    Point(
+                        [(1.0, answered(one, f"f{which}{place}" if apart else "f"))],
+                        [(1.0, answered(other, f"r{which}{place}" if apart else "r"))],
+                    )
+                    for place, (one, other) in enumerate(line)
+                ]
+                for which, line in enumerate(answers)
+            ]
+            made = matching.matched([(curves[0], curves[1])])
+            if made is not None and made.mean.low is not None and made.mean.high is not None:
+                found[said] = made.mean.low, made.mean.high
+        return truth, found
+
+    return Cell("matched forgetting", f"{n} + {4 * n}, {alphas} α, slope {steep:g}, shared {hard:g}", draw)
+
+
+def _quantile(share: float) -> float:
+    from statistics import NormalDist
+
+    return NormalDist().inv_cdf(share)
+
+
 def cells() -> Iterator[Cell]:
     yield from (share(n, p) for n in (64, 128, 400, 7000) for p in (0.25, 0.5, 0.9, 0.98))
     for n in (64, 128, 400, 7000):
@@ -249,6 +303,13 @@ def cells() -> Iterator[Cell]:
         keywords(n, count, between) for n in (200, 1000, 7000) for count in (5, 8, 16) for between in (0.0, 0.05, 0.15)
     )
     yield from map(seeds, (2, 3, 5, 10))
+    yield from (
+        matched(n, alphas, steep, hard)
+        for n in (64, 128, 400)
+        for alphas in (3, 5)
+        for steep in (0.0, 0.6)
+        for hard in (0.0, 0.7)
+    )
 
 
 def main() -> None:
