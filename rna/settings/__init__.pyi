@@ -24,6 +24,7 @@ from .fields import TrainSettings as TrainSettings
 from .fields import WandbSettings as WandbSettings
 from .fields import hashes as hashes
 from .fields import without_defaults as without_defaults
+from .memo import Memo as Memo
 from .method import LAYER as LAYER
 from .method import LOGITS as LOGITS
 from .method import Aim as Aim

@@ -3,9 +3,10 @@
 import json
 import os
 import shlex
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from rna.settings import config, outside
+from rna.settings import config, memo, outside
 from rna.settings.fields import CONF
 
 if TYPE_CHECKING:
@@ -25,11 +26,20 @@ def compose(overrides: list[str], config_dir: str | None) -> "DictConfig":
 
     with hydra.initialize_config_dir(str(CONF), **config.version_base()):
         try:
-            return hydra.compose("config", overrides=[*outside.searchpath(config_dir), *overrides])
+            return _memo(outside.stamp(CONF, config_dir)).compose([*outside.searchpath(config_dir), *overrides])
         except (HydraException, yaml.YAMLError) as error:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
             raise ValueError(_explained(error, overrides)) from None
+
+
+@cache
+def _memo(_files: tuple[tuple[str, int, int], ...]) -> memo.Memo:
+    """For as long as the options' files are these."""
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    return memo.Memo(GlobalHydra.instance().config_loader(), lambda overrides: hydra.compose("config", overrides))
 
 
 def compose_fixed(overrides: list[str], config_dir: str | None) -> "DictConfig":

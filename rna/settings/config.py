@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,13 +171,29 @@ def typed(composed: "DictConfig") -> Settings:
         tasks = plain["eval"].get("tasks") or {}
         plain["eval"]["tasks"] = {name: task for name, task in tasks.items() if task is not None}
         plain["alpha"] = {topic: weight for topic, weight in alpha.items() if weight is not None}
-        merged = OmegaConf.merge(OmegaConf.structured(Settings), plain)
+        merged = _typed(plain, Settings)
         _check_texts(plain, OmegaConf.to_container(merged))
         settings = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise ValueError(_type_error(error, composed)) from None
     assert isinstance(settings, Settings)
     return replace(settings, **found)
+
+
+def _typed(plain: Any, kind: type[Any]) -> "DictConfig":
+    """A dataclass's fields, filled in with checks of their types."""
+    from omegaconf import OmegaConf
+
+    found: Any = OmegaConf.merge(_blank(kind), plain)
+    return found
+
+
+@cache
+def _blank(kind: type[Any]) -> Any:
+    """A dataclass's fields before they are filled in, in copies."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.structured(kind)
 
 
 def recorded(record: dict[str, Any]) -> Settings:
@@ -195,7 +212,7 @@ def recorded(record: dict[str, Any]) -> Settings:
             numbers = plain.pop(field)
             target = told.get(group) or method.own_targets(group)[numbers["name"]]
             found[field] = method.load(target, kind, group)(**numbers)
-        settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Settings), plain))
+        settings = OmegaConf.to_object(_typed(plain, Settings))
     except (OmegaConfBaseException, TypeError, KeyError) as error:
         raise ValueError(f"KEY={record['key']}: made by another version of rna, {record['rna']} ({error})") from None
     assert isinstance(settings, Settings)
@@ -226,7 +243,7 @@ def _loss(plain: dict[str, Any], group: str, kind: type[method.Loss]) -> Any:
         if key not in known:
             raise ValueError(unknown_key(f"{group}.{key}={given[key]}", f"{group}.{key}", known))
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(made), given)
+        merged = _typed(given, made)
         found = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         key = error.full_key or str(error.key)
@@ -335,8 +352,8 @@ def _tuned_alpha(composed: "DictConfig") -> dict[str, float]:
     """The retain weights, by topic or `default`, of the chosen file of `conf/tuned`; none without one."""
     from omegaconf import OmegaConf
 
-    plain: Any = OmegaConf.to_container(composed, resolve=True)
-    weights: Any = (plain.get("tuned") or {}).get("alpha") or {}
+    tuned: Any = OmegaConf.select(composed, "tuned.alpha")
+    weights: Any = OmegaConf.to_container(tuned, resolve=True) if OmegaConf.is_config(tuned) else tuned or {}
     if not isinstance(weights, dict):
         raise ValueError(f"tuned.alpha={weights}: must be weights by topic")
     for topic, weight in weights.items():
@@ -482,7 +499,7 @@ def wandb_of(composed: "DictConfig") -> WandbSettings | None:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        found = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(WandbSettings), composed.wandb))
+        found = OmegaConf.to_object(_typed(composed.wandb, WandbSettings))
     except (OmegaConfBaseException, TypeError, ValueError):
         return None
     assert isinstance(found, WandbSettings)

@@ -9,8 +9,9 @@ from typing import Any
 
 from hydra.errors import HydraException
 from hydra.types import HydraContext
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 
+from rna.settings import Memo
 from rna.sweep import Trial, ledger
 
 from ._outcomes import one_line
@@ -38,11 +39,7 @@ class Composer:
             Refused: if it cannot be composed, or the app's checks refuse it.
         """
         try:
-            composed = self.hydra_context.config_loader.load_sweep_config(
-                self.config, [*self.space.fixed, *cell, self._named]
-            )
-            with read_write(composed), open_dict(composed):
-                del composed["hydra"]
+            composed = self._memo.compose([*self.space.fixed, *cell, self._named])
             return None if self.store is None else self.store.address(composed)
         except HydraException as error:
             raise Refused(one_line(error)) from None
@@ -88,6 +85,11 @@ class Composer:
     def mark(self) -> str:
         """The fingerprint in a word, which each address carries: whenever a sweep is killed, none is taken for new."""
         return digest(self.fingerprint)
+
+    @cached_property
+    def _memo(self) -> Memo:
+        loader = self.hydra_context.config_loader
+        return Memo(loader, lambda overrides: loader.load_sweep_config(self.config, overrides))
 
     @property
     def _named(self) -> str:
