@@ -60,7 +60,7 @@ def covering(cases: list[Case]) -> list[Case]:
     wanted = set().union(*map(parts_of, cases))
     chosen: list[Case] = []
     while wanted:
-        chosen.append(max(cases, key=lambda case: (len(parts_of(case) & wanted), case[4] == "two")))
+        chosen.append(max(cases, key=lambda case: (len(parts_of(case) & wanted), case[4] == "two", case[2] == "rna")))
         wanted -= parts_of(chosen[-1])
     return chosen
 
