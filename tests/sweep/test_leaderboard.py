@@ -43,7 +43,7 @@ class Sweep:
         self.spec = {"objectives": {"eval/perturbed/acc": "maximize"}, **spec}
 
     def record(self, key: str, asked: str, kept: str) -> dict[str, str]:
-        whole: dict[str, Any] = {"kind": "train", "curve": [{"train/loss": 1.0}], "seconds": 1.0}
+        whole: dict[str, Any] = {"kind": "train", "curve": [{"train/loss": asked.count("0") / len(asked)}]}
         results.path_of(str(self.output_dir), key).write_text(json.dumps(whole))
         for task, bits in (("asked", asked), ("kept", kept)):
             path = results.path_of(str(self.output_dir), f"{key}-{task}")
@@ -152,6 +152,8 @@ def test_several_seeds_are_paired_seed_by_seed(last: int, wins: bool, tmp_path: 
     assert (change["n"], change["over"]) == (3, "seeds")
     assert (found["winner"] is not None, found["tied"]) == (wins, [] if wins else ["nu=2"])
     assert "over 3 seeds" in shown.head(found)
+    other = leaderboard(sweep.folder, "train/loss")  # which no record has by question
+    assert of(other, "nu=2")["less_leader"]["low"] == pytest.approx(-change["high"])
     assert of(found, "nu=2")["metrics"]["eval/perturbed/acc"]["value"] == pytest.approx(0.25)
 
 
@@ -237,7 +239,7 @@ def test_one_row_has_no_winner_and_one_key_is_one_seed(tmp_path: Path):
 
 def test_the_command_for_more_seeds_goes_on_with_the_same_sweep_or_with_its_leader(tmp_path: Path):
     options = ["hydra/launcher=gpu_pool", "hydra.sweeper.sampler=tpe", "hydra.sweeper.study_name=made"]
-    spec = {"store": "rna.store.lookup", "fixed": ["method=npo", "seed=5"], "options": options[:1]}
+    spec = {"store": "rna.store.lookup", "fixed": ["method=npo", "seed=5"], "options": [options[0], options[2]]}
     space = {"noise.nu": ["0.1", "0.2"], "seed": ["0", "2"]}
     sweep = Sweep(tmp_path / "grid", sampler="grid", space=space, **spec)
     drawn = Sweep(tmp_path / "drawn", sampler="tpe", space={"noise.nu": [0, 1]}, **{**spec, "options": options})
@@ -269,8 +271,8 @@ def test_nothing_is_broken_inside_a_number_a_word_or_a_path(
     monkeypatch.setenv("COLUMNS", str(width))
     draw, sweep = random.Random(0), Sweep(tmp_path)
     for nu in ("0.0140", "0.1234"):
-        bits = ("".join(draw.choices("01", k=400)) for _ in range(2))
-        sweep.add(f"method=npo noise.nu={nu}{path}", 0, next(bits), kept="1" * 400, plain=next(bits))
+        bits = ("".join(draw.choices("01", k=24)) for _ in range(2))
+        sweep.add(f"method=npo data.max_documents=100000 noise.nu={nu}{path}", 0, next(bits), kept="1" * 24, plain=next(bits))
     found = sweep.found()
     shown.show(found)
     printed = capsys.readouterr().out
