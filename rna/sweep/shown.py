@@ -110,8 +110,10 @@ def _table(
     from rich.table import Table
 
     made = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for place, heading in enumerate(headings):
-        made.add_column(heading.replace(" (", "\n("), justify="right" if place else "left", no_wrap=place > 0)
+    made.add_column("")
+    for place, heading in enumerate(headings[1:]):
+        parts = [part for line in lines for part in line[place].split("\n")]
+        made.add_column(heading.replace(" (", "\n("), justify="right", no_wrap=True, min_width=max(map(len, parts)))
     for row, named, cells in zip(rows, titles, lines, strict=True):
         mark = " ●" if row["front"] else "" if row["compared"] else " ✗" if not row["feasible"] else ""
         made.add_row(named + mark, *cells[: len(headings) - 1])

@@ -272,13 +272,16 @@ def test_nothing_is_broken_inside_a_number_a_word_or_a_path(
     draw, sweep = random.Random(0), Sweep(tmp_path)
     for nu in ("0.0140", "0.1234"):
         bits = ("".join(draw.choices("01", k=24)) for _ in range(2))
-        sweep.add(f"method=npo data.max_documents=100000 noise.nu={nu}{path}", 0, next(bits), kept="1" * 24, plain=next(bits))
+        sweep.add(
+            f"method=npo data.max_documents=100000 noise.nu={nu}{path}", 0, next(bits), kept="1" * 24, plain=next(bits)
+        )
     found = sweep.found()
     shown.show(found)
     printed = capsys.readouterr().out
     assert max(len(line.rstrip()) for line in printed.splitlines()) <= max(width, 80)
     words = {word for row in found["rows"] for word in row["title"].split()}
-    assert words <= set(re.findall(r"[^\s,]+", printed))
+    table, _, told = printed.partition("● no other row")
+    assert all(words <= set(re.findall(r"[^\s,]+", part)) for part in (table, told))
     for row in found["rows"]:
         values = [row["metrics"]["eval/perturbed/acc"], row["less_leader"]]
         values += [row["plain"]["rna_less_plain"][name] for name in found["columns"]]
