@@ -1,7 +1,6 @@
 """95 % intervals. In: scores, each with what it says of single questions or documents. Out: an `Estimate`.
 
-Every interval on screen, page and model card is `estimate`'s, and a leaderboard's, which is over seeds alone,
-`over_seeds`'s. Open `estimate.py` first.
+Every interval on screen, leaderboard, page and model card is `estimate`'s. Open `estimate.py` first.
 """
 
 import lazy_loader

@@ -13,7 +13,7 @@ from typing import Any
 
 from rna import printing
 from rna.settings import config, outside
-from rna.sweep import asked, leaderboard, logs, plan, retry, status
+from rna.sweep import asked, leaderboard, logs, plan, retry, shown, status
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     planned.add_argument("overrides", nargs="*", help="as they will be given to python -m rna.run -m sweep=NAME")
     watched = commands.add_parser("status", parents=[common], help="done, running and where, failed")
     watched.add_argument("--watch", action="store_true", help="a live view, until Ctrl-C")
-    board = commands.add_parser("leaderboard", parents=[common], help="mean ± 95 %% interval over seeds")
+    board = commands.add_parser("leaderboard", parents=[common], help="rows, plain twins, intervals, who wins")
     board.add_argument("--sort", metavar="METRIC", help="default: the sweep's first objective")
     told = commands.add_parser("logs", parents=[common], help="what a trial printed")
     told.add_argument("number", type=int, metavar="NUMBER")
@@ -86,8 +86,8 @@ def _run(options: argparse.Namespace) -> None:
             return status.watch(folder)
         return _show(options, status.status(folder), status.status_lines)
     if options.command == "leaderboard":
-        found = leaderboard.leaderboard(folder, options.sort)
-        return print(json.dumps(found)) if options.json else leaderboard.show(found)
+        found = leaderboard.leaderboard(folder, options.sort, None if options.json else shown.MOST)
+        return print(json.dumps(found)) if options.json else shown.show(found)
     if options.command == "logs":
         if options.follow and options.json:
             raise ValueError("--follow: prints text as it comes; allowed without --json")

@@ -8,16 +8,17 @@ from typing import Any
 
 from rna.store import results
 from rna.sweep import ledger
-from rna.sweep.leaderboard import rows_of, winner
+from rna.sweep.leaderboard import best
 from rna.sweep.ledger import Trial
 from rna.sweep.records import current
+from rna.sweep.rows import rows_of
 
 
 def release(folder: Path) -> int:
     """Delete the tensors that this sweep needs no more and was told not to keep; return the bytes.
 
-    With `best` the row that wins stays, all its seeds with their plain twins, and every row until its last seed is
-    over: it may still win. Whatever a trial that is not over may want stays too, in this sweep or in another one.
+    With `best` the row that leads stays, all its seeds with their plain twins, and every row until its last seed is
+    over: it may still lead. Whatever a trial that is not over may want stays too, in this sweep or in another one.
     """
     trials = current(folder)
     over = [trial for trial in trials if trial.status == ledger.DONE and trial.address and keep_of(trial) != "all"]
@@ -53,14 +54,14 @@ def _wanted(trials: list[Trial]) -> set[str]:
 
 
 def _best(trials: list[Trial], spec: dict[str, Any]) -> set[str]:
-    """The trainings of the row that wins, and of rows with seeds to come."""
+    """The trainings of the row that leads, and of rows with seeds to come."""
     open_groups = {group_of(trial) for trial in trials if not trial.over}
     whole = rows_of([trial for trial in trials if group_of(trial) not in open_groups])
     metric, direction = next(iter((spec.get("objectives") or {}).items()), ("", "minimize"))
-    found = winner(whole, metric, direction, spec.get("constraints") or []) or winner(whole, metric, direction, [])
-    best = [] if found is None else found.trials
+    found = best(whole, metric, direction, spec.get("constraints") or []) or best(whole, metric, direction, [])
+    leading = [] if found is None else found.trials
     unfinished = [trial for trial in trials if group_of(trial) in open_groups]
-    return {key for trial in (*best, *unfinished) for key in uses(trial)}
+    return {key for trial in (*leading, *unfinished) for key in uses(trial)}
 
 
 def group_of(trial: Trial) -> str:

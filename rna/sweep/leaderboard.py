@@ -1,75 +1,21 @@
-"""`python -m rna.sweep leaderboard`: the trials that differ in their seed alone as one row, best first."""
+"""`python -m rna.sweep leaderboard`: rows best first, beside plain twins, and a winner only where there is one."""
 
+import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rna import intervals, printing
+from rna.intervals import Estimate
 from rna.settings import config
-from rna.sweep import ledger
-from rna.sweep.ledger import Trial
+from rna.store import lookup
+from rna.sweep import ledger, shown
 from rna.sweep.records import current
+from rna.sweep.rows import Row, rows_of
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-ROLES = {"forget": "↓", "retain": "↑", "perturbed": "↑", "neutral": "", "related": "↑"}
-
-
-@dataclass(frozen=True)
-class Row:
-    """The trials that differ in nothing but their seed; cells that make one and the same training are one seed."""
-
-    title: str
-    trials: list[Trial]
-
-    @property
-    def keys(self) -> list[Any]:
-        """The trainings, in the order of their trials' numbers."""
-        return list(dict.fromkeys((trial.address or {}).get("key") for trial in self.trials))
-
-    @property
-    def seeds(self) -> int:
-        return len(self._by_training())
-
-    def values(self, metric: str) -> list[float]:
-        """One value a seed."""
-        found = [[t.metrics[metric] for t in same if t.metrics.get(metric) is not None] for same in self._by_training()]
-        return [sum(values) / len(values) for values in found if values]
-
-    def _by_training(self) -> list[list[Trial]]:
-        found: dict[Any, list[Trial]] = {}
-        for trial in self.trials:
-            found.setdefault((trial.address or {}).get("key") or trial.number, []).append(trial)
-        return list(found.values())
-
-    def mean(self, metric: str) -> float | None:
-        values = self.values(metric)
-        return sum(values) / len(values) if values else None
-
-    def summary(self, metric: str) -> dict[str, float | None]:
-        values = self.values(metric)
-        made = intervals.over_seeds(values) if values else intervals.Estimate(math.nan)
-        wide = None if made.low is None or made.high is None else (made.high - made.low) / 2
-        return {"mean": self.mean(metric), "margin": wide}
-
-
-def rows_of(trials: Sequence[Trial]) -> list[Row]:
-    """Finished trials by what they are apart from the seed, in the order of their numbers."""
-    groups: dict[str, list[Trial]] = {}
-    for trial in trials:
-        if trial.status == ledger.DONE:
-            groups.setdefault((trial.address or {}).get("group") or trial.name, []).append(trial)
-    titles = [_titled(group) for group in groups.values()]
-    return [Row(title, group) for title, group in zip(titles, groups.values(), strict=True)]
-
-
-def _titled(group: list[Trial]) -> str:
-    """The overrides that a row's trials have in common."""
-    common = [item for item in group[0].cell if all(item in trial.cell for trial in group)]
-    return " ".join(common) or (group[0].address or {}).get("title") or group[0].name
+ENOUGH = 5  # seeds to ask for: with two, Student's t is 12.7
+DRAWN = ("sampler", "n_trials", "seed", "study_name", "pruner", "prune_by", "params")  # of a sampler, not of a grid
 
 
 def pareto(rows: Sequence[Row], objectives: dict[str, str]) -> list[bool]:
@@ -92,8 +38,13 @@ def half(metric: str, name: str, rows: Sequence[Row]) -> str:
     return halved if rows and all(row.values(halved) for row in rows) else metric
 
 
-def leaderboard(folder: Path, sort: str | None = None) -> dict[str, Any]:
-    """Rows best first, the Pareto front, and the winner: chosen on the select half, shown on the report half.
+def leaderboard(folder: Path, sort: str | None = None, most: int | None = None) -> dict[str, Any]:
+    """Rows best first with their plain twins, the Pareto front, and who wins, or who cannot be told apart.
+
+    A row that does not meet the constraints, or lacks the metric, stands below the others and in no comparison.
+
+    Args:
+        most: how many rows to tell, the best ones, of those that are compared.
 
     Raises:
         ValueError: for a metric that no trial has.
@@ -106,43 +57,43 @@ def leaderboard(folder: Path, sort: str | None = None) -> dict[str, Any]:
     if rows and metric not in names:
         raise ValueError(f"--sort {metric}: no trial has this metric; {config.nearest(metric, names)}")
     direction = objectives.get(metric) or _direction(metric)
-    rows = sorted(rows, key=lambda row: _cost(row, metric, direction))
+    constraints: list[str] = spec.get("constraints") or []
+    feasible = [row for row in rows if all(_holds(row, said, rows) for said in constraints)]
+    compared = [row for row in feasible if row.mean(metric) is not None]
+    rows = sorted(rows, key=lambda row: (row not in compared, _cost(row, metric, direction)))
+    compared = [row for row in rows if row in compared]
     usual = {"eval/forget/acc": "minimize", "eval/perturbed/acc": "maximize"}
     front_of = (
         objectives if len(objectives) > 1 else {name: usual[name] for name in usual if name in names} | objectives
     )
-    front = pareto(rows, front_of)
-    constraints: list[str] = spec.get("constraints") or []
-    feasible = [row for row in rows if all(_holds(row, said, rows) for said in constraints)]
-    chosen_on, shown_on = half(metric, "select", rows), half(metric, "report", rows)
-    best = winner(rows, metric, direction, constraints)
-    wanted = [name for name in names if name.startswith("eval/") and not name.endswith(("_stderr", "/n"))]
+    front = [row for row, kept in zip(compared, pareto(compared, front_of), strict=True) if kept]
+    columns = shown.columns(metric, names)
+    leader, behind, decided = _decided(compared, metric, direction)
+    judged = [name for name in names if name.startswith("eval/") and not name.endswith(("_stderr", "/n"))]
     return {
         "name": folder.name,
         "metric": metric,
         "direction": direction,
+        "columns": columns,
         "front_of": front_of,
         "constraints": constraints,
         "rows": [
             {
                 "title": row.title,
                 "seeds": row.seeds,
-                "front": on_front,
+                "front": row in front,
                 "feasible": row in feasible,
+                "compared": row in compared,
                 "keys": row.keys,
-                "metrics": {name: row.summary(name) for name in dict.fromkeys([metric, *wanted])},
+                "metrics": {name: _told(_summary(row, name, columns)) for name in dict.fromkeys([metric, *judged])},
+                "plain": None if row.plain is None else _plain(row, row.plain, columns),
+                "less_leader": _told(behind.get(row)),
             }
-            for row, on_front in zip(rows, front, strict=True)
+            for row in rows[:most]
         ],
-        "winner": None
-        if best is None
-        else {
-            "title": best.title,
-            "chosen_on": chosen_on,
-            "chosen": best.summary(chosen_on),
-            "shown_on": shown_on,
-            "shown": best.summary(shown_on),
-        },
+        "more_rows": len(rows) - len(rows[:most]),
+        **decided,
+        "more_seeds": _more_seeds(folder.name, spec, compared, leader),
         "failed": sum(trial.status == ledger.FAILED and not trial.cancelled for trial in trials),
         "cancelled": sum(trial.cancelled for trial in trials),
         "pruned": sum(trial.status == ledger.PRUNED for trial in trials),
@@ -150,8 +101,84 @@ def leaderboard(folder: Path, sort: str | None = None) -> dict[str, Any]:
     }
 
 
-def winner(rows: Sequence[Row], metric: str, direction: str, constraints: Sequence[str]) -> Row | None:
-    """The row that is best on the select half of those that meet the constraints; None if none does."""
+def _summary(row: Row, name: str, columns: Sequence[str]) -> Estimate | None:
+    """A mean with its interval; over questions, for which records are read, of what is shown alone."""
+    if name in columns:
+        return row.estimate(name)
+    return None if row.mean(name) is None else row.over_seeds(name)
+
+
+def _plain(row: Row, plain: Row, columns: Sequence[str]) -> dict[str, Any]:
+    """A row's plain twin, and RNA − plain on the seeds that have one."""
+    return {
+        "seeds": plain.seeds,
+        "keys": plain.keys,
+        "metrics": {name: _told(plain.estimate(name)) for name in columns},
+        "rna_less_plain": {name: _told(row.less(plain, name)) for name in columns},
+    }
+
+
+def _told(made: Estimate | None) -> dict[str, Any] | None:
+    return None if made is None else asdict(made)
+
+
+def _decided(
+    compared: Sequence[Row], metric: str, direction: str
+) -> tuple[Row | None, dict[Row, Estimate | None], dict[str, Any]]:
+    """The row that leads on the select half, what each other is less it there, and what that comes to.
+
+    It wins if these paired differences all leave out zero.
+    """
+    chosen_on, shown_on = half(metric, "select", compared), half(metric, "report", compared)
+    chosen_on = metric if shown_on == metric else chosen_on
+    first, *others = [*sorted(compared, key=lambda row: _cost(row, chosen_on, direction)), None]
+    behind = {row: row.less(first, chosen_on) for row in others if row is not None and first is not None}
+    worse = -1 if direction == "maximize" else 1
+    tied = [row.title for row, change in behind.items() if change is None or change.sign != worse]
+    found: dict[str, Any] = {"chosen_on": chosen_on, "shown_on": shown_on, "tied": tied, "winner": None}
+    found["leader"] = None if first is None else first.title
+    if first is not None and behind and not tied:
+        second = next(iter(behind))
+        found["winner"] = {
+            "title": first.title,
+            "chosen": _told(first.estimate(chosen_on)),
+            "shown": _told(first.estimate(shown_on)),
+            "second": second.title,
+            "less_second": _told(first.less(second, shown_on)),
+            "less_plain": None if first.plain is None else _told(first.less(first.plain, shown_on)),
+        }
+    return first, behind, found
+
+
+def _more_seeds(name: str, spec: Mapping[str, Any], compared: Sequence[Row], leader: Row | None) -> list[str] | None:
+    """The words of a command that tries the same with more seeds; None for another app's sweep.
+
+    A grid with seeds goes on under its name. Of any other sweep it is the leading row alone, under a name of its own:
+    its other rows were drawn, or it has no axis of seeds.
+    """
+    there = {seed for row in compared for seed in row.by_seed if seed is not None}
+    if leader is None or not there or spec.get("store") != lookup.__name__:
+        return None
+    wanted = max(ENOUGH, 2 * len(there))
+    free = (seed for seed in itertools.count() if seed not in there)
+    seeds = sorted([*there, *itertools.islice(free, wanted - len(there))])
+    space: dict[str, list[str]] = spec.get("space") or {}
+    options: list[str] = spec.get("options") or []
+    if spec.get("sampler") == "grid" and "seed" in space:
+        axes = [f"{key}={','.join(values)}" for key, values in space.items() if key != "seed"]
+        named = f"hydra.sweeper.study_name={name}"
+    else:
+        axes = [item for item in leader.trials[0].cell if not item.startswith("seed=")]
+        dropped = tuple(f"hydra.sweeper.{option}" for option in DRAWN)
+        options = [*(word for word in options if not word.startswith(dropped)), "hydra.sweeper.sampler=grid"]
+        named = f"hydra.sweeper.study_name={name}_seeds"
+    options = [word for word in options if not word.startswith("hydra.sweeper.study_name=")]
+    fixed = [word for word in spec.get("fixed") or [] if not word.startswith("seed=")]
+    return ["python", "-m", "rna.run", "-m", *fixed, *axes, f"seed={','.join(map(str, seeds))}", *options, named]
+
+
+def best(rows: Sequence[Row], metric: str, direction: str, constraints: Sequence[str]) -> Row | None:
+    """The row that leads on the select half of those that meet the constraints, or None."""
     feasible = [row for row in rows if all(_holds(row, said, rows) for said in constraints)]
     chosen_on = half(metric, "select", rows)
     return min(feasible, key=lambda row: _cost(row, chosen_on, direction), default=None)
@@ -176,70 +203,7 @@ def _holds(row: Row, said: str, rows: Sequence[Row]) -> bool:
     return mean <= float(bound) if operator == "<=" else mean >= float(bound)
 
 
-def show(found: dict[str, Any]) -> None:
-    """Print a leaderboard for a person."""
-    console = printing.console(width=160)
-    if not found["rows"]:
-        console.print(f"{found['name']}: no trial is done yet")
-        return
-    console.print(table(found))
-    for line in words(found):
-        console.print(line, soft_wrap=True)
-
-
-def table(found: dict[str, Any]) -> "Table":
-    """Rows best first; accuracies in percent, mean ± half a 95 % interval over seeds."""
-    from rich.table import Table
-
-    there = found["rows"][0]["metrics"]
-    columns = {f"eval/{role}/acc": f"{role} {arrow}".strip() for role, arrow in ROLES.items()}
-    columns = {name: title for name, title in columns.items() if name in there}
-    if found["metric"] not in columns:
-        columns = {found["metric"]: found["metric"], **columns}
-    made = Table(title=f"{found['name']} · by {found['metric']} · mean ± 95 % interval over seeds")
-    for title in ("", "seeds", *columns.values(), "front"):
-        made.add_column(title, justify="right" if title else "left", overflow="fold")
-    for row in found["rows"]:
-        cells = [_cell(name, row["metrics"].get(name)) for name in columns]
-        mark = ("●" if row["front"] else "") + ("" if row["feasible"] else " ✗")
-        made.add_row(row["title"], str(row["seeds"]), *cells, mark)
-    return made
-
-
-def _cell(metric: str, summary: dict[str, float | None] | None) -> str:
-    if summary is None or summary["mean"] is None:
-        return "–"
-    scale, digits = (100.0, ".1f") if metric.endswith("/acc") else (1.0, ".4g")
-    wide = summary["margin"]
-    return f"{scale * summary['mean']:{digits}}" + ("" if wide is None else f" ± {scale * wide:{digits}}")
-
-
-def words(found: dict[str, Any]) -> list[str]:
-    """What the table says, and how far it may be trusted."""
-    lines = [f"● no other row is better in all of: {', '.join(found['front_of'])}"]
-    if found["constraints"]:
-        lines.append(f"✗ does not meet {' and '.join(found['constraints'])}")
-    winner = found["winner"]
-    if winner is None:
-        lines.append("No row meets the constraints.")
-    elif winner["chosen_on"] == winner["shown_on"]:
-        lines.append(
-            f"Best: {winner['title']}, {_cell(winner['shown_on'], winner['shown'])}, chosen and shown on the same "
-            "questions, which flatters it."
-        )
-    else:
-        lines.append(
-            f"Winner: {winner['title']}, chosen on {winner['chosen_on']}; "
-            f"{winner['shown_on']} {_cell(winner['shown_on'], winner['shown'])}"
-        )
-    if found["failed"] or found["unfinished"]:
-        lines.append(f"{found['failed']} trials failed, {found['unfinished']} are not done.")
-    if found["pruned"]:
-        lines.append(f"{found['pruned']} trials were pruned and stand in no row: a row's seeds may be its better ones.")
-    return lines
-
-
 def finish(folder: Path) -> None:
     """A sweep's last words: its leaderboard."""
     if any(trial.status == ledger.DONE for trial in ledger.trials(folder)):
-        show(leaderboard(folder))
+        shown.show(leaderboard(folder, most=shown.MOST))

@@ -62,9 +62,11 @@ def run_sweep(plugin: Any, space: Space, sampler: str, folder: Path) -> int:
 def _write_down(planned: Plan) -> None:
     """Bring the sweep's folder up to date: it is the truth, which the study is then compared with."""
     options, folder = planned.options, planned.folder
+    given: list[str] = list(planned.composer.config.hydra.overrides.hydra)
     spec = {
         "space": planned.space.described(),
         "fixed": list(planned.space.fixed),
+        "options": [word for word in given if not word.startswith("hydra.mode=")],
         "sampler": planned.sampler,
         "seed": options.seed,
         "n_trials": planned.todo.total,
