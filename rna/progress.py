@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections import deque
@@ -70,7 +71,10 @@ def _in_turn(rows: list[Arm], tell: Tell) -> list[ends.TrialFailed]:
 
 
 def _side_by_side(rows: list[Arm], workers: int, tell: Tell) -> list[ends.TrialFailed]:
-    """Each arm in a worker. Signals go to the arms in work, which write checkpoints; at a stop no other begins."""
+    """Each arm in a worker. Signals go to the arms in work, which write checkpoints; at a stop no other begins.
+
+    A second Ctrl-C ends them as they are.
+    """
     failures: list[ends.TrialFailed] = []
     stop: ends.Interrupted | KeyboardInterrupt | None = None
     with ends.noted(*ends.WARNINGS, *ends.STOPS) as heard, Pool([{}] * workers) as pool:
@@ -95,6 +99,8 @@ def _side_by_side(rows: list[Arm], workers: int, tell: Tell) -> list[ends.TrialF
                         )
                 elif event.error is not None:
                     raise event.error
+            if stop is not None and signal.SIGINT in heard.pending:
+                raise KeyboardInterrupt
             for number in heard.pending:
                 pool.signal(number)
             try:
