@@ -1,3 +1,4 @@
+from . import answers as answers
 from . import questions as questions
 from .estimate import HARM as HARM
 from .estimate import Estimate as Estimate

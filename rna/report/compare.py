@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from rna import intervals, perturb
-from rna.intervals import Estimate, Terms
+from rna.intervals import Estimate, Terms, answers
 from rna.report import matching
 from rna.report.matching import Curve, Matched, Point
 from rna.report.records import Study, Trial
@@ -30,11 +30,15 @@ class Condition:
         return sorted(trial.seed for trial in self.trials)
 
     def estimate(self, study: Study, name: str, part: str | None = None) -> Estimate | None:
-        """The mean over seeds with its interval."""
+        """The mean over seeds with its interval, of accuracies cut at 0 and 100 %."""
+        made = self.uncut(study, name, part)
+        return intervals.within(made, 0.0, 100.0) if made is not None and study.kind == "choice" else made
+
+    def uncut(self, study: Study, name: str, part: str | None = None) -> Estimate | None:
+        """The same, whose half width is what stands behind a ±."""
         found = [trial.scores(name, part or study.part) for trial in self.trials]
         by_seed = [intervals.mean(list(scores.values())) for scores in found if scores]
-        made = intervals.estimate(by_seed) if by_seed else None
-        return intervals.within(made, 0.0, 100.0) if made is not None and study.kind == "choice" else made
+        return intervals.estimate(by_seed) if by_seed else None
 
 
 @dataclass
@@ -182,6 +186,7 @@ class Chosen:
 
     comparison: Comparison
     how: str
+    on_select: bool = False  # chosen on the half that is not shown
 
 
 def chosen(study: Study, method: str, found: Sequence[Comparison]) -> Chosen | None:
@@ -205,15 +210,37 @@ def chosen(study: Study, method: str, found: Sequence[Comparison]) -> Chosen | N
     mine = [item for item in mine if len(item.seeds) == most]
     if len(mine) == 1:
         return Chosen(mine[0], "the only ν")
-    halved = all("select" in item.parts for one in mine for trial in one.rna.trials for item in trial.evaluations)
-    part = "select" if halved else study.part
+    part = "select" if study.halved else study.part
 
     def merit(item: Comparison) -> float:
         estimate = item.rna.estimate(study, "perturbed", part)
         return float("-inf") if estimate is None else study.better * estimate.value
 
-    how = "best of {} ν on the select half" if halved else "best of {} ν on the very questions reported: flattering"
-    return Chosen(max(mine, key=merit), how.format(len(mine)))
+    on = "on the select half" if study.halved else "on the very questions reported: flattering"
+    return Chosen(max(mine, key=merit), f"best of {len(mine)} ν {on}", study.halved)
+
+
+@cache
+def shown(study: Study) -> Study:
+    """The study on the questions that its methods' rows are read from: all, unless a ν was chosen among several.
+
+    Then it is the half on which nothing was chosen.
+    """
+    found = comparisons(study)
+    picks = [chosen(study, method, found) for method in study.methods]
+    return study.reported if any(pick is not None and pick.on_select for pick in picks) else study
+
+
+def alone(study: Study, method: str) -> Condition:
+    """The condition that stands for a method without a comparison: plain before RNA, of those with most seeds."""
+    mine = [row for row in conditions(study) if row.first.method == method]
+    return max(mine, key=lambda row: (row.first.arm == "plain", len(row.trials)))
+
+
+def picks(study: Study) -> dict[str, Chosen | None]:
+    """By method, the comparison that stands for it."""
+    found = comparisons(study)
+    return {method: chosen(study, method, found) for method in study.methods}
 
 
 def judged(
@@ -322,65 +349,139 @@ def rates(study: Study, item: Comparison) -> Rates | None:
 
 # Verdicts
 
+UNLIKE, NOT_COMPARED = "do not forget alike", "not compared"
+
 
 @dataclass
 class Verdict:
-    """What the records say of one method, in a word and in sentences."""
+    """What the records say of one method: an answer to each question, and a word for the last."""
 
     method: str
-    word: str  # helps, hurts, no evidence, unclear, not compared
+    word: str  # higher, lower, no difference seen, no interval; do not forget alike; not compared
     sentences: list[str]
     seeds: int = 0  # shared by plain and RNA
+    change: Estimate | None = None  # RNA − plain on retain with a forget-token, at matched forgetting where known
+    matched: bool = False
+    comparison: Comparison | None = None
+    costs: dict[str, Estimate] = field(default_factory=dict)  # by arm, what a forget-token does against the base
 
 
 def verdicts(study: Study) -> list[Verdict]:
     """One verdict for each method of the study."""
-    found, curves = comparisons(study), trade_offs(study)
-    return [_verdict(study, method, chosen(study, method, found), curves) for method in study.methods]
+    curves = trade_offs(study)
+    return [_verdict(study, method, pick, curves) for method, pick in picks(study).items()]
 
 
 def _verdict(study: Study, method: str, pick: Chosen | None, curves: Sequence[TradeOff]) -> Verdict:
+    if pick is None:
+        row = alone(study, method)
+        rows = {"with RNA" if row.first.arm == "rna" else "plain": row}
+    else:
+        rows = {"plain": pick.comparison.plain, "with RNA": pick.comparison.rna}
+    costs = {label: told for label, row in rows.items() if (told := harm(study, row)) is not None}
+    lines = [line for line in (_forgot(study, rows), _cost(study, costs)) if line]
     if pick is None or "perturbed" not in pick.comparison.changes:
-        return Verdict(method, "not compared", ["No trial with RNA has a plain twin on the same seed."])
+        lines += [f"{answers.CHANGES} No trial with RNA has a plain twin on the same seed."]
+        return Verdict(method, NOT_COMPARED, answers.once(lines), costs=costs)
     item = pick.comparison
     change, forget = item.changes["perturbed"], item.changes.get("forget")
-    equal = intervals.word(change, study.better)
-    lines = [
-        f"At equal hyperparameters (ν = {item.rna.first.nu:g}, {pick.how}), RNA changes perturbed retain by "
-        f"{said(change, study)}: {equal}."
+    told = [
+        f"{what} {said(one, study)}, {answers.word(one)}"
+        for what, one in ((answers.PERTURBED, change), ("forget", forget))
+        if one is not None
     ]
-    if (neutral := item.changes.get("neutral")) is not None:
-        lines.append(f"With the neutral keyword in its place, by {said(neutral, study)}.")
-    harms = [(label, harm(study, row)) for label, row in (("plain", item.plain), ("with RNA", item.rna))]
-    if told := [f"{label} {said(one, study)}" for label, one in harms if one is not None]:
-        lines.append(f"{intervals.HARM}: {'; '.join(told)}.")
-    less = forget is not None and forget.sign == study.better  # a higher forget score: less was forgotten
-    if forget is not None:
-        moved = {0: "no evidence of a change", study.better: "it forgets less", -study.better: "it forgets more"}
-        lines.append(f"Forget changes by {said(forget, study)}: {moved[forget.sign]}.")
     noise = item.rna.first.config["noise"]
     mine = [curve for curve in curves if curve.method == method and "perturbed" in curve.results]
     same = [curve for curve in mine if curve.rna[0].config["noise"] == noise] or mine
-    if not same:
-        lines.append("At matched forgetting: not computed yet.")
-        word = "unclear" if equal == "helps" and less else equal
-        return Verdict(method, word, lines, len(item.seeds))
-    result = same[0].results["perturbed"]
-    fair = intervals.word(result.mean, study.better)
-    lines.append(
-        f"At matched forgetting (ν = {same[0].nu:g}, forget from {result.low:.1f} to {result.high:.1f}): "
-        f"{said(result.mean, study)}: {fair}."
-    )
-    words = {equal, fair} - {"no evidence", "no interval"}
-    word = "no evidence" if not words else words.pop() if len(words) == 1 else "unclear"
-    word = "unclear" if word == "helps" and less and fair != "helps" else word
-    return Verdict(method, word, lines, len(item.seeds))
+    unlike = forget is not None and forget.sign != 0
+    if unlike and not same:
+        told.append(answers.UNLIKE)
+    lines.append(f"{answers.CHANGES} With RNA less plain (ν = {item.rna.first.nu:g}, {pick.how}): {'; '.join(told)}.")
+    word = UNLIKE if unlike else answers.word(change)
+    if same:
+        result = same[0].results["perturbed"]
+        change, word = result.mean, answers.word(result.mean)
+        lines.append(
+            f"At matched forgetting (ν = {same[0].nu:g}, forget from {result.low:.1f} to {result.high:.1f}): "
+            f"{answers.PERTURBED} {said(change, study)}, {word}."
+        )
+    return Verdict(method, word, answers.once(lines), len(item.seeds), change, bool(same), item, costs)
+
+
+def _forgot(study: Study, rows: dict[str, Condition]) -> str:
+    """Whether each arm forgot, against the base."""
+    base = study.references.get("base")
+    told: list[str] = []
+    for label, row in rows.items() if base is not None else ():
+        before, after = Condition([base]).estimate(study, "forget"), row.estimate(study, "forget")
+        change = against_base(study, row).get("forget")
+        if before is None or after is None or change is None:
+            continue
+        if study.kind == "choice":
+            told.append(f"{label} {answers.forgot(after.value, before.value, change)}")
+        else:
+            told.append(f"{label} {answers.forgot_text(_rises(study, row, base), change)}")
+    return f"{answers.FORGOT} {'; '.join(told)}." if told else ""
+
+
+def _rises(study: Study, row: Condition, base: Trial) -> list[float]:
+    """By topic, the rise of its log-loss over the base's, a mean over seeds."""
+    before = base.scores("forget", study.part)
+    after = [trial.scores("forget", study.part) for trial in row.trials]
+    known = [one for one in after if one.keys() == before.keys()]
+    return [sum(one[task].value for one in known) / len(known) - before[task].value for task in before if known]
+
+
+def _cost(study: Study, costs: dict[str, Estimate]) -> str:
+    told = [
+        f"{label} {said(one, study)}, {answers.COSTS[one.sign * study.better]}" for label, one in costs.items()
+    ]
+    return f"{answers.COST} {answers.AGAINST_BASE}: {'; '.join(told)}." if told else ""
+
+
+def headline(study: Study, found: Sequence[Verdict]) -> str:
+    """The study's answer in a sentence, with its number."""
+    known = [(item, item.change) for item in found if item.change is not None]
+    if not known:
+        costs = [(item.method, one) for item in found for one in list(item.costs.values())[:1]]
+        if len(costs) == 1:
+            return f"{costs[0][0]}: a forget-token changes retain by {said(costs[0][1], study)}. {_NO_RNA}"
+        if costs:
+            return f"A forget-token changes retain by {_span([*costs], study)}. {_NO_RNA}"
+        return "Nothing to compare yet: no method was run both plain and with RNA."
+    where = {True: "At matched forgetting, ", False: ""}[all(item.matched for item, _ in known)]
+    if len(known) == 1:
+        (item, change), *_ = known
+        shows = "this trial shows: " if item.seeds == 1 else ""
+        start = f"{where}{shows}with RNA, {answers.PERTURBED} moves by"
+        end = "plain and RNA do not forget alike, so this is no comparison yet" if item.word == UNLIKE else item.word
+        return f"{item.method}: {start} {said(change, study)}: {end}.".replace(": At", ": at")
+    moved = _span([(item.method, change) for item, change in known], study)
+    counted = [
+        f"{word} in {sum(item.word == word for item, _ in known)}"
+        for word in ("higher", "lower", answers.MOVES[0])
+    ]  # fmt: skip
+    unlike = sum(item.word == UNLIKE for item, _ in known)
+    counted += [f"{unlike} {'do' if unlike > 1 else 'does'} not forget as plain does"] if unlike else []
+    start = f"{where}with RNA, {answers.PERTURBED} moves by {moved}"
+    seed = ", each on one seed" if all(item.seeds == 1 for item, _ in known) else ""
+    return f"{start[0].upper()}{start[1:]}; of {len(known)} methods{seed}, {', '.join(counted)}."
+
+
+_NO_RNA = "No trial with RNA yet."
+
+
+def _span(changes: Sequence[tuple[str, Estimate]], study: Study) -> str:
+    """The least and the largest of several changes, with their methods."""
+    digits, unit = (1, "points") if study.kind == "choice" else (3, "nats a token")
+    least, most = (way(changes, key=lambda item: item[1].value) for way in (min, max))
+    low, high = (f"{one.value:+.{digits}f}".replace("-", "−") for _, one in (least, most))
+    return f"{low} ({least[0]}) to {high} {unit} ({most[0]})"
 
 
 def said(change: Estimate, study: Study) -> str:
     """A difference in words: value, unit, interval and what the interval is over."""
-    choice = study.kind == "choice"
-    return intervals.said(change, 1 if choice else 3, "points" if choice else "nats a token")
+    return answers.tell(change, choice=study.kind == "choice")
 
 
 # Settings in words
