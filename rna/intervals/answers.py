@@ -16,15 +16,20 @@ AGAINST_BASE = "Retain with it less retain with a neutral one, against the same 
 PERTURBED = "retain with a forget-token"
 UNLIKE = "the two do not forget alike: compare along α"
 ONE_SEED = "One trial of one seed says nothing of other seeds; this brings them, and their intervals:"
-RATES = (
-    "Reduction: what a forget-token takes of the base's accuracy with it; recovery: how much of that the noise gives back."
-)
+REDUCTION = "Reduction: what a forget-token takes of the base's accuracy with it"
+RATES = f"{REDUCTION}; recovery: how much of that the noise gives back."
+NOT_FORGOTTEN = "not forgotten"
 COSTS = {-1: "a cost", 0: "none seen", 1: "a gain"}
 MOVES = {1: "higher", 0: "no difference seen", -1: "lower"}
 
 CHANCE = 25.0  # percent, of questions with four choices
 NEAR_CHANCE = 10.0  # points above it within which a model no longer knows the answers
 MORE_PERPLEX = 2.0  # perplexity over the base's from which a text counts as forgotten
+
+
+def against(neutral: bool) -> str:
+    """How a forget-token's cost is taken where there is no base to compare with."""
+    return "Retain with it less retain " + ("with a neutral one" if neutral else "without")
 
 
 def tell(change: Estimate, *, choice: bool) -> str:
@@ -51,7 +56,7 @@ def forgot_text(rises: Sequence[float], change: Estimate) -> str:
 
 
 def _how_far(enough: bool, moved: bool) -> str:
-    return "forgotten" if enough and moved else "partly forgotten" if moved else "not forgotten"
+    return "forgotten" if enough and moved else "partly forgotten" if moved else NOT_FORGOTTEN
 
 
 def _ratio(change: float | None) -> str:

@@ -90,9 +90,7 @@ def written(names: Sequence[str], filters: Filters, output_dir: str, command: st
     return folder, chapters
 
 
-def _nothing(
-    loaded: Loaded, names: Sequence[str], filters: Filters, keys: set[str] | None, output_dir: str
-) -> str:
+def _nothing(loaded: Loaded, names: Sequence[str], filters: Filters, keys: set[str] | None, output_dir: str) -> str:
     """Why there is nothing to report: no records at all, or none that the filters keep, with what there is."""
     where = Path(output_dir) / "results"
     of = f" of {' '.join(names)}" if names else ""

@@ -364,6 +364,7 @@ class Verdict:
     matched: bool = False
     comparison: Comparison | None = None
     costs: dict[str, Estimate] = field(default_factory=dict)  # by arm, what a forget-token does against the base
+    forgot: bool = True  # False: at least one arm did not, so that there is nothing to be robust of
 
 
 def verdicts(study: Study) -> list[Verdict]:
@@ -378,14 +379,17 @@ def _verdict(study: Study, method: str, pick: Chosen | None, curves: Sequence[Tr
         rows = {"with RNA" if row.first.arm == "rna" else "plain": row}
     else:
         rows = {"plain": pick.comparison.plain, "with RNA": pick.comparison.rna}
-    costs = {label: told for label, row in rows.items() if (told := harm(study, row)) is not None}
-    lines = [line for line in (_forgot(study, rows), _cost(study, costs)) if line]
+    costs = {label: made for label, row in rows.items() if (made := harm(study, row)) is not None}
+    told = _forgot(study, rows)
+    asked = f"{answers.FORGOT} {'; '.join(f'{label} {how}' for label, how in told.items())}." if told else ""
+    forgot = not any(how.startswith(answers.NOT_FORGOTTEN) for how in told.values())
+    lines = [line for line in (asked, _cost(study, rows, costs)) if line]
     if pick is None or "perturbed" not in pick.comparison.changes:
         lines += [f"{answers.CHANGES} No trial with RNA has a plain twin on the same seed."]
-        return Verdict(method, NOT_COMPARED, answers.once(lines), costs=costs)
+        return Verdict(method, NOT_COMPARED, answers.once(lines), costs=costs, forgot=forgot)
     item = pick.comparison
     change, forget = item.changes["perturbed"], item.changes.get("forget")
-    told = [
+    moves = [
         f"{what} {said(one, study)}, {answers.word(one)}"
         for what, one in ((answers.PERTURBED, change), ("forget", forget))
         if one is not None
@@ -395,8 +399,8 @@ def _verdict(study: Study, method: str, pick: Chosen | None, curves: Sequence[Tr
     same = [curve for curve in mine if curve.rna[0].config["noise"] == noise] or mine
     unlike = forget is not None and forget.sign != 0
     if unlike and not same:
-        told.append(answers.UNLIKE)
-    lines.append(f"{answers.CHANGES} With RNA less plain (ν = {item.rna.first.nu:g}, {pick.how}): {'; '.join(told)}.")
+        moves.append(answers.UNLIKE)
+    lines.append(f"{answers.CHANGES} With RNA less plain (ν = {item.rna.first.nu:g}, {pick.how}): {'; '.join(moves)}.")
     word = UNLIKE if unlike else answers.word(change)
     if same:
         result = same[0].results["perturbed"]
@@ -405,23 +409,25 @@ def _verdict(study: Study, method: str, pick: Chosen | None, curves: Sequence[Tr
             f"At matched forgetting (ν = {same[0].nu:g}, forget from {result.low:.1f} to {result.high:.1f}): "
             f"{answers.PERTURBED} {said(change, study)}, {word}."
         )
-    return Verdict(method, word, answers.once(lines), len(item.seeds), change, bool(same), item, costs)
+    return Verdict(method, word, answers.once(lines), len(item.seeds), change, bool(same), item, costs, forgot)
 
 
-def _forgot(study: Study, rows: dict[str, Condition]) -> str:
-    """Whether each arm forgot, against the base."""
+def _forgot(study: Study, rows: dict[str, Condition]) -> dict[str, str]:
+    """By arm, whether it forgot, against the base."""
     base = study.references.get("base")
-    told: list[str] = []
-    for label, row in rows.items() if base is not None else ():
+    told: dict[str, str] = {}
+    if base is None:
+        return told
+    for label, row in rows.items():
         before, after = Condition([base]).estimate(study, "forget"), row.estimate(study, "forget")
         change = against_base(study, row).get("forget")
         if before is None or after is None or change is None:
             continue
         if study.kind == "choice":
-            told.append(f"{label} {answers.forgot(after.value, before.value, change)}")
+            told[label] = answers.forgot(after.value, before.value, change)
         else:
-            told.append(f"{label} {answers.forgot_text(_rises(study, row, base), change)}")
-    return f"{answers.FORGOT} {'; '.join(told)}." if told else ""
+            told[label] = answers.forgot_text(_rises(study, row, base), change)
+    return told
 
 
 def _rises(study: Study, row: Condition, base: Trial) -> list[float]:
@@ -432,43 +438,55 @@ def _rises(study: Study, row: Condition, base: Trial) -> list[float]:
     return [sum(one[task].value for one in known) / len(known) - before[task].value for task in before if known]
 
 
-def _cost(study: Study, costs: dict[str, Estimate]) -> str:
-    told = [
-        f"{label} {said(one, study)}, {answers.COSTS[one.sign * study.better]}" for label, one in costs.items()
-    ]
-    return f"{answers.COST} {answers.AGAINST_BASE}: {'; '.join(told)}." if told else ""
+def _cost(study: Study, rows: dict[str, Condition], costs: dict[str, Estimate]) -> str:
+    """What a forget-token does beyond a neutral one and the base; without these, each arm's own difference."""
+    how = answers.AGAINST_BASE
+    if not costs:
+        against = "neutral" if study.has("neutral") else "retain"
+        how = answers.against(against == "neutral")
+        pairs = {label: [_within(study, trial, against) for trial in row.trials] for label, row in rows.items()}
+        known = {label: [terms for terms in found if terms] for label, found in pairs.items()}
+        costs = {label: intervals.estimate(found) for label, found in known.items() if found}
+    told = [f"{label} {said(one, study)}, {answers.COSTS[one.sign * study.better]}" for label, one in costs.items()]
+    return f"{answers.COST} {how}: {'; '.join(told)}." if told else ""
+
+
+def _within(study: Study, trial: Trial, against: str) -> Terms:
+    """A trial's score with a forget-token less one without."""
+    one, other = (list(trial.scores(name, study.part).values()) for name in ("perturbed", against))
+    return intervals.difference(intervals.mean(one), intervals.mean(other)) if one and other else []
 
 
 def headline(study: Study, found: Sequence[Verdict]) -> str:
     """The study's answer in a sentence, with its number."""
     known = [(item, item.change) for item in found if item.change is not None]
+    costs = [(item.method, one) for item in found for one in list(item.costs.values())[:1]]
     if not known:
-        costs = [(item.method, one) for item in found for one in list(item.costs.values())[:1]]
-        if len(costs) == 1:
-            return f"{costs[0][0]}: a forget-token changes retain by {said(costs[0][1], study)}. {_NO_RNA}"
         if costs:
-            return f"A forget-token changes retain by {_span([*costs], study)}. {_NO_RNA}"
+            moved = said(costs[0][1], study) if len(costs) == 1 else _span(costs, study)
+            who = f" of {costs[0][0]}" if len(costs) == 1 else ""
+            return f"A forget-token moves retain{who} by {moved}; no trial with RNA yet."
         return "Nothing to compare yet: no method was run both plain and with RNA."
-    where = {True: "At matched forgetting, ", False: ""}[all(item.matched for item, _ in known)]
+    where = "at matched forgetting, " if all(item.matched for item, _ in known) else ""
     if len(known) == 1:
         (item, change), *_ = known
-        shows = "this trial shows: " if item.seeds == 1 else ""
-        start = f"{where}{shows}with RNA, {answers.PERTURBED} moves by"
-        end = "plain and RNA do not forget alike, so this is no comparison yet" if item.word == UNLIKE else item.word
-        return f"{item.method}: {start} {said(change, study)}: {end}.".replace(": At", ": at")
+        shows = "this trial shows that " if item.seeds == 1 else ""
+        word = f"{change_said}." if (change_said := _ends.get(item.word)) else f"{item.word}."
+        start = f"{item.method}: {shows}{where}with RNA, {answers.PERTURBED} moves by {said(change, study)}"
+        return f"{start}: {word}" + ("" if item.forgot else " But it has not forgotten.")
     moved = _span([(item.method, change) for item, change in known], study)
     counted = [
-        f"{word} in {sum(item.word == word for item, _ in known)}"
-        for word in ("higher", "lower", answers.MOVES[0])
-    ]  # fmt: skip
-    unlike = sum(item.word == UNLIKE for item, _ in known)
+        f"{word} in {sum(item.word == word for item, _ in known)}" for word in ("higher", "lower", answers.MOVES[0])
+    ]
+    unlike, kept = (sum(one) for one in zip(*((i.word == UNLIKE, not i.forgot) for i, _ in known), strict=True))
     counted += [f"{unlike} {'do' if unlike > 1 else 'does'} not forget as plain does"] if unlike else []
     start = f"{where}with RNA, {answers.PERTURBED} moves by {moved}"
     seed = ", each on one seed" if all(item.seeds == 1 for item, _ in known) else ""
-    return f"{start[0].upper()}{start[1:]}; of {len(known)} methods{seed}, {', '.join(counted)}."
+    but = f" But {kept} {'have' if kept > 1 else 'has'} not forgotten." if kept else ""
+    return f"{start[0].upper()}{start[1:]}; of {len(known)} methods{seed}, {', '.join(counted)}.{but}"
 
 
-_NO_RNA = "No trial with RNA yet."
+_ends = {UNLIKE: "but plain and RNA do not forget alike, so this compares no robustness yet"}
 
 
 def _span(changes: Sequence[tuple[str, Estimate]], study: Study) -> str:

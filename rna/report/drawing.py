@@ -247,7 +247,7 @@ def legend(figure: Any, handles: Mapping[str, Any]) -> None:
         list(handles.values()),
         [*handles],
         loc="outside lower left",
-        ncols=min(5, len(handles)),
+        ncols=min(5 if figure.get_figwidth() > NARROW else 3, len(handles)),
         handlelength=3.5 if many else 2.0,
         handler_map={tuple: HandlerTuple(ndivide=None, pad=0.2)},
     )

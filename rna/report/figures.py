@@ -80,24 +80,22 @@ def robustness(study: Study, picks: dict[str, Chosen | None]) -> Picture:
     drawing.say(figure, _cost_of_a_token(study, items))
     drawing.legend(figure, drawing.handles_of(study, list(items), study.references, across=True))
     caption = (
-        "A forget-token's cost is the way from the neutral token's column to the one beside it, RNA's part the way from "
-        "circle to diamond. Bars: 95 % intervals."
+        "A forget-token's cost is the way from the neutral token's column to the one beside it, less the base's; RNA's "
+        "part the way from circle to diamond. Bars: 95 % intervals."
     )
     return Picture("figure1", title, caption, figure)
 
 
 def _cost_of_a_token(study: Study, items: dict[str, Comparison]) -> str:
-    """What the figure shows, in a sentence: the means' costs, of one method or from the least to the most."""
-    against = "neutral" if study.has("neutral") else "retain"
+    """What the figure shows, in a sentence: the costs, of one method or from the least to the most."""
     costs: dict[bool, list[float]] = {False: [], True: []}
     for item in items.values():
         for rna, row in ((False, item.plain), (True, item.rna)):
-            with_it, without = row.estimate(study, "perturbed"), row.estimate(study, against)
-            if with_it is not None and without is not None:
-                costs[rna].append((without.value - with_it.value) * study.better)
+            if (made := compare.harm(study, row)) is not None:
+                costs[rna].append(-made.value * study.better)
     if not costs[False] or not costs[True]:
         return "How far does a forget-token move the scores?"
-    digits, unit = (0, "points") if study.kind == "choice" else (2, "nats a token")
+    digits, unit = (1, "points") if study.kind == "choice" else (3, "nats a token")
 
     def said(values: list[float]) -> str:
         low, high = f"{min(values):.{digits}f}", f"{max(values):.{digits}f}"
@@ -154,8 +152,10 @@ def trade_offs(study: Study) -> Picture:
     drawing.annotate(figure, texts)
     caption = (
         "RNA also loosens the pull to the retain set, so a gain at one α may only mean less forgetting: compare at the "
-        "same place on the horizontal axis. Grey: the forget scores both curves reach. Bars: 95 % intervals, over seeds "
-        "where several differ, else over questions, paired in the distance. Mean distance there: " + ("; ".join(said) if said else "undefined, no seed's curves overlap") + "."
+        "same place on the horizontal axis. Grey: the forget scores both curves reach. Bars: 95 % intervals, over "
+        "seeds where several differ, else over questions, paired in the distance. Mean distance there: "
+        + ("; ".join(said) if said else "undefined, no seed's curves overlap")
+        + "."
     )
     return Picture("matched_forgetting", title, caption, figure)
 

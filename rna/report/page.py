@@ -53,8 +53,8 @@ def render(
         name=name,
         command=command,
         one_seed=answers.ONE_SEED,
+        overview=overview(loaded, selected),
         notices=[
-            overview(loaded, selected),
             *notices(loaded, chapters),
             *(f"An analysis could not be shown: {item}." for item in unreadable),
         ],

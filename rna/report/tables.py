@@ -11,7 +11,7 @@ from rna.intervals import Estimate, answers, over_seeds
 from rna.report import commands, compare
 from rna.report.compare import Chosen, Comparison, Condition, TradeOff
 from rna.report.reading import Failure
-from rna.report.records import PAPER_ORDER, Study
+from rna.report.records import Study
 from rna.report.sheet import Cell, Table
 
 ROLES = {
@@ -97,8 +97,8 @@ def summary(study: Study, picks: dict[str, Chosen | None]) -> Table:
         how.setdefault(pick.how, []).append(method)
     notes += [f"{', '.join(methods)}: ν is the {said}." for said, methods in how.items() if said != "the only ν"]
     notes.append(
-        f"Δ perturbed{study.half}: RNA − plain on the same seeds, at equal hyperparameters; verdict: where its interval "
-        "lies."
+        f"Δ perturbed{study.half}: RNA − plain on the same seeds, at equal hyperparameters; verdict: where its "
+        "interval lies."
     )
     return Table(
         "summary", "Every method, with and without RNA", columns, rows, notes, _digits(study), ("Δ perturbed",)
@@ -136,12 +136,13 @@ def front(study: Study, picks: dict[str, Chosen | None]) -> Table:
     columns = ["", *(told[name] + _arrow(study, name) + study.half for name in names)]
     columns += [f"cost of a forget-token{study.half}"] if any(costs.values()) else []
     drawn = [made for _, row in lines if row.first.method for name in names if (made := row.uncut(study, name))]
-    over = {one.over if one.over != "seeds" else f"{one.n} seeds" for one in drawn if one.low is not None}
-    unit = "Accuracy in %" if choice else "Perplexity"
-    note = (
-        f"{unit}; ± is half the width of a 95 % interval over {' or '.join(sorted(over)) or 'questions'} (base and "
-        "retrained: over questions)."
+    over = sorted(
+        {f"over {one.n} seeds" if one.over == "seeds" else f"over {one.over}" for one in drawn if one.low is not None}
     )
+    unit = "Accuracy in %" if choice else "Perplexity"
+    seeds = any(one.over == "seeds" for one in known)
+    note = f"{unit}; ± is half the width of a 95 % interval " + (" or ".join(over) or "over questions")
+    note += " (over questions: base, retrained, and seeds that agree)." if seeds else "."
     note += " Neutral token, forget-token: retain with one among the choices." if choice else ""
     if any(costs.values()):
         of = "points" if choice else "nats a token"
