@@ -136,9 +136,8 @@ def front(study: Study, picks: dict[str, Chosen | None]) -> Table:
     columns = ["", *(told[name] + _arrow(study, name) + study.half for name in names)]
     columns += [f"cost of a forget-token{study.half}"] if any(costs.values()) else []
     drawn = [made for _, row in lines if row.first.method for name in names if (made := row.uncut(study, name))]
-    over = sorted(
-        {f"over {one.n} seeds" if one.over == "seeds" else f"over {one.over}" for one in drawn if one.low is not None}
-    )
+    known = [one for one in drawn if one.low is not None]
+    over = sorted({f"over {one.n} seeds" if one.over == "seeds" else f"over {one.over}" for one in known})
     unit = "Accuracy in %" if choice else "Perplexity"
     seeds = any(one.over == "seeds" for one in known)
     note = f"{unit}; ± is half the width of a 95 % interval " + (" or ".join(over) or "over questions")
