@@ -135,7 +135,7 @@ def notices(loaded: Loaded, chapters: Sequence[Chapter]) -> list[str]:
                 "its row is of the report half; tables of all settings are of all questions."
             )
         if len(chapter.verdicts) > 4:
-            found.append(f"Of {len(chapter.verdicts)} intervals one in twenty leaves out zero by chance.")
+            found.append(f"{len(chapter.verdicts)} intervals: about one in twenty leaves out zero by chance.")
         if len(study.commits) > 1:
             found.append(
                 f"{study.name}: trials of {len(study.commits)} code versions ({', '.join(study.commits)}) are averaged "

@@ -133,7 +133,7 @@ def front(study: Study, picks: dict[str, Chosen | None]) -> Table:
         cost = costs[place]
         cells += [(answers.points if choice else answers.nats)(cost) if cost else ""] if any(costs.values()) else []
         rows.append([name, *cells])
-    columns = ["", *(told[name] + _arrow(study, name) + study.half for name in names)]
+    columns = ["", *(told[name] + _arrow(study, name).replace(" ", "\u00a0") + study.half for name in names)]
     columns += [f"cost of a forget-token{study.half}"] if any(costs.values()) else []
     drawn = [made for _, row in lines if row.first.method for name in names if (made := row.uncut(study, name))]
     known = [one for one in drawn if one.low is not None]
