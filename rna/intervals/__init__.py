@@ -1,7 +1,7 @@
 """95 % intervals. In: scores, each with what it says of single questions or documents. Out: an `Estimate`.
 
 Every interval on screen, page and model card is `estimate`'s, and a leaderboard's, which is over seeds alone,
-`over_seeds`'s. Open `estimate.py` first.
+`over_seeds`'s. Open `estimate.py` first; `answers` has the words.
 """
 
 import lazy_loader

@@ -128,7 +128,8 @@ def notices(loaded: Loaded, chapters: Sequence[Chapter]) -> list[str]:
         study = chapter.study
         seeds = {trial.seed for trial in study.trials}
         if len(seeds) == 1:
-            found.append(f"{study.name}: one seed. Intervals are over questions and say nothing of other seeds.")
+            counted = "questions" if study.kind == "choice" else "documents"
+            found.append(f"{study.name}: one seed. Intervals are over {counted} and say nothing of other seeds.")
         if compare.shown(study).half:
             found.append(
                 f"{study.name}: where several ν were run, the best on the select half of the questions is shown, and "
@@ -216,7 +217,7 @@ def _unmatched(chapter: Chapter) -> list[Picture]:
 
 def _headers(chapters: Sequence[Chapter]) -> list[str]:
     names = [name for name in ROLES if any(chapter.study.has(name) for chapter in chapters)]
-    return ["method", "arm", "ν", "α", "seed", *(ROLES[name] for name in names), "train s", "study", "files"]
+    return ["method", "arm", "ν", "α", "seed", *(ROLES[name] for name in names), "train s", "group", "files"]
 
 
 def _rows(selected: Sequence[Trial], chapters: Sequence[Chapter], output: Path) -> list[dict[str, Any]]:
