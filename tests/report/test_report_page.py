@@ -96,6 +96,8 @@ def test_the_first_screen_is_the_answer(opened: Any):
         box = opened.locator(selector).first.bounding_box()
         assert box["y"] + box["height"] <= 900, selector
         assert box["x"] + box["width"] <= 1280, selector
+    figure, table = (opened.locator(f"header {one}").first.bounding_box() for one in ("figure svg", ".front table"))
+    assert table["x"] >= figure["x"] + figure["width"]
     assert re.search(r"[+−]\d+\.\d", opened.inner_text("h1"))
     said = opened.inner_text(".asked")
     assert all(word in said for word in ("NPO+KL, DPO+KL", "0, 1", "demo", "marsh fevers"))
