@@ -585,7 +585,7 @@ def _interim(
     """The evaluation on its first few questions or documents, in one number for each role: `interim/retain/acc`."""
     options, few = settings.eval, settings.eval.interim_limit
     limit = few if options.limit is None else min(few, options.limit)
-    limited = replace(options, limit=limit, max_documents=min(few, options.max_documents), bootstrap=1)
+    limited = replace(options, limit=limit, max_documents=min(few, options.max_documents))
     found = _judge(replace(settings, eval=limited), decoder, tokenizer, list(settings.eval.tasks), progress)
     if settings.eval.kind == "perplexity":
         return {f"interim/{part}/nll": metrics["nll"] for part, metrics in found["perplexity"].items()}

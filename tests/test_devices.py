@@ -88,7 +88,7 @@ CHOICE = (
     *("eval.limit=3", "eval.batch_size=3", "eval.interim_every=2", "eval.interim_limit=2"),
     *("~eval.tasks.forget_cyber", "~eval.tasks.neutral", "~eval.tasks.related"),
 )
-PERPLEXITY = ("eval=perplexity", "eval.max_documents=3", "eval.batch_size=2", "eval.bootstrap=2")
+PERPLEXITY = ("eval=perplexity", "eval.max_documents=3", "eval.batch_size=2")
 
 
 class Killed(Exception):

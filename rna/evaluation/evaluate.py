@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from rna import perturb
+from rna import intervals, perturb
 from rna.corpora import digest, pad
 from rna.decoder import Decoder, model, parts_alike
 from rna.evaluation.answers import Answers
 from rna.evaluation.questions import CATEGORIES, REPORT, SELECT, faults, of_above
-from rna.settings import JUDGED, TASKS, EvalSettings, generator, seed_of
+from rna.settings import JUDGED, TASKS, EvalSettings, seed_of
 from rna.unlearning import Smoothing, losses
 
 Metrics = dict[str, Any]  # flat numbers, and the same by half, subject and category
@@ -320,7 +320,7 @@ def perplexity(
     `drawn` tells which, and `keywords` the loss by keyword. `losses` and `tokens` are those of each document, and
     `asked` names what was judged, so that another model's are compared document by document.
     `change` is the mean change of the log-loss of these tokens, in nats a token, from nothing put in; `change_low` and
-    `change_high` are its 95 % interval over documents, by bootstrap.
+    `change_high` are its 95 % interval, of `rna.intervals`.
 
     Raises:
         ValueError: if no held-out document is long enough.
@@ -381,15 +381,12 @@ def perplexity(
             "keywords": {word: one.metrics() for word, one in by_word.items() if one.sums},
         }
     for role in ("perturbed", "neutral"):
-        found[role] |= change(losses_of["retain_after"], losses_of[role], options.bootstrap, options.seed)
+        found[role] |= change(found["retain_after"], found[role])
     return found
 
 
-def change(before: Clustered, after: Clustered, resamples: int, seed: int) -> Metrics:
-    """The change of a mean loss over the same tokens, with a bootstrap interval over documents."""
-    counts = torch.tensor(before.counts, dtype=torch.float64)
-    difference = torch.tensor(after.sums, dtype=torch.float64) - torch.tensor(before.sums, dtype=torch.float64)
-    drawn = torch.randint(len(counts), (resamples, len(counts)), generator=generator(seed, "bootstrap"))
-    means = difference[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return {"change": (difference.sum() / counts.sum()).item(), "change_low": low, "change_high": high}
+def change(before: Metrics, after: Metrics) -> Metrics:
+    """The change of a mean loss over the same tokens with its 95 % interval, document by document."""
+    one, other = ([(1.0, intervals.scores_of(metrics, "")["all"])] for metrics in (after, before))
+    made = intervals.estimate([intervals.difference(one, other)])
+    return {"change": made.value, "change_low": made.low, "change_high": made.high}

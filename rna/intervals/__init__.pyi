@@ -1,3 +1,4 @@
+from . import answers as answers
 from . import questions as questions
 from .estimate import HARM as HARM
 from .estimate import Estimate as Estimate
@@ -12,7 +13,6 @@ from .estimate import said as said
 from .estimate import smooth as smooth
 from .estimate import spread as spread
 from .estimate import within as within
-from .estimate import word as word
 from .score import Score as Score
 from .score import number as number
 from .score import scores_of as scores_of

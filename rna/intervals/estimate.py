@@ -201,13 +201,6 @@ def within(made: Estimate, low: float, high: float) -> Estimate:
     return replace(made, low=max(made.low, low), high=min(made.high, high))
 
 
-def word(change: Estimate, better: int) -> str:
-    """An honest word for a difference RNA − plain: helps, hurts, or no evidence."""
-    if change.low is None:
-        return "no interval"
-    return {better: "helps", 0: "no evidence", -better: "hurts"}[change.sign]
-
-
 def said(made: Estimate, digits: int, unit: str = "", *, signed: bool = True) -> str:
     """`+3.1 points [+0.2, +6.0] (95 % over questions, paired, one seed)`: the same wherever it is told."""
     sign = "+" if signed else ""

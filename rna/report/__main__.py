@@ -72,10 +72,8 @@ def written(names: Sequence[str], filters: Filters, output_dir: str, command: st
     selected = records.select(loaded.trials, filters, keys)
     if keys is not None:
         loaded.failures = [item for item in loaded.failures if item.key in keys]
-    if not selected:
-        where = Path(output_dir) / "results"
-        what = f"; {len(loaded.trials)} trials there, none passes the filters" if loaded.trials else ""
-        raise ValueError(f"no records to report in {where}{what}; python -m rna.run makes one")
+    if not selected or (loaded.trials and filters.narrow and not any(trial.method for trial in selected)):
+        raise ValueError(_nothing(loaded, names, filters, keys, output_dir))
     name = _name(names, filters)
     folder = Path(output_dir) / "reports" / name
     for old in [folder / "figures", folder / "tables", *folder.glob("study*")]:
@@ -90,6 +88,19 @@ def written(names: Sequence[str], filters: Filters, output_dir: str, command: st
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "index.html").write_text(text, encoding="utf-8")
     return folder, chapters
+
+
+def _nothing(loaded: Loaded, names: Sequence[str], filters: Filters, keys: set[str] | None, output_dir: str) -> str:
+    """Why there is nothing to report: no records at all, or none that the filters keep, with what there is."""
+    where = Path(output_dir) / "results"
+    of = f" of {' '.join(names)}" if names else ""
+    there = [trial for trial in records.select(loaded.trials, Filters(), keys) if trial.method]
+    if not there:
+        return f"no records to report{of} in {where}; python -m rna.run makes one"
+    asked = {item.name: getattr(filters, item.name) for item in fields(filters) if getattr(filters, item.name)}
+    words = " ".join(f"--{name} {' '.join(map(str, values))}" for name, values in asked.items())
+    known = "; ".join(f"--{name} {' '.join(map(str, records.values(there, name)))}" for name in asked)
+    return f"no trial{of} in {where} has {words}; of its {len(there)} trials there are {known}"
 
 
 def _tell(loaded: Loaded, what: str) -> None:
@@ -114,7 +125,7 @@ def _chapter(study: Study, loaded: Loaded, folder: Path, number: int) -> Chapter
     for table in made:
         sheet.write(table, folder / below / "tables")
     drawn = drawing.written(figures.plans(study), folder / below / "figures") if number <= MAX_DRAWN else []
-    return Chapter(study, below, compare.verdicts(study), made, drawn)
+    return Chapter(study, below, compare.verdicts(compare.shown(study)), made, drawn)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from rna.settings import (
 )
 
 RUN = "python -m rna.run"
+MORE_SEEDS = 5
 PLAIN = re.compile(r"(?!(?i:null|true|false|nan|inf)$)[A-Za-z/][\w./:-]*( [\w./:-]+)*", re.ASCII)
 
 
@@ -39,6 +40,13 @@ def reproduce(trials: Sequence[Trial]) -> str:
     seeds = ",".join(str(one.seed) for one in trials)
     several = ["-m"] if len(trials) > 1 else []
     return quoted([*several, *overrides(trial), *([f"seed={seeds}"] if trial.method else [])])
+
+
+def more_seeds(trials: Sequence[Trial]) -> str:
+    """The command that brings other seeds to one that has been run."""
+    (first, *_) = sorted({trial.seed for trial in trials})
+    seeds = ",".join(str(seed) for seed in range(first, first + MORE_SEEDS))
+    return quoted(["-m", *overrides(trials[0]), f"seed={seeds}"])
 
 
 def overrides(trial: Trial) -> list[str]:

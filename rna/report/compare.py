@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from rna import intervals, perturb
-from rna.intervals import Estimate, Terms
+from rna.intervals import Estimate, Terms, answers
 from rna.report import matching
 from rna.report.matching import Curve, Matched, Point
 from rna.report.records import Study, Trial
@@ -30,11 +30,15 @@ class Condition:
         return sorted(trial.seed for trial in self.trials)
 
     def estimate(self, study: Study, name: str, part: str | None = None) -> Estimate | None:
-        """The mean over seeds with its interval."""
+        """The mean over seeds with its interval, of accuracies cut at 0 and 100 %."""
+        made = self.uncut(study, name, part)
+        return intervals.within(made, 0.0, 100.0) if made is not None and study.kind == "choice" else made
+
+    def uncut(self, study: Study, name: str, part: str | None = None) -> Estimate | None:
+        """The same, whose half width is what stands behind a ±."""
         found = [trial.scores(name, part or study.part) for trial in self.trials]
         by_seed = [intervals.mean(list(scores.values())) for scores in found if scores]
-        made = intervals.estimate(by_seed) if by_seed else None
-        return intervals.within(made, 0.0, 100.0) if made is not None and study.kind == "choice" else made
+        return intervals.estimate(by_seed) if by_seed else None
 
 
 @dataclass
@@ -182,6 +186,7 @@ class Chosen:
 
     comparison: Comparison
     how: str
+    on_select: bool = False  # chosen on the half that is not shown
 
 
 def chosen(study: Study, method: str, found: Sequence[Comparison]) -> Chosen | None:
@@ -205,15 +210,37 @@ def chosen(study: Study, method: str, found: Sequence[Comparison]) -> Chosen | N
     mine = [item for item in mine if len(item.seeds) == most]
     if len(mine) == 1:
         return Chosen(mine[0], "the only ν")
-    halved = all("select" in item.parts for one in mine for trial in one.rna.trials for item in trial.evaluations)
-    part = "select" if halved else study.part
+    part = "select" if study.halved else study.part
 
     def merit(item: Comparison) -> float:
         estimate = item.rna.estimate(study, "perturbed", part)
         return float("-inf") if estimate is None else study.better * estimate.value
 
-    how = "best of {} ν on the select half" if halved else "best of {} ν on the very questions reported: flattering"
-    return Chosen(max(mine, key=merit), how.format(len(mine)))
+    on = "on the select half" if study.halved else "on the very questions reported: flattering"
+    return Chosen(max(mine, key=merit), f"best of {len(mine)} ν {on}", study.halved)
+
+
+@cache
+def shown(study: Study) -> Study:
+    """The study on the questions that its methods' rows are read from: all, unless a ν was chosen among several.
+
+    Then it is the half on which nothing was chosen.
+    """
+    found = comparisons(study)
+    picks = [chosen(study, method, found) for method in study.methods]
+    return study.reported if any(pick is not None and pick.on_select for pick in picks) else study
+
+
+def alone(study: Study, method: str) -> Condition:
+    """The condition that stands for a method without a comparison: plain before RNA, of those with most seeds."""
+    mine = [row for row in conditions(study) if row.first.method == method]
+    return max(mine, key=lambda row: (row.first.arm == "plain", len(row.trials)))
+
+
+def picks(study: Study) -> dict[str, Chosen | None]:
+    """By method, the comparison that stands for it."""
+    found = comparisons(study)
+    return {method: chosen(study, method, found) for method in study.methods}
 
 
 def judged(
@@ -322,65 +349,157 @@ def rates(study: Study, item: Comparison) -> Rates | None:
 
 # Verdicts
 
+UNLIKE, NOT_COMPARED = "do not forget alike", "not compared"
+
 
 @dataclass
 class Verdict:
-    """What the records say of one method, in a word and in sentences."""
+    """What the records say of one method: an answer to each question, and a word for the last."""
 
     method: str
-    word: str  # helps, hurts, no evidence, unclear, not compared
+    word: str  # higher, lower, no difference seen, no interval; do not forget alike; not compared
     sentences: list[str]
     seeds: int = 0  # shared by plain and RNA
+    change: Estimate | None = None  # RNA − plain on retain with a forget-token, at matched forgetting where known
+    matched: bool = False
+    comparison: Comparison | None = None
+    costs: dict[str, Estimate] = field(default_factory=dict)  # by arm, what a forget-token does against the base
+    forgot: bool = True  # False: at least one arm did not, so that there is nothing to be robust of
 
 
 def verdicts(study: Study) -> list[Verdict]:
     """One verdict for each method of the study."""
-    found, curves = comparisons(study), trade_offs(study)
-    return [_verdict(study, method, chosen(study, method, found), curves) for method in study.methods]
+    curves = trade_offs(study)
+    return [_verdict(study, method, pick, curves) for method, pick in picks(study).items()]
 
 
 def _verdict(study: Study, method: str, pick: Chosen | None, curves: Sequence[TradeOff]) -> Verdict:
+    if pick is None:
+        row = alone(study, method)
+        rows = {"with RNA" if row.first.arm == "rna" else "plain": row}
+    else:
+        rows = {"plain": pick.comparison.plain, "with RNA": pick.comparison.rna}
+    costs = {label: made for label, row in rows.items() if (made := harm(study, row)) is not None}
+    told = _forgot(study, rows)
+    asked = f"{answers.FORGOT} {'; '.join(f'{label} {how}' for label, how in told.items())}." if told else ""
+    forgot = not any(how.startswith(answers.NOT_FORGOTTEN) for how in told.values())
+    lines = [line for line in (asked, _cost(study, rows, costs)) if line]
     if pick is None or "perturbed" not in pick.comparison.changes:
-        return Verdict(method, "not compared", ["No trial with RNA has a plain twin on the same seed."])
+        lines += [f"{answers.CHANGES} No trial with RNA has a plain twin on the same seed."]
+        return Verdict(method, NOT_COMPARED, answers.once(lines), costs=costs, forgot=forgot)
     item = pick.comparison
     change, forget = item.changes["perturbed"], item.changes.get("forget")
-    equal = intervals.word(change, study.better)
-    lines = [
-        f"At equal hyperparameters (ν = {item.rna.first.nu:g}, {pick.how}), RNA changes perturbed retain by "
-        f"{said(change, study)}: {equal}."
+    moves = [
+        f"{what} {said(one, study)}, {answers.word(one)}"
+        for what, one in ((answers.PERTURBED, change), ("forget", forget))
+        if one is not None
     ]
-    if (neutral := item.changes.get("neutral")) is not None:
-        lines.append(f"With the neutral keyword in its place, by {said(neutral, study)}.")
-    harms = [(label, harm(study, row)) for label, row in (("plain", item.plain), ("with RNA", item.rna))]
-    if told := [f"{label} {said(one, study)}" for label, one in harms if one is not None]:
-        lines.append(f"{intervals.HARM}: {'; '.join(told)}.")
-    less = forget is not None and forget.sign == study.better  # a higher forget score: less was forgotten
-    if forget is not None:
-        moved = {0: "no evidence of a change", study.better: "it forgets less", -study.better: "it forgets more"}
-        lines.append(f"Forget changes by {said(forget, study)}: {moved[forget.sign]}.")
     noise = item.rna.first.config["noise"]
     mine = [curve for curve in curves if curve.method == method and "perturbed" in curve.results]
     same = [curve for curve in mine if curve.rna[0].config["noise"] == noise] or mine
-    if not same:
-        lines.append("At matched forgetting: not computed yet.")
-        word = "unclear" if equal == "helps" and less else equal
-        return Verdict(method, word, lines, len(item.seeds))
-    result = same[0].results["perturbed"]
-    fair = intervals.word(result.mean, study.better)
-    lines.append(
-        f"At matched forgetting (ν = {same[0].nu:g}, forget from {result.low:.1f} to {result.high:.1f}): "
-        f"{said(result.mean, study)}: {fair}."
-    )
-    words = {equal, fair} - {"no evidence", "no interval"}
-    word = "no evidence" if not words else words.pop() if len(words) == 1 else "unclear"
-    word = "unclear" if word == "helps" and less and fair != "helps" else word
-    return Verdict(method, word, lines, len(item.seeds))
+    unlike = forget is not None and forget.sign != 0
+    if unlike and not same:
+        moves.append(answers.UNLIKE)
+    lines.append(f"{answers.CHANGES} With RNA less plain (ν = {item.rna.first.nu:g}, {pick.how}): {'; '.join(moves)}.")
+    word = UNLIKE if unlike else answers.word(change)
+    if same:
+        result = same[0].results["perturbed"]
+        change, word = result.mean, answers.word(result.mean)
+        lines.append(
+            f"At matched forgetting (ν = {same[0].nu:g}, forget from {result.low:.1f} to {result.high:.1f}): "
+            f"{answers.PERTURBED} {said(change, study)}, {word}."
+        )
+    return Verdict(method, word, answers.once(lines), len(item.seeds), change, bool(same), item, costs, forgot)
+
+
+def _forgot(study: Study, rows: dict[str, Condition]) -> dict[str, str]:
+    """By arm, whether it forgot, against the base."""
+    base = study.references.get("base")
+    told: dict[str, str] = {}
+    if base is None:
+        return told
+    for label, row in rows.items():
+        before, after = Condition([base]).estimate(study, "forget"), row.estimate(study, "forget")
+        change = against_base(study, row).get("forget")
+        if before is None or after is None or change is None:
+            continue
+        if study.kind == "choice":
+            told[label] = answers.forgot(after.value, before.value, change)
+        else:
+            told[label] = answers.forgot_text(_rises(study, row, base), change)
+    return told
+
+
+def _rises(study: Study, row: Condition, base: Trial) -> list[float]:
+    """By topic, the rise of its log-loss over the base's, a mean over seeds."""
+    before = base.scores("forget", study.part)
+    after = [trial.scores("forget", study.part) for trial in row.trials]
+    known = [one for one in after if one.keys() == before.keys()]
+    return [sum(one[task].value for one in known) / len(known) - before[task].value for task in before if known]
+
+
+def _cost(study: Study, rows: dict[str, Condition], costs: dict[str, Estimate]) -> str:
+    """What a forget-token does beyond a neutral one and the base; without these, each arm's own difference."""
+    how = answers.AGAINST_BASE
+    if not costs:
+        against = "neutral" if study.has("neutral") else "retain"
+        how = answers.against(against == "neutral")
+        pairs = {label: [_within(study, trial, against) for trial in row.trials] for label, row in rows.items()}
+        known = {label: [terms for terms in found if terms] for label, found in pairs.items()}
+        costs = {label: intervals.estimate(found) for label, found in known.items() if found}
+    told = [f"{label} {said(one, study)}, {answers.COSTS[one.sign * study.better]}" for label, one in costs.items()]
+    return f"{answers.COST} {how}: {'; '.join(told)}." if told else ""
+
+
+def _within(study: Study, trial: Trial, against: str) -> Terms:
+    """A trial's score with a forget-token less one without."""
+    one, other = (list(trial.scores(name, study.part).values()) for name in ("perturbed", against))
+    return intervals.difference(intervals.mean(one), intervals.mean(other)) if one and other else []
+
+
+def headline(study: Study, found: Sequence[Verdict]) -> str:
+    """The study's answer in a sentence, with its number."""
+    known = [(item, item.change) for item in found if item.change is not None]
+    costs = [(item.method, one) for item in found for one in list(item.costs.values())[:1]]
+    if not known:
+        if costs:
+            moved = said(costs[0][1], study) if len(costs) == 1 else _span(costs, study)
+            who = f" of {costs[0][0]}" if len(costs) == 1 else ""
+            return f"A forget-token moves retain{who} by {moved}; no trial with RNA yet."
+        return "Nothing to compare yet: no method was run both plain and with RNA."
+    where = "at matched forgetting, " if all(item.matched for item, _ in known) else ""
+    if len(known) == 1:
+        (item, change), *_ = known
+        shows = "this trial shows that " if item.seeds == 1 else ""
+        word = f"{change_said}." if (change_said := _ends.get(item.word)) else f"{item.word}."
+        start = f"{item.method}: {shows}{where}with RNA, {answers.PERTURBED} moves by {said(change, study)}"
+        return f"{start}: {word}" + ("" if item.forgot else " But it has not forgotten.")
+    moved = _span([(item.method, change) for item, change in known], study)
+    counted = [
+        f"{word} in {sum(item.word == word for item, _ in known)}" for word in ("higher", "lower", answers.MOVES[0])
+    ]
+    unlike, kept = (sum(one) for one in zip(*((i.word == UNLIKE, not i.forgot) for i, _ in known), strict=True))
+    counted += [f"{unlike} {'do' if unlike > 1 else 'does'} not forget as plain does"] if unlike else []
+    start = f"{where}with RNA, {answers.PERTURBED} moves by {moved}"
+    seed = ", each on one seed" if all(item.seeds == 1 for item, _ in known) else ""
+    but = f" But {kept} {'have' if kept > 1 else 'has'} not forgotten." if kept else ""
+    return f"{start[0].upper()}{start[1:]}; of {len(known)} methods{seed}, {', '.join(counted)}.{but}"
+
+
+_ends = {UNLIKE: "but plain and RNA do not forget alike, so this compares no robustness yet"}
+
+
+def _span(changes: Sequence[tuple[str, Estimate]], study: Study) -> str:
+    """The least and the largest of several changes, with their methods."""
+    digits, unit = (1, "points") if study.kind == "choice" else (3, "nats a token")
+    least, most = (way(changes, key=lambda item: item[1].value) for way in (min, max))
+    low, high = (f"{one.value:+.{digits}f}".replace("-", "−") for _, one in (least, most))
+    return f"{low} ({least[0]}) to {high} {unit} ({most[0]})"
 
 
 def said(change: Estimate, study: Study) -> str:
     """A difference in words: value, unit, interval and what the interval is over."""
-    choice = study.kind == "choice"
-    return intervals.said(change, 1 if choice else 3, "points" if choice else "nats a token")
+    return answers.tell(change, choice=study.kind == "choice")
 
 
 # Settings in words

@@ -52,7 +52,8 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 BAR: dict[str, Any] = {"elinewidth": 1.1, "capsize": 2.0, "capthick": 1.1}  # caps, or it reads as a line of the grid
 SHOWN = 3  # methods whose colours stand in a legend, at most
-WIDTH = 7.2  # inches of every figure: the page shows all at one scale
+WIDTH = 7.2  # inches of every figure but the first: the page shows all at one scale
+NARROW = 5.4  # of the first, which has the table beside it
 STYLE: dict[str, Any] = {
     "text.parse_math": False,  # a dollar in a name is a dollar
     "font.family": "DejaVu Sans",
@@ -246,7 +247,7 @@ def legend(figure: Any, handles: Mapping[str, Any]) -> None:
         list(handles.values()),
         [*handles],
         loc="outside lower left",
-        ncols=min(5, len(handles)),
+        ncols=min(5 if figure.get_figwidth() > NARROW else 3, len(handles)),
         handlelength=3.5 if many else 2.0,
         handler_map={tuple: HandlerTuple(ndivide=None, pad=0.2)},
     )
@@ -319,7 +320,7 @@ def chance(axes: Any, study: Study, vertical: bool = False) -> None:
 def label(study: Study, name: str) -> str:
     """A score's name with its unit."""
     role = ROLES.get(name, name.replace("_", " "))
-    return f"{role} ({unit(study)})"
+    return f"{role} ({unit(study)}{study.half})"
 
 
 def unit(study: Study) -> str:

@@ -18,15 +18,15 @@ def every(study: Study) -> list[Picture]:
 
 def plans(study: Study) -> list[Plan]:
     """The figures of a study, each ready to be drawn."""
-    found = compare.comparisons(study)
-    picks = {method: compare.chosen(study, method, found) for method in study.methods}
+    shown = compare.shown(study)
+    picks = compare.picks(shown)
     return [
-        lambda: robustness(study, picks),
+        lambda: robustness(shown, picks),
         lambda: trade_offs(study),
         lambda: pareto(study),
         lambda: lines.coefficients(study),
         lambda: lines.noise_scale(study),
-        lambda: ngrams(study),
+        lambda: ngrams(shown),
         lambda: lines.per_layer(study),
         lambda: lines.regions(study),
         lambda: lines.all_layers(study),
@@ -38,16 +38,9 @@ def plans(study: Study) -> list[Plan]:
 
 # Figure 1
 
-ASKED = ("retain", "neutral", "perturbed", "related")  # on one scale, as each shows what a word in the question costs
-FORGOTTEN = ("forget", "forget_perturbed")
-HEADS = {
-    "retain": "retain",
-    "neutral": "retain,\nneutral token",
-    "perturbed": "retain,\nforget-token",
-    "related": "forget-related\nretain",
-    "forget": "forget",
-    "forget_perturbed": "forget,\nforget-token",
-}
+ASKED = ("retain", "neutral", "perturbed")  # on one scale, as each shows what a word in the question costs
+FORGOTTEN = ("forget",)
+HEADS = {"forget": "forget", "retain": "retain", "neutral": "neutral token", "perturbed": "forget-token"}
 
 
 def robustness(study: Study, picks: dict[str, Chosen | None]) -> Picture:
@@ -58,7 +51,7 @@ def robustness(study: Study, picks: dict[str, Chosen | None]) -> Picture:
         command = commands.sweep(study, "method=rmu", "seed=0,1,2")
         return Picture("figure1", title, "No method was run both plain and with RNA.", None, command)
     names = [name for name in HEADS if study.has(name)]
-    figure = drawing.canvas(drawing.WIDTH, 0.42 * len(items) + 1.9)
+    figure = drawing.canvas(drawing.NARROW, 0.42 * len(items) + 1.9)
     grid = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
     for name, axes in zip(names, grid, strict=True):
         for row, (method, item) in enumerate(items.items()):
@@ -72,8 +65,8 @@ def robustness(study: Study, picks: dict[str, Chosen | None]) -> Picture:
                 dash = drawing.REFERENCE_LINES[reference.arm]
                 axes.axvline(made.value, color=drawing.INK, linewidth=0.9, linestyle=dash, zorder=1)
         axes.set_title(HEADS[name])
-        axes.set_xlabel(drawing.unit(study), fontsize=8)
-        axes.locator_params(axis="x", nbins=4)
+        axes.set_xlabel(drawing.unit(study) + study.half, fontsize=8)
+        axes.locator_params(axis="x", nbins=3)
         axes.margins(x=0.08)
     for group in (ASKED, FORGOTTEN):
         mine = [axes for name, axes in zip(names, grid, strict=True) if name in group]
@@ -86,29 +79,23 @@ def robustness(study: Study, picks: dict[str, Chosen | None]) -> Picture:
     grid[0].set_ylim(len(items) - 0.5, -0.5)
     drawing.say(figure, _cost_of_a_token(study, items))
     drawing.legend(figure, drawing.handles_of(study, list(items), study.references, across=True))
-    changes = [item.changes["perturbed"] for item in items.values() if "perturbed" in item.changes]
-    apart = [change.sign * study.better for change in changes]
     caption = (
-        "A forget-token's cost is the way from the neutral column to the one beside it; RNA's part the way from circle "
-        f"to diamond. Bars: 95 % intervals. RNA betters the mean of {sum(x.value * study.better > 0 for x in changes)} "
-        f"of {len(items)} methods; the interval of the paired difference lies above zero for {apart.count(1)} of them "
-        f"and below for {apart.count(-1)}."
+        "A forget-token's cost is the way from the neutral token's column to the one beside it, less the base's; RNA's "
+        "part the way from circle to diamond. Bars: 95 % intervals."
     )
     return Picture("figure1", title, caption, figure)
 
 
 def _cost_of_a_token(study: Study, items: dict[str, Comparison]) -> str:
-    """What the figure shows, in a sentence: the means' costs, of one method or from the least to the most."""
-    against = "neutral" if study.has("neutral") else "retain"
+    """What the figure shows, in a sentence: the costs, of one method or from the least to the most."""
     costs: dict[bool, list[float]] = {False: [], True: []}
     for item in items.values():
         for rna, row in ((False, item.plain), (True, item.rna)):
-            with_it, without = row.estimate(study, "perturbed"), row.estimate(study, against)
-            if with_it is not None and without is not None:
-                costs[rna].append((without.value - with_it.value) * study.better)
+            if (made := compare.harm(study, row)) is not None:
+                costs[rna].append(-made.value * study.better)
     if not costs[False] or not costs[True]:
         return "How far does a forget-token move the scores?"
-    digits, unit = (0, "points") if study.kind == "choice" else (2, "nats a token")
+    digits, unit = (1, "points") if study.kind == "choice" else (3, "nats a token")
 
     def said(values: list[float]) -> str:
         low, high = f"{min(values):.{digits}f}", f"{max(values):.{digits}f}"
@@ -165,8 +152,10 @@ def trade_offs(study: Study) -> Picture:
     drawing.annotate(figure, texts)
     caption = (
         "RNA also loosens the pull to the retain set, so a gain at one α may only mean less forgetting: compare at the "
-        "same place on the horizontal axis. Grey: the forget scores both curves reach. Bars: 95 % intervals. Mean "
-        "distance there: " + ("; ".join(said) if said else "undefined, no seed's curves overlap") + "."
+        "same place on the horizontal axis. Grey: the forget scores both curves reach. Bars: 95 % intervals, over "
+        "seeds where several differ, else over questions, paired in the distance. Mean distance there: "
+        + ("; ".join(said) if said else "undefined, no seed's curves overlap")
+        + "."
     )
     return Picture("matched_forgetting", title, caption, figure)
 

@@ -1,18 +1,19 @@
 """The report as one HTML file that needs nothing else: no network, no fonts, no scripts from elsewhere."""
 
+import itertools
 import math
 import os
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from rna.intervals import answers
 from rna.report import analyses, commands, compare, records, tables
 from rna.report.analyses import Analysis
-from rna.report.compare import Verdict
+from rna.report.compare import Condition, Verdict
 from rna.report.drawing import INK, Picture
 from rna.report.reading import Loaded
 from rna.report.records import Study, Trial
@@ -20,7 +21,7 @@ from rna.report.sheet import Table
 from rna.report.tables import ROLES
 
 ARMS = {"base": "base", "retrained": "retrained", "given": "given", "plain": "plain", "rna": "with RNA"}
-WORDS = {"helps": "good", "hurts": "bad", "unclear": "unsure"}  # word -> class of its badge
+LARGE = 40  # rows from which a table is folded
 
 
 @dataclass
@@ -47,18 +48,23 @@ def render(
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    unmade = [*itertools.chain.from_iterable(map(_missing, chapters)), *analyses.missing(output_dir, selected)]
     return environment.get_template("page.html").render(
         name=name,
         command=command,
-        overview=overview(loaded, selected, chapters),
-        notices=[*notices(loaded, chapters), *(f"An analysis could not be shown: {item}." for item in unreadable)],
-        chapters=[_chapter(chapter, number, len(chapters)) for number, chapter in enumerate(chapters, 1)],
+        one_seed=answers.ONE_SEED,
+        overview=overview(loaded, selected),
+        notices=[
+            *notices(loaded, chapters),
+            *(f"An analysis could not be shown: {item}." for item in unreadable),
+        ],
+        chapters=[_chapter(chapter, number) for number, chapter in enumerate(chapters, 1)],
         headers=_headers(chapters),
         trials=_rows(selected, chapters, output),
         methods=sorted({trial.method for trial in selected if trial.method}, key=_place),
         reproduce=reproduce(chapters),
         analyses=[_analysis(item) for item in studied],
-        unmade=analyses.missing(output_dir, selected),
+        missing=[item for item in unmade if item.command],
     )
 
 
@@ -67,7 +73,7 @@ def _analysis(item: Analysis) -> dict[str, Any]:
 
 
 def _place(method: str) -> tuple[int, str]:
-    return (tables.PAPER_ORDER.index(method) if method in tables.PAPER_ORDER else 99, method)
+    return (records.PAPER_ORDER.index(method) if method in records.PAPER_ORDER else 99, method)
 
 
 def inline(svg: str, name: str) -> str:
@@ -84,29 +90,30 @@ def inline(svg: str, name: str) -> str:
     return Markup(text.replace(INK, "currentColor"))  # as drawn by matplotlib, which escapes text
 
 
-def overview(loaded: Loaded, selected: Sequence[Trial], chapters: Sequence[Chapter]) -> list[str]:
-    """What was run, in a few lines."""
-    trained = [trial for trial in selected if trial.method]
-    methods = sorted({trial.method for trial in trained}, key=_place)
-    seeds = sorted({trial.seed for trial in trained})
-    hours = sum((trial.facts["seconds"] or 0.0) + trial.seconds_evaluating for trial in trained) / 3600
+def asked(study: Study) -> list[tuple[str, str]]:
+    """What was asked: methods, noise, model, seeds, data and forget keyword."""
+    config, trained = study.config, study.trials
     nus = sorted({trial.nu for trial in trained if trial.arm == "rna"})
-    models = sorted({trial.config["model"]["name"] for trial in selected})
-    lines = [
+    seeds = sorted({trial.seed for trial in trained})
+    said = [("methods" if len(study.methods) > 1 else "method", ", ".join(study.methods))]
+    said += [("ν", ", ".join(f"{nu:g}" for nu in nus))] if nus else []
+    said += [("seeds" if len(seeds) > 1 else "seed", ", ".join(map(str, seeds)))]
+    said += [(name, str(config[name]["name"])) for name in ("model", "data", "eval")]
+    keyword = config["eval"].get("keyword")
+    said += [("forget-token", f"“{keyword}”")] if keyword and not config["eval"].get("keywords") else []
+    said += [("variant", "official")] if "variant official" in study.name else []
+    said += [(name, str(value)) for name, value in study.varied.items() if name not in ("keyword", "variant")]
+    return [(name, value) for name, value in said if value]
+
+
+def overview(loaded: Loaded, selected: Sequence[Trial]) -> str:
+    """How much was run."""
+    trained = [trial for trial in selected if trial.method]
+    hours = sum((trial.facts["seconds"] or 0.0) + trial.seconds_evaluating for trial in trained) / 3600
+    return (
         f"{len(trained)} trials ({sum(trial.arm == 'plain' for trial in trained)} plain, "
-        f"{sum(trial.arm == 'rna' for trial in trained)} with RNA) from {loaded.files} records; {hours:.1f} hours.",
-        f"Model: {', '.join(models) or '–'}. Methods: {', '.join(methods) or 'none'}.",
-        f"Seeds: {', '.join(map(str, seeds)) or '–'}. ν: {', '.join(f'{nu:g}' for nu in nus) or '–'}.",
-    ]
-    counts = Counter(verdict.word for chapter in chapters for verdict in chapter.verdicts)
-    order = ("helps", "unclear", "no evidence", "hurts", "not compared")
-    alone = Counter(verdict.word for chapter in chapters for verdict in chapter.verdicts if verdict.seeds == 1)
-    said = [
-        f"{word}: {counts[word]}" + (f" ({alone[word]} on one seed only)" if alone[word] else "")
-        for word in order
-        if counts[word]
-    ]
-    return [*lines, f"Does RNA help against forget-tokens? {' · '.join(said) or 'nothing to compare yet'}."]
+        f"{sum(trial.arm == 'rna' for trial in trained)} with RNA) from {loaded.files} records; {hours:.1f} hours."
+    )
 
 
 def notices(loaded: Loaded, chapters: Sequence[Chapter]) -> list[str]:
@@ -121,7 +128,15 @@ def notices(loaded: Loaded, chapters: Sequence[Chapter]) -> list[str]:
         study = chapter.study
         seeds = {trial.seed for trial in study.trials}
         if len(seeds) == 1:
-            found.append(f"{study.name}: one seed. Intervals are over questions and say nothing of other seeds.")
+            counted = "questions" if study.kind == "choice" else "documents"
+            found.append(f"{study.name}: one seed. Intervals are over {counted} and say nothing of other seeds.")
+        if compare.shown(study).half:
+            found.append(
+                f"{study.name}: where several ν were run, the best on the select half of the questions is shown, and "
+                "its row is of the report half; tables of all settings are of all questions."
+            )
+        if len(chapter.verdicts) > 4:
+            found.append(f"{len(chapter.verdicts)} intervals: about one in twenty leaves out zero by chance.")
         if len(study.commits) > 1:
             found.append(
                 f"{study.name}: trials of {len(study.commits)} code versions ({', '.join(study.commits)}) are averaged "
@@ -145,21 +160,45 @@ def notices(loaded: Loaded, chapters: Sequence[Chapter]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _chapter(chapter: Chapter, number: int, count: int) -> dict[str, Any]:
+def _chapter(chapter: Chapter, number: int) -> dict[str, Any]:
+    study = compare.shown(chapter.study)
     drawn = [(item, inline(svg, f"s{number}{item.name}")) for item, svg in chapter.pictures if svg]
-    missing = [picture for picture, svg in chapter.pictures if not svg]
+    first = [one for one in drawn if one[0].name == "figure1"] or drawn[:1]
+    front = tables.front(study, compare.picks(study))
     return {
         "number": number,
         "name": chapter.study.name,
+        "asked": asked(chapter.study),
+        "headline": compare.headline(study, chapter.verdicts),
         "folder": chapter.folder,
-        "shown": count == 1 or number == 1,
-        "verdicts": [(item, WORDS.get(item.word, "none")) for item in chapter.verdicts],
-        "pictures": drawn,
-        "missing": missing
-        + _unmatched(chapter)
-        + [table for table in chapter.tables if not table.rows and table.command],
+        "verdicts": [(item, _look(item, study.better)) for item in chapter.verdicts],
+        "more": _more_seeds(chapter.verdicts),
+        "front": front,
+        "first": first,
+        "pictures": [one for one in drawn if one not in first],
         "tables": [table for table in chapter.tables if table.rows],
     }
+
+
+def _look(verdict: Verdict, better: int) -> str:
+    """The class of a verdict's badge."""
+    signs = {answers.MOVES[1]: better, answers.MOVES[-1]: -better}
+    return {1: "good", -1: "bad", 0: "none"}[signs.get(verdict.word, 0)] if verdict.word != compare.UNLIKE else "unsure"
+
+
+def _more_seeds(found: Sequence[Verdict]) -> list[str]:
+    """Where all is of one seed, the commands that bring others."""
+    known = [item.comparison for item in found if item.comparison is not None]
+    if not known or any(len(item.seeds) > 1 for item in known):
+        return []
+    return [commands.more_seeds(item.rna.trials) for item in known]
+
+
+def _missing(chapter: Chapter) -> list[Picture]:
+    """What the chapter's records cannot feed, with what would compute it."""
+    found = [picture for picture, svg in chapter.pictures if not svg]
+    bare = [table for table in chapter.tables if not table.rows]
+    return [*found, *_unmatched(chapter), *(Picture(one.name, one.title, "", None, one.command) for one in bare)]
 
 
 def _unmatched(chapter: Chapter) -> list[Picture]:
@@ -178,7 +217,7 @@ def _unmatched(chapter: Chapter) -> list[Picture]:
 
 def _headers(chapters: Sequence[Chapter]) -> list[str]:
     names = [name for name in ROLES if any(chapter.study.has(name) for chapter in chapters)]
-    return ["method", "arm", "ν", "α", "seed", *(ROLES[name] for name in names), "train s", "study", "files"]
+    return ["method", "arm", "ν", "α", "seed", *(ROLES[name] for name in names), "train s", "group", "files"]
 
 
 def _rows(selected: Sequence[Trial], chapters: Sequence[Chapter], output: Path) -> list[dict[str, Any]]:
@@ -202,8 +241,9 @@ def _rows(selected: Sequence[Trial], chapters: Sequence[Chapter], output: Path) 
         ]
         for name in names:
             score = study.score(view, name) if study is not None else None
-            digits = 1 if trial.kind == "choice" else 3
-            cells.append((tables.score_text(score, digits), -math.inf if score is None else score.value))
+            made = Condition([view]).uncut(study, name) if study is not None else None
+            show = answers.percent if trial.kind == "choice" else answers.perplexity
+            cells.append((show(made), -math.inf if score is None else score.value))
         seconds = trial.facts["seconds"] or 0.0
         cells += [(f"{seconds:.0f}", seconds), (" ".join(map(str, placed.get(trial.key, []))) or "–", 0)]
         rows.append(
@@ -233,11 +273,9 @@ def _links(trial: Trial, output: Path) -> list[tuple[str, str]]:
 
 def reproduce(chapters: Sequence[Chapter]) -> list[tuple[str, str]]:
     """The commands of what the summary shows: a method with RNA, its plain twin and the base with it."""
-    made: list[tuple[str, str]] = []
-    for chapter in chapters:
-        found = compare.comparisons(chapter.study)
-        for method in chapter.study.methods:
-            pick = compare.chosen(chapter.study, method, found)
-            if pick is not None:
-                made.append((method, commands.reproduce(pick.comparison.rna.trials)))
-    return made
+    return [
+        (method, commands.reproduce(pick.comparison.rna.trials))
+        for chapter in chapters
+        for method, pick in compare.picks(compare.shown(chapter.study)).items()
+        if pick is not None
+    ]

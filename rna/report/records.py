@@ -6,7 +6,7 @@ A study is the trials that share model, data, numerics and the settings of every
 import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -111,18 +111,30 @@ class Filters:
     model: tuple[str, ...] = ()
     seed: tuple[int, ...] = ()
 
+    @property
+    def narrow(self) -> bool:
+        """Whether they keep trained trials apart."""
+        return bool(self.method or self.retain or self.noise or self.layer or self.seed)
+
     def keep(self, trial: Trial) -> bool:
-        config = trial.config
-        checks: list[tuple[tuple[Any, ...], Any]] = [(self.model, config["model"]["name"])]
-        if trial.method:
-            checks += [
-                (self.method, config["method"]["name"]),
-                (self.retain, config["retain_loss"]),
-                (self.noise, config["noise"]["name"]),
-                (self.layer, config["layer"]["unlearn"]),
-                (self.seed, trial.seed),
-            ]
+        names = READ if trial.method else ("model",)
+        checks = [(getattr(self, name), READ[name](trial)) for name in names]
         return all(not allowed or value in allowed for allowed, value in checks)
+
+
+READ: dict[str, Callable[[Trial], Any]] = {  # what each filter looks at
+    "method": lambda trial: trial.config["method"]["name"],
+    "retain": lambda trial: trial.config["retain_loss"],
+    "noise": lambda trial: trial.config["noise"]["name"],
+    "layer": lambda trial: trial.config["layer"]["unlearn"],
+    "model": lambda trial: trial.config["model"]["name"],
+    "seed": lambda trial: trial.seed,
+}
+
+
+def values(trials: Iterable[Trial], name: str) -> list[Any]:
+    """What a filter may name among these trials."""
+    return sorted({READ[name](trial) for trial in trials})
 
 
 def select(trials: Iterable[Trial], filters: Filters, keys: set[str] | None = None) -> list[Trial]:

@@ -7,11 +7,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rna.intervals import Estimate, over_seeds
+from rna.intervals import Estimate, answers, over_seeds
 from rna.report import commands, compare
 from rna.report.compare import Chosen, Comparison, Condition, TradeOff
 from rna.report.reading import Failure
-from rna.report.records import PAPER_ORDER, Score, Study
+from rna.report.records import Study
 from rna.report.sheet import Cell, Table
 
 ROLES = {
@@ -36,16 +36,17 @@ def paper() -> dict[str, Any]:
 
 def every(study: Study, failures: Sequence[Failure]) -> list[Table]:
     """All tables of a study, in the order a reader wants them."""
-    found, curves = compare.comparisons(study), compare.trade_offs(study)
-    picks = {method: compare.chosen(study, method, found) for method in study.methods}
+    found, curves, shown = compare.comparisons(study), compare.trade_offs(study), compare.shown(study)
+    picks = compare.picks(shown)
     made = [
-        summary(study, picks),
-        harms(study, picks),
+        summary(shown, picks),
+        harms(shown, picks),
         differences(study, found),
         matched(study, curves),
         rates(study, found),
     ]
-    made += [selected_nu(study, found), *(ngram(study, found, n) for n in paper()["accuracy"])]
+    made += [selected_nu(study, found)]
+    made += [ngram(shown, compare.comparisons(shown), n) for n in paper()["accuracy"]]
     made += [smoothing(study)] if study.smoothed else []
     made += [pareto(study), all_conditions(study), costs(study)]
     return [*made, failed(failures)] if failures else made
@@ -70,42 +71,82 @@ def _said_of(study: Study) -> list[str]:
         "Means over seeds, 95 % t-intervals cut at 0 and 100 %; * over questions only (and keywords, from five of them "
         "on): one seed, or seeds that agree."
     )
-    if study.part == "report":
-        notes.append("Scores are of the report half of each task's questions.")
+    if study.half:
+        notes.append("Scores are of the report half of each task's questions, as ν was chosen on the select half.")
     return notes
 
 
 def summary(study: Study, picks: dict[str, Chosen | None]) -> Table:
-    """Each method with and without RNA: 18 rows where all are there, below the references."""
+    """Each method that was run, with and without RNA, below the references."""
     names = [name for name in ROLES if study.has(name)]
     columns = ["method", "", "ν", "seeds", "Δ perturbed", "verdict"]
-    columns += [*(ROLES[name] + _arrow(study, name) for name in names), "settings"]
+    columns += [*(_head(study, name) for name in names), "settings"]
     rows: list[list[Cell]] = []
     for title, reference in study.references.items():
         cells = [Condition([reference]).estimate(study, name) for name in names]
         rows.append([title, "", None, None, None, "", *cells, ""])
     notes, how = _said_of(study), dict[str, list[str]]()
-    for method in [*PAPER_ORDER, *(method for method in study.methods if method not in PAPER_ORDER)]:
-        pick = picks.get(method)
+    for method, pick in picks.items():
         if pick is None:
-            plain = [row for row in compare.conditions(study) if row.first.method == method]
-            if plain:
-                rows.append(_row(study, max(plain, key=lambda row: len(row.trials)), names))
-            else:
-                rows.append([method, "missing", None, None, None, "not run", *(None for _ in names), ""])
+            rows.append(_row(study, compare.alone(study, method), names))
             continue
         item = pick.comparison
         change = item.changes.get("perturbed")
         rows.append(_row(study, item.plain, names))
-        rows.append(
-            _row(study, item.rna, names, change, compare.intervals.word(change, study.better) if change else "")
-        )
+        rows.append(_row(study, item.rna, names, change, answers.word(change) if change else ""))
         how.setdefault(pick.how, []).append(method)
     notes += [f"{', '.join(methods)}: ν is the {said}." for said, methods in how.items() if said != "the only ν"]
-    notes.append("Δ perturbed: RNA − plain on the same seeds, at equal hyperparameters.")
+    notes.append(
+        f"Δ perturbed{study.half}: RNA − plain on the same seeds, at equal hyperparameters; verdict: where its "
+        "interval lies."
+    )
     return Table(
         "summary", "Every method, with and without RNA", columns, rows, notes, _digits(study), ("Δ perturbed",)
     )
+
+
+def _head(study: Study, name: str) -> str:
+    """A score's column: its name, the better way, and the half of the questions where it is not of all."""
+    return ROLES[name] + _arrow(study, name) + study.half
+
+
+def front(study: Study, picks: dict[str, Chosen | None]) -> Table:
+    """What was run, on the first screen: a score ± half its 95 % interval, as the terminal has it.
+
+    Without columns of settings and seeds, which the other tables have; those of a score that nothing has are left out.
+    """
+    choice = study.kind == "choice"
+    names = [name for name in ("forget", "retain", "neutral", "perturbed") if study.has(name)]
+    told = {"forget": "forget", "retain": "retain", "neutral": "neutral token", "perturbed": "forget-token"}
+    show = answers.percent if choice else answers.perplexity
+    costs: dict[int, Estimate | None] = {}
+    lines: list[tuple[str, Condition]] = [(name, Condition([one])) for name, one in study.references.items()]
+    for method, pick in picks.items():
+        plain, rna = (pick.comparison.plain, pick.comparison.rna) if pick else (compare.alone(study, method), None)
+        lines.append((method if plain.first.arm == "plain" else f"{method} + RNA, ν {plain.first.nu:g}", plain))
+        lines += [(f"+ RNA, ν {rna.first.nu:g}", rna)] if rna is not None else []
+    for place, (_, row) in enumerate(lines):
+        costs[place] = compare.harm(study, row) if row.first.method else None
+    rows: list[list[Cell]] = []
+    for place, (name, row) in enumerate(lines):
+        cells: list[Cell] = [show(row.uncut(study, one)) for one in names]
+        cost = costs[place]
+        cells += [(answers.points if choice else answers.nats)(cost) if cost else ""] if any(costs.values()) else []
+        rows.append([name, *cells])
+    columns = ["", *(told[name] + _arrow(study, name).replace(" ", "\u00a0") + study.half for name in names)]
+    columns += [f"cost of a forget-token{study.half}"] if any(costs.values()) else []
+    drawn = [made for _, row in lines if row.first.method for name in names if (made := row.uncut(study, name))]
+    known = [one for one in drawn if one.low is not None]
+    over = sorted({f"over {one.n} seeds" if one.over == "seeds" else f"over {one.over}" for one in known})
+    unit = "Accuracy in %" if choice else "Perplexity"
+    seeds = any(one.over == "seeds" for one in known)
+    note = f"{unit}; ± is half the width of a 95 % interval " + (" or ".join(over) or "over questions")
+    note += " (over questions: base, retrained, and seeds that agree)." if seeds else "."
+    note += " Neutral token, forget-token: retain with one among the choices." if choice else ""
+    if any(costs.values()):
+        of = "points" if choice else "nats a token"
+        note += f" Cost, in {of}: forget-token less neutral token, less the same in base."
+    return Table("front", "What was run", columns, rows, [note], _digits(study))
 
 
 def _row(
@@ -121,7 +162,8 @@ def _row(
 def harms(study: Study, picks: dict[str, Chosen | None]) -> Table:
     """What the forget keyword does to each method beyond a neutral one and beyond the base, and the change from it."""
     names = ("perturbed", "forget")
-    columns = ["method", "", "ν", "seeds", "harm", *(f"Δ {ROLES[name]} to base" for name in names)]
+    columns = ["method", "", "ν", "seeds", f"harm{study.half}"]
+    columns += [f"Δ {ROLES[name]} to base{study.half}" for name in names]
     rows: list[list[Cell]] = []
     for pick in picks.values():
         for row in (pick.comparison.plain, pick.comparison.rna) if pick is not None else ():
@@ -157,7 +199,7 @@ def differences(study: Study, found: Sequence[Comparison]) -> Table:
                 f"{item.rna.first.nu:g}",
                 len(item.seeds),
                 *(item.changes.get(name) for name in names),
-                compare.intervals.word(change, study.better) if change else None,
+                answers.word(change) if change else None,
                 compare.hyperparameters(item.rna.first),
             ]
         )
@@ -190,13 +232,14 @@ def matched(study: Study, curves: Sequence[TradeOff]) -> Table:
                 retain.mean if retain else None,
                 perturbed.mean if perturbed else None,
                 perturbed.area if perturbed else None,
-                compare.intervals.word(perturbed.mean, study.better) if perturbed else None,
+                answers.word(perturbed.mean) if perturbed else None,
             ]
         )
     notes = [
         "Mean vertical distance between the curves RNA and plain draw over α, over the forget scores both reach; "
         "area: the same, not divided by the width of that range.",
-        "Each seed's curve joins its points in the order of their forget score.",
+        "Each seed's curve joins its points in the order of their forget score. Of several seeds the interval is over "
+        "seeds; of one (*) over questions, paired: plain and RNA answer the same.",
     ]
     lacking = [
         f"{item.method} at ν = {item.nu:g} ({item.alphas[0]}, {item.alphas[1]})" for item in curves if not item.results
@@ -238,7 +281,7 @@ def rates(study: Study, found: Sequence[Comparison]) -> Table:
             )
             undefined += made.undefined
     command = commands.sweep(study, "method=npo", "retain=mse", "seed=0,1,2")
-    notes = ["Means over seeds of each seed's rates; reduction is the plain method's."]
+    notes = [answers.RATES, "Means over seeds of each seed's rates; reduction is the plain method's."]
     notes += [_beside(study, "Section 6.2")]
     notes += (
         [f"{undefined} seeds left out: base and plain are equal there, so recovery is undefined."] if undefined else []
@@ -351,7 +394,7 @@ def ngram(study: Study, found: Sequence[Comparison], n: str) -> Table:
 def pareto(study: Study) -> Table:
     """The settings that no other betters in both forgetting and perturbed retain, those that forget most first."""
     names = [name for name in ROLES if study.has(name)]
-    columns = ["method", "", "ν", "seeds", *(ROLES[name] + _arrow(study, name) for name in names), "settings"]
+    columns = ["method", "", "ν", "seeds", *(_head(study, name) for name in names), "settings"]
     rows = [[*row[:4], *row[6:]] for item in compare.front(study) if (row := _row(study, item, names))]
     notes = ["By means over seeds: a setting beside the front may belong on it, as their intervals overlap."]
     title = "The Pareto front of forgetting against robustness"
@@ -362,7 +405,7 @@ def pareto(study: Study) -> Table:
 def smoothing(study: Study) -> Table:
     """Noise at inference: the plain trials judged with it, against themselves without and against RNA."""
     names = [name for name in ROLES if name in ("forget", "retain", "perturbed", "neutral")]
-    columns = ["method", "ν", "draws", "seeds", *(ROLES[name] + _arrow(study, name) for name in names)]
+    columns = ["method", "ν", "draws", "seeds", *(_head(study, name) for name in names)]
     signed = tuple(f"Δ {ROLES[name]} to {arm}" for arm in ("plain", "RNA") for name in ("perturbed", "retain"))
     columns += signed
     rows: list[list[Cell]] = []
@@ -386,7 +429,7 @@ def smoothing(study: Study) -> Table:
 def all_conditions(study: Study) -> Table:
     """Every condition's mean scores: what was run, averaged over seeds and nothing else."""
     names = [name for name in ROLES if study.has(name)]
-    columns = ["method", "", "ν", "seeds", *(ROLES[name] + _arrow(study, name) for name in names), "settings"]
+    columns = ["method", "", "ν", "seeds", *(_head(study, name) for name in names), "settings"]
     rows = [_row(study, item, names) for item in compare.conditions(study)]
     rows = [[*row[:4], *row[6:]] for row in rows]  # without difference and verdict
     return Table("conditions", "Every setting that was run", columns, rows, _said_of(study), _digits(study))
@@ -421,8 +464,3 @@ def failed(failures: Sequence[Failure]) -> Table:
     """Trials that stopped, and why."""
     rows: list[list[Cell]] = [[item.method, item.seed, item.reason, item.message, item.name] for item in failures]
     return Table("failures", "Trials that stopped", ["method", "seed", "reason", "message", "record"], rows)
-
-
-def score_text(score: Score | None, digits: int) -> str:
-    """A trial's own score with its standard error over questions."""
-    return "–" if score is None else f"{score.value:.{digits}f} ± {score.stderr:.{digits}f}".replace("-", "−")

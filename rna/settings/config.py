@@ -613,7 +613,6 @@ def _check_ranges(settings: Settings) -> None:
         "model.num_layers": settings.model.num_layers,
         "eval.batch_size": settings.eval.batch_size,
         "eval.interim_every": settings.eval.interim_every,
-        "eval.bootstrap": settings.eval.bootstrap,
     }
     at_least_two = {  # a token that another one follows; a standard error
         **{f"{key}.max_length": corpus.max_length for key, corpus in settings.data.corpora().items()},

@@ -150,7 +150,6 @@ class EvalSettings:
     ngrams_path: str | None = None  # mined n-grams, whose groups `check` makes tasks of
     keywords: Any = None  # forget keywords in the place of the one, a list or a file with one a line
     place: str = "random"
-    bootstrap: int = 1000
 
 
 @dataclass

@@ -14,6 +14,7 @@ CELLS = [
     coverage.text(20, 0.3),
     coverage.keywords(200, 5, 0.05),
     coverage.seeds(3),
+    coverage.matched(128, 3, 0.6, 0.7),
 ]
 
 

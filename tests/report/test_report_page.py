@@ -90,6 +90,39 @@ def test_the_page_is_never_wider_than_the_screen(opened: Any, width: int):
     assert opened.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_the_first_screen_is_the_answer(opened: Any):
+    """Question, sentence with its number, figure and table stand above the fold, the table beside the figure."""
+    for selector in ("h1", ".asked", "header figure svg", "header .front table"):
+        box = opened.locator(selector).first.bounding_box()
+        assert box["y"] + box["height"] <= 900, selector
+        assert box["x"] + box["width"] <= 1280, selector
+    figure, table = (opened.locator(f"header {one}").first.bounding_box() for one in ("figure svg", ".front table"))
+    assert table["x"] >= figure["x"] + figure["width"]
+    assert re.search(r"[+−]\d+\.\d", opened.inner_text("h1"))
+    said = opened.inner_text(".asked")
+    assert all(word in said for word in ("NPO+KL, DPO+KL", "0, 1", "demo", "marsh fevers"))
+    rows = opened.eval_on_selector_all("header .front tbody tr", "rows => rows.map((row) => row.cells[0].textContent)")
+    assert rows == ["base", "retrained", "NPO+KL", "+ RNA, ν 0.02", "DPO+KL", "+ RNA, ν 0.02"]
+    cut = "boxes => boxes.filter((box) => box.scrollWidth > box.clientWidth + 1).length"
+    assert opened.eval_on_selector_all("header .scroll", cut) == 0
+
+
+def test_what_is_missing_is_folded_at_the_end(opened: Any):
+    assert not opened.locator("details.missing pre").first.is_visible()
+    assert opened.eval_on_selector_all("main > section:last-of-type details.missing", "all => all.length") == 1
+    opened.click("details.missing summary")
+    assert "python -m rna.run" in opened.locator("details.missing pre").first.inner_text()
+
+
+def test_on_a_phone_a_table_scrolls_in_its_own_box_below_its_first_column(opened: Any):
+    opened.set_viewport_size({"width": 390, "height": 844})
+    box, cell = opened.locator("header .front .scroll"), opened.locator("header .front tbody tr:last-child td").first
+    before = cell.bounding_box()["x"]
+    assert box.evaluate("box => { box.scrollLeft = 9999; return box.scrollLeft; }") > 50
+    assert cell.bounding_box()["x"] == pytest.approx(before, abs=1)
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 390
+
+
 def test_dark_mode_turns_page_and_figures(opened: Any):
     def brightness(selector: str, name: str) -> float:
         said = opened.eval_on_selector(selector, f"(item) => getComputedStyle(item).{name}")
@@ -113,11 +146,23 @@ def test_print_hides_the_controls_and_opens_the_table(opened: Any):
     assert opened.eval_on_selector("#trials", "(item) => getComputedStyle(item).overflow") == "visible"
 
 
+def test_on_paper_tables_stand_open_and_whole_and_fold_again(opened: Any):
+    opened.set_viewport_size({"width": 718, "height": 1000})  # A4 between margins
+    opened.emulate_media(media="print")
+    opened.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    wide = "all => all.filter((one) => one.offsetParent).map((one) => one.getBoundingClientRect().right)"
+    seen = opened.eval_on_selector_all("table", wide)
+    assert len(seen) > 5
+    assert max(seen) <= 718
+    assert not opened.locator("details.missing").first.is_visible()
+    opened.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert opened.eval_on_selector_all("main details[open]", "all => all.length") == 0
+
+
 def test_print_leaves_out_the_commands_of_single_trials(opened: Any):
     assert opened.locator("#trials td details").first.is_visible()
     opened.emulate_media(media="print")
     assert not opened.locator("#trials td details").first.is_visible()
-    assert opened.locator("details.missing pre").first.is_visible()
     assert opened.locator("#reproduce ~ pre").first.is_visible()
 
 
