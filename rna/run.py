@@ -138,6 +138,7 @@ def check_models(settings: Settings) -> None:
 def report(settings: Settings, rows: "list[Arm]") -> None:
     """Print the table, what it says, which command tells more, and where the records lie."""
     from rna import show
+    from rna.intervals import answers
 
     console = printing.console(width=LOG_WIDTH)
 
@@ -154,7 +155,7 @@ def report(settings: Settings, rows: "list[Arm]") -> None:
             if line is not None:
                 say(line)
         if settings.method.trains and (words := _more_seeds()):
-            say("One trial of one seed says nothing of other seeds; this brings them, and their intervals:")
+            say(answers.ONE_SEED)
             console.print(printing.command(words, console.width), soft_wrap=True)
         console.print()
     known = [row for row in rows if row.trained is not None]

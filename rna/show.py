@@ -1,14 +1,11 @@
 """A trial's table for a person: scores with 95 % intervals, rates, and what they do and do not show."""
 
 import math
-import re
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rna import intervals, perturb
-from rna.intervals import Estimate, Score, Terms, number, scores_of
+from rna.intervals import Estimate, Score, Terms, answers, number, scores_of
 from rna.settings import EvalSettings
 from rna.trial import Arm
 
@@ -70,29 +67,6 @@ def _change(one: Sequence[Terms | None], other: Sequence[Terms | None]) -> Estim
     return None if math.isnan(made.value) else made
 
 
-def _percent(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return "–"
-    low, high = estimate.low, estimate.high
-    return f"{estimate.value:.1f}" + ("" if low is None or high is None else f" ± {(high - low) / 2:.1f}")
-
-
-def _perplexity(estimate: Estimate | None) -> str:
-    """exp of the log-loss and of its interval."""
-    if estimate is None:
-        return "–"
-    value, low, high = (math.nan if one is None else math.exp(min(one, 700.0))
-                        for one in (estimate.value, estimate.low, estimate.high))  # fmt: skip
-    return _short(value, 4) + ("" if math.isnan(high - low) else f" ± {_short((high - low) / 2, 2)}")
-
-
-def _short(value: float, digits: int) -> str:
-    """A number in at most seven characters."""
-    if value >= 1e4:
-        return f"{value:.{2 if value < 1e10 else 0}e}".replace("e+0", "e").replace("e+", "e")
-    return f"{value:.0f}" if value >= 10**digits else f"{value:.{digits}g}"
-
-
 def _rate(rate: float | None) -> str:
     return "undefined" if rate is None else f"{rate:.1f}"
 
@@ -131,7 +105,7 @@ def table(rows: list[Arm]) -> "Table":
     """A row for each role, and of accuracies the rates of reduction and recovery on the perturbed task."""
     by_arm = {row.label: scores(row) for row in rows}
     choice = rows[0].settings.eval.kind == "choice"
-    show: Callable[[Estimate | None], str] = _percent if choice else _perplexity
+    show: Callable[[Estimate | None], str] = answers.percent if choice else answers.perplexity
     roles = _choice_roles(rows[0]) if choice else _perplexity_roles(rows[0])
     lines = {said: [show(found.get(role)) for found in by_arm.values()] for role, said in roles.items()}
     if choice and "perturbed" in roles:
@@ -157,10 +131,7 @@ def key(rows: list[Arm]) -> str:
     if "neutral" in present:
         said.append(f"Neutral token: '{options.neutral_keyword}'.")
     if any(_rates(label, by_arm)[0] for label in by_arm):
-        said.append(
-            "Reduction: what a forget-token takes of the base's accuracy with it; recovery: how much of that the noise "
-            "gives back."
-        )
+        said.append(answers.RATES)
     return " ".join(said)
 
 
@@ -180,7 +151,7 @@ def ngram_table(rows: list[Arm]) -> "Table | None":
     names = {"neutral": "neutral token", "perturbed": "forget-token"}
     names |= {name: f"n = {task.n}, {task.group} similarity" for name, task in tasks.items()}
     lines = {
-        said: [_percent(found.get(name)) for found in by_arm.values()]
+        said: [answers.percent(found.get(name)) for found in by_arm.values()]
         for name, said in names.items()
         if any(name in found for found in by_arm.values())
     }
@@ -251,63 +222,27 @@ def _rates(label: str, by_arm: dict[str, Scores]) -> list[str]:
     return [reduction, _rate(perturb.recovery_rate(perturbed["base"], perturbed[plain], perturbed[label]))]
 
 
-CHANCE = 25.0  # percent, of questions with four choices
-NEAR_CHANCE = 10.0  # points above it within which a model no longer knows the answers
-MORE_PERPLEX = 2.0  # perplexity over the base's from which a text counts as forgotten
-
-
-@dataclass(frozen=True)
-class Forgetting:
-    """What a trial did to what it was to forget, and what it cost: changes from the base, in points or nats a token."""
-
-    forget: Estimate
-    retain: Estimate | None
-    verdict: str  # forgotten | partly forgotten | not forgotten
-    said: str
-
-
-def forgetting(row: Arm, base: Arm) -> Forgetting | None:
-    """A row's forget tasks against the base's; None without both, or where they are no numbers of the same unit.
-
-    Forgotten is what the change leaves near chance, or doubles the perplexity of each topic, and partly forgotten what
-    it makes worse by more than its 95 % interval.
-    """
+def forgot(row: Arm, base: Arm) -> str | None:
+    """A row's forget tasks against the base's; None without both, or where they are no numbers of the same unit."""
     found, before = scores(row), scores(base)
-    choice = row.settings.eval.kind == "choice"
     parts = _forget(row)
     if row.other_tokens or not parts or any(part not in found or part not in before for part in parts):
         return None
     change = changed(row, base, *parts)
     if change is None:
         return None
-    if choice:
-        enough, worse = found["forget"].value <= CHANCE + NEAR_CHANCE, -1
-        said = f"forget accuracy {found['forget'].value:.1f} against {before['forget'].value:.1f}, {tell(change, row)}"
-    else:
-        rises = [found[part].value - before[part].value for part in parts]
-        enough, worse = all(rise >= math.log(MORE_PERPLEX) for rise in rises), 1
-        times, low, high = (_ratio(one) for one in (change.value, change.low, change.high))
-        covers = intervals.covers(change, change=True)
-        said = f"forget perplexity {times} times the base's [{low}, {high}] ({covers})"
-    moved = change.sign == worse
-    verdict = "forgotten" if enough and moved else "partly forgotten" if moved else "not forgotten"
-    return Forgetting(change, changed(row, base, "retain"), verdict, said)
-
-
-def tell(change: Estimate, row: Arm) -> str:
-    """A difference with its unit and interval."""
-    choice = row.settings.eval.kind == "choice"
-    return intervals.said(change, 1 if choice else 3, "points" if choice else "nats a token")
-
-
-def _ratio(change: float | None) -> str:
-    """Of perplexities, from the change of the log-loss."""
-    return "–" if change is None else f"{math.exp(min(change, 700.0)):.3g}"
+    if _choice(row):
+        return answers.forgot(found["forget"].value, before["forget"].value, change)
+    return answers.forgot_text([found[part].value - before[part].value for part in parts], change)
 
 
 def _forget(row: Arm) -> list[str]:
     """The roles whose mean is what was to be forgotten."""
-    return ["forget"] if row.settings.eval.kind == "choice" else [f"forget_{one}" for one in row.settings.data.topics]
+    return ["forget"] if _choice(row) else [f"forget_{one}" for one in row.settings.data.topics]
+
+
+def _choice(row: Arm) -> bool:
+    return row.settings.eval.kind == "choice"
 
 
 def verdicts(rows: list[Arm]) -> list[str]:
@@ -321,34 +256,31 @@ def verdicts(rows: list[Arm]) -> list[str]:
     base, plain, rna = (by_label.get(label) for label in ("base", first, noised))
     judged = [row for row in (plain, rna) if row is not None]
     lines: list[str] = []
-    if told := [(row.label, found) for row in judged if base and (found := forgetting(row, base))]:
-        lines.append(f"Did it forget? {'; '.join(f'{label} {found.verdict}: {found.said}' for label, found in told)}.")
+    if told := [f"{row.label} {found}" for row in judged if base and (found := forgot(row, base))]:
+        lines.append(f"{answers.FORGOT} {'; '.join(told)}.")
     if base and any(row.other_tokens for row in judged):
         lines.append(f"{first} reads other tokens than base: perplexities are per token, so none are compared with it.")
     lines += [line for line in (_cost(judged, base), _contrast(rna, plain)) if line]
-    return [*_once(lines), *(line for row in rows if lines and (line := _by_keyword(row)))]
+    return [*answers.once(lines), *(line for row in rows if lines and (line := _by_keyword(row)))]
 
 
 def _cost(judged: list[Arm], base: Arm | None) -> str:
     """What a forget-token does beyond a neutral one and beyond what it does to the base; or each arm's own difference
     between the score with it and with a neutral one, or without any, where there is no such base."""
     changes = [(row, told) for row in judged if base and (told := harm(row, base))]
-    how = "Retain with it less retain with a neutral one, against the same in base"
+    how = answers.AGAINST_BASE
     if not changes:
         arms = [*([base] if base else []), *judged]
         against = "neutral" if any("neutral" in terms(row) for row in arms) else "retain"
-        how = "Retain with it less retain " + ("with a neutral one" if against == "neutral" else "without")
+        how = answers.against(against == "neutral")
         pairs = [(row, terms(row).get("perturbed"), terms(row).get(against)) for row in arms]
         changes = [(row, told) for row, one, other in pairs if (told := _change([one], [other]))]
-    words = {-1: "a cost", 0: "none seen", 1: "a gain"}
-    turned = [(row, change, change.sign * _better(row)) for row, change in changes]
-    told = "; ".join(f"{row.label} {tell(change, row)}, {words[sign]}" for row, change, sign in turned)
-    return f"What does a forget-token cost? {how}: {told}." if told else ""
-
-
-def _better(row: Arm) -> int:
-    """The sign of a change for the better."""
-    return 1 if row.settings.eval.kind == "choice" else -1
+    told = "; ".join(
+        f"{row.label} {answers.tell(change, choice=_choice(row))}, "
+        f"{answers.COSTS[change.sign if _choice(row) else -change.sign]}"
+        for row, change in changes
+    )
+    return f"{answers.COST} {how}: {told}." if told else ""
 
 
 def _contrast(rna: Arm | None, plain: Arm | None) -> str:
@@ -356,27 +288,16 @@ def _contrast(rna: Arm | None, plain: Arm | None) -> str:
     if rna is None or plain is None:
         return ""
     name = "RNA" if rna.label == "with RNA" else "noise at inference"
-    words = {1: "higher", 0: "no difference seen", -1: "lower"}
     perturbed, forget = changed(rna, plain, "perturbed"), changed(rna, plain, *_forget(rna))
     told = [
-        f"{what} {tell(change, rna)}, {words[change.sign]}"
-        for what, change in (("retain with a forget-token", perturbed), ("forget", forget))
+        f"{what} {answers.tell(change, choice=_choice(rna))}, {answers.word(change)}"
+        for what, change in ((answers.PERTURBED, perturbed), ("forget", forget))
         if change is not None
     ]
     if forget is not None and forget.sign != 0:
-        told.append("the two do not forget alike: compare along α")
-    asked = f"Does {name} change that, at equal forgetting? {rna.label[0].upper()}{rna.label[1:]} less {plain.label}: "
+        told.append(answers.UNLIKE)
+    asked = f"{answers.CHANGES.replace('RNA', name)} {rna.label[0].upper()}{rna.label[1:]} less {plain.label}: "
     return f"{asked}{'; '.join(told)}." if told else ""
-
-
-def _once(lines: list[str]) -> list[str]:
-    """What most intervals are over is told once, below the lines; of the others each says so itself."""
-    found = Counter(re.findall(r" \((95 % over [^()]*)\)", "\n".join(lines)))
-    if not found:
-        return lines
-    ((usual, _),) = found.most_common(1)
-    unless = ", where nothing else is said" if len(found) > 1 else ""
-    return [*(line.replace(f" ({usual})", "") for line in lines), f"In brackets: {usual}{unless}."]
 
 
 def _by_keyword(row: Arm) -> str | None:

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from rna import printing
 from rna.ends import guarded
+from rna.intervals import answers
 from rna.settings import CONF, LAYER, NoiseSettings, Settings, compose, config, known, own_targets
 from rna.store import results
 
 if TYPE_CHECKING:
     from rna.corpora import Corpora
     from rna.decoder import Decoder
-    from rna.show import Forgetting
+    from rna.intervals import Estimate
     from rna.trial import Arm
 
 # What carries over between models, as seen on SmolLM2-135M and the demo: where one forgets at the first rung and the
@@ -409,11 +410,12 @@ def search(settings: Settings, words: list[str], choices: list[Choice], said: se
         cell = config.check(compose([*words, *(choice.override for choice in raised)], None))
         strengths, bearable = " ".join(one.override for one in raised if one.key != "noise.nu"), True
         for label in ("plain", "with RNA") if cell.noise.name != "none" else ("plain",):
-            row, found = _tried(cell, label)
-            cost, bearable = _retain_cost(settings, found)
+            row, forgot, retain = _tried(cell, label)
+            verdict, _, told = forgot.partition(": ")
+            cost, bearable = _retain_cost(settings, retain)
             shown = "–" if cost is None else f"{cost:+.1f}"
-            made.add_row(strengths, label, found.verdict, found.said, shown, row.key)
-            if found.verdict != "forgotten" or not bearable:
+            made.add_row(strengths, label, verdict, told, shown, row.key)
+            if verdict != answers.FORGOTTEN or not bearable:
                 break
             reached.setdefault(label, raised)
             strengths = ""
@@ -431,8 +433,11 @@ def search(settings: Settings, words: list[str], choices: list[Choice], said: se
     print(f"{command(words, weakest)}\n")
 
 
-def _tried(cell: Settings, label: str) -> "tuple[Arm, Forgetting]":
-    """A rung's plain trial or the one with noise, and what it forgot; what has a record is not computed again."""
+def _tried(cell: Settings, label: str) -> "tuple[Arm, str, Estimate | None]":
+    """A rung's plain trial or the one with noise, what it forgot, and what that cost the retain set.
+
+    What has a record is not computed again.
+    """
     from rna import progress, show, trial
 
     wanted = replace(cell, noise=NoiseSettings(name="none", layers=[])) if label == "plain" else cell
@@ -442,23 +447,23 @@ def _tried(cell: Settings, label: str) -> "tuple[Arm, Forgetting]":
         progress.work_on(missing)
     for one in rows:
         one.refresh()
-    found = show.forgetting(row, base)
-    if found is None:
+    forgot = show.forgot(row, base)
+    if forgot is None:
         raise ValueError(f"eval={cell.eval.name}: --search needs forget tasks to judge by")
-    return row, found
+    return row, forgot, show.changed(row, base, "retain")
 
 
 def _allowed(settings: Settings) -> str:
     return f"{RETAIN_DROP:g} points" if settings.eval.kind == "choice" else f"{100 * RETAIN_RISE:g} % of perplexity"
 
 
-def _retain_cost(settings: Settings, found: "Forgetting") -> tuple[float | None, bool]:
+def _retain_cost(settings: Settings, change: "Estimate | None") -> tuple[float | None, bool]:
     """The change on the retain set, in points of accuracy or percent of perplexity, and whether it may be."""
-    if found.retain is None:
+    if change is None:
         return None, True
     if settings.eval.kind == "choice":
-        return found.retain.value, found.retain.value >= -RETAIN_DROP
-    rise = math.exp(min(found.retain.value, 700.0)) - 1
+        return change.value, change.value >= -RETAIN_DROP
+    rise = math.exp(min(change.value, 700.0)) - 1
     return 100 * rise, rise <= RETAIN_RISE
 
 

@@ -79,8 +79,8 @@ def test_a_number_that_was_not_finite_gives_no_verdict():
     rows[1].evaluated["perplexity"]["metrics"] = {"forget_bio": nothing, "perturbed": nothing}
     for row in rows:
         row.settings.data.topics = {"bio": CorpusSettings()}
-    assert show.forgetting(rows[0], rows[0]) is not None
-    assert show.forgetting(rows[1], rows[0]) is None
+    assert show.forgot(rows[0], rows[0]) is not None
+    assert show.forgot(rows[1], rows[0]) is None
     assert show.verdicts(rows) == []
 
 

@@ -18,7 +18,7 @@ UNLIKE = "the two do not forget alike: compare along α"
 ONE_SEED = "One trial of one seed says nothing of other seeds; this brings them, and their intervals:"
 REDUCTION = "Reduction: what a forget-token takes of the base's accuracy with it"
 RATES = f"{REDUCTION}; recovery: how much of that the noise gives back."
-NOT_FORGOTTEN = "not forgotten"
+FORGOTTEN, PARTLY, NOT_FORGOTTEN = "forgotten", "partly forgotten", "not forgotten"
 COSTS = {-1: "a cost", 0: "none seen", 1: "a gain"}
 MOVES = {1: "higher", 0: "no difference seen", -1: "lower"}
 
@@ -43,7 +43,10 @@ def word(change: Estimate) -> str:
 
 
 def forgot(after: float, before: float, change: Estimate) -> str:
-    """By accuracy in percent: forgotten near chance; partly, where it fell by more than its 95 % interval."""
+    """By accuracy in percent: forgotten near chance; partly, where it fell by more than its 95 % interval.
+
+    The verdict stands before the colon, as `forgot_text`'s does.
+    """
     how = _how_far(after <= CHANCE + NEAR_CHANCE, change.sign < 0)
     return f"{how}: forget accuracy {after:.1f} against {before:.1f}, {tell(change, choice=True)}"
 
@@ -56,7 +59,7 @@ def forgot_text(rises: Sequence[float], change: Estimate) -> str:
 
 
 def _how_far(enough: bool, moved: bool) -> str:
-    return "forgotten" if enough and moved else "partly forgotten" if moved else NOT_FORGOTTEN
+    return FORGOTTEN if enough and moved else PARTLY if moved else NOT_FORGOTTEN
 
 
 def _ratio(change: float | None) -> str:

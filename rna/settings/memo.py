@@ -56,4 +56,3 @@ class Memo:
         with read_write(config), open_dict(config):
             config.pop("hydra", None)
         return config
-

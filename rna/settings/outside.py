@@ -39,7 +39,7 @@ def searchpath(config_dir: str | None = None) -> list[str]:
 
 def stamp(own: Path, config_dir: str | None = None) -> tuple[tuple[str, int, int], ...]:
     """What tells whether an option has changed, of `own` folder or these: each file's path, time and size."""
-    folders = dict.fromkeys([own, *FOLDERS, *([Path(config_dir).absolute()] if config_dir else [])])
+    folders = [own, *FOLDERS, *([Path(config_dir).absolute()] if config_dir else [])]
     files = ((file, file.stat()) for folder in folders for file in sorted(folder.rglob("*.yaml")))
     return tuple((str(file), found.st_mtime_ns, found.st_size) for file, found in files)
 

@@ -423,6 +423,7 @@ def _claim_path(output_dir: str, key: str) -> Path:
     return delta_path(output_dir, key).with_name("kept")
 
 
+@ends.patient
 def tensors_digest(output_dir: str, key: str) -> str:
     """The SHA-256 of a training's file of tensors."""
     with delta_path(output_dir, key).open("rb") as stream:

@@ -20,7 +20,15 @@ WORDS = [
     ["eval.keyword='a, b'", "output_dir=${model.name}/x", "variant=official", "layer.unlearn=${noise.nu}"],
     ["+data.topics.only={forget: x, retain: y}", "wandb={mode: online}", "~eval.keyword"],
 ]
-REFUSED = ["train.stepz=3", "stepz=3", "method=npoo", "+train.steps=3", "~eval.tasks.none", "train.steps.x=1", "seed=1,2"]
+REFUSED = [
+    "train.stepz=3",
+    "stepz=3",
+    "method=npoo",
+    "+train.steps=3",
+    "~eval.tasks.none",
+    "train.steps.x=1",
+    "seed=1,2",
+]
 
 
 @pytest.fixture
