@@ -84,15 +84,26 @@ def title(rows: list[Arm]) -> str:
         said += [f"unlearn layer {shown.layer.unlearn}", f"seed {shown.seed}"]
     unit = "accuracy in %" if options.kind == "choice" else "perplexity (lower is more certain)"
     half = "" if options.split == "all" else f", {options.split} half of the questions"
-    return f"{' · '.join(said)}\n{unit}, {options.name}{half}"
+    return f"{_lines(said)}\n{unit}, {options.name}{half}"
+
+
+def _lines(parts: Sequence[str]) -> str:
+    """Parts with a dot between them, in lines that the narrowest terminal holds and that begin with a whole part."""
+    lines = [parts[0]]
+    for part in parts[1:]:
+        longer = f"{lines[-1]} · {part}"
+        lines = [*lines[:-1], longer] if len(longer) <= NARROWEST else [*lines, part]
+    return "\n".join(lines)
 
 
 def _drawn(heading: str, rows: list[Arm], lines: dict[str, list[str]]) -> "Table":
     """Arms as columns and what was measured as rows: at most five columns, which 80 characters hold."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
-    made = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    shown = Text(heading, style="table.title", no_wrap=True, overflow="ignore")
+    made = Table(title=shown, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     made.add_column("")
     for row in rows:
         made.add_column(row.label, justify="right", no_wrap=True)
