@@ -17,7 +17,7 @@ from rna.sweep import ledger
 from tests.launchers.running import environment
 
 SEEDS, STEPS, EVERY = 4, 30, 5
-PATIENCE = 300.0  # seconds that a life of the sweep may take
+PATIENCE = 1200.0  # seconds that a life of the sweep may take
 METHOD = '''"""NPO's log-ratio, bounded, in steps that are slow and written down."""
 
 import os
