@@ -172,9 +172,9 @@ def test_sbatch_fails_twice(world: World, whole: dict[int, Path], table: list[Ro
 
 @pytest.mark.parametrize("launcher", ["slurm"])
 def test_a_trial_needs_five_times_its_time_limit(world: World, whole: dict[int, Path], table: list[Row]):
-    """Warned half a minute after its start, of which loading takes a third; a minute is SLURM's shortest limit."""
-    world.words += ("hydra.launcher.time_min=1", "hydra.launcher.warn_s=30")
-    world.more["FAULTS_SLOW"] = "3"
+    """Warned fifty seconds after its start, of which loading may take half; a minute is SLURM's shortest limit."""
+    world.words += ("hydra.launcher.time_min=1", "hydra.launcher.warn_s=10")
+    world.more["FAULTS_SLOW"] = "6"
     world.finish(1)
     settle(world, "time limit × 5", whole, table)
 
