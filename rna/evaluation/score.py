@@ -10,7 +10,7 @@ Shapes: B sequences, T tokens, N endings of all sequences, D hidden width, V voc
 import hashlib
 import math
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from rna.corpora import pad
 from rna.decoder import Decoder, Stream, model
 from rna.evaluation.answers import Answers
+from rna.evaluation.encoding import Encoding
 from rna.settings import seed_of
 from rna.unlearning import Normals, Smoothing
 
@@ -199,18 +200,24 @@ def score(
             budget = max(longest, size // 2 * longest)
             torch.cuda.empty_cache()
             continue
-        likeliest = log_probs_NV.argmax(-1).tolist()
         order = [context for pack in chosen for context in pack.contexts]
-        told: list[tuple[float, bool]] = []
-        for row, context in enumerate(order):
-            for token in sorted(wanted[context]):
-                told.append((log_probs_NV[row, token].item(), likeliest[row] == token))
-                found[context, token] = told[-1]
+        pairs = [(row, token) for row, context in enumerate(order) for token in sorted(wanted[context])]
+        told = _picked(log_probs_NV, pairs)
+        found |= {(order[row], token): one for (row, token), one in zip(pairs, told, strict=True)}
         answers.add(asked, {"packs": size, "budget": budget, "found": told})
         waiting = waiting[size:]
         done += len(order)
         progress(done, total)
     return found
+
+
+def _picked(log_probs_NV: Tensor, pairs: Sequence[tuple[int, int]]) -> list[tuple[float, bool]]:
+    """(log-likelihood, whether it is the likeliest token) of these rows and tokens, in one copy from the device."""
+    rows, tokens = torch.tensor(pairs, device=log_probs_NV.device).T
+    likeliest = log_probs_NV.argmax(-1)[rows] == tokens
+    picked = log_probs_NV[rows, tokens]
+    values, first = torch.stack([picked, likeliest.to(picked.dtype)]).tolist()
+    return list(zip(values, map(bool, first), strict=True))
 
 
 def _digest(waiting: list[Pack], wanted: dict[Tokens, set[int]], smoothing: Smoothing | None) -> str:
@@ -242,13 +249,12 @@ def harness(
         truncated: set[str]
 
         def loglikelihood(self, requests: Any, **_: Any) -> Any:
+            beginning = tokenizer.decode(self.prefix_token_id)
+            encoding.read([request.args for request in requests], beginning, super()._encode_pair)
             return super().loglikelihood(requests, disable_tqdm=True)  # `progress` shows how far it is
 
-        def tok_encode(self, string: Any, *arguments: Any, **options: Any) -> Any:
-            key = (string, repr(arguments), repr(options))
-            if key not in encoded:  # four choices ask for the same context
-                encoded[key] = super().tok_encode(string, *arguments, **options)
-            return list(encoded[key])
+        def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+            return encoding.pair(context, continuation) or super()._encode_pair(context, continuation)
 
         def _loglikelihood_tokens(self, requests: Any, **options: Any) -> Any:
             longest: int = self.max_length
@@ -274,7 +280,7 @@ def harness(
                 for (_, _, continuation), context, one in zip(requests, contexts, short, strict=True)
             ]
 
-    encoded: dict[Any, list[int]] = {}
+    encoding = Encoding(tokenizer, {} if add_bos_token is None else {"add_special_tokens": add_bos_token})
     # lm-eval begins what has no beginning, which no task here has, with bos or eos, and fails where there is neither.
     nameless = tokenizer.bos_token_id is None and tokenizer.eos_token_id is None
     made = Harness(
