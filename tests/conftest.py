@@ -13,7 +13,13 @@ os.environ |= {
 }
 os.environ.pop("COLUMNS", None)  # as into a pipe, whatever terminal the tests were started from
 
+if (worker := os.environ.get("PYTEST_XDIST_WORKER", "")) and hasattr(os, "sched_setaffinity"):
+    # A core for each, its children's too: on one core arms are worked on in turn, by no processes of their own.
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
 import gc
+import signal
 from functools import partial
 
 import hypothesis
@@ -26,6 +32,7 @@ yaml.SafeLoader = yaml.CSafeLoader  # Hydra reads some 25 files for each of a th
 gc.freeze()
 gc.set_threshold(100_000, 50, 100)
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job ignores
 install_import_hook("rna", "beartype.beartype")
 hypothesis.settings.register_profile("rna", database=None, deadline=None)
 hypothesis.settings.load_profile("rna")

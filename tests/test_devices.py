@@ -163,7 +163,10 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     return folder, [row.key for row in rows]
 
 
-@pytest.mark.parametrize("devices", DEVICES)
+SPLIT_ALONE = [pytest.param(name, marks=() if name == "two" else pytest.mark.slow) for name in DEVICES]
+
+
+@pytest.mark.parametrize("devices", SPLIT_ALONE)
 @pytest.mark.parametrize("what", [name for name in analyze.WHAT if name != "relative_noise"])
 def test_an_analysis(what: str, devices: str, trials: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch):
     """Of the base and two trials; over two GPUs the layers' own devices, not the first one's, are worked on."""
@@ -182,6 +185,7 @@ def analysed(what: str, devices: str, folder: Path, keys: list[str], monkeypatch
     assert (folder / "reports" / "analyses" / "demo" / what / "verdict.txt").read_text()
 
 
+@pytest.mark.slow
 def test_relative_noise_trains_its_own_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     made = settings(tmp_path, ("npo", "kl", "none", "paper", "two"), "train.steps=1", "~eval.tasks.forget_bio")
     monkeypatch.setattr(scales, "RATIOS", (0.1,))
@@ -190,7 +194,7 @@ def test_relative_noise_trains_its_own_trials(tmp_path: Path, monkeypatch: pytes
     assert "Perturbed retain accuracy" in outcome.verdict
 
 
-@pytest.mark.parametrize("devices", ["one", "two"])
+@pytest.mark.parametrize("devices", [pytest.param("one", marks=pytest.mark.slow), "two"])
 def test_suggestions_are_measured(devices: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
     placed = str(DEVICES[devices][1]).replace("'", "").replace(" ", "")
     words = [] if devices == "one" else [f"model.device_map={placed}"]

@@ -101,6 +101,7 @@ def test_its_key_is_its_content_and_the_bases(tmp_path: Path):
     assert key(copy) != key(ELSEWHERE)
 
 
+@pytest.mark.slow
 def test_other_tokens_are_warned_of_where_perplexities_are_compared(tmp_path: Path, rna_here: Callable[..., str]):
     other = folders.sound(tmp_path / "m")
     tokens = json.loads((other / "tokenizer.json").read_text())

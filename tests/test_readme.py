@@ -61,6 +61,7 @@ def test_a_run_runs(command: str, outputs: Path, rna_here: Callable[..., str]):
     assert ("unlearned.safetensors" if "train_only" in command else "retain") in printed
 
 
+@pytest.mark.slow
 def test_a_method_of_ones_own_is_written_as_shown(tmp_path: Path):
     """The files and commands of the README, in a folder of one's own with an installed wheel; at most 40 lines."""
     blocks = re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", README, re.DOTALL)

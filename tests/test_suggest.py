@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from rna import run, show, suggest, trial
+from rna import run, suggest, trial
 from rna.analyze import scales
 from rna.corpora import data
 from rna.corpora.cache import Cache
 from rna.decoder import model
+from rna.intervals import answers
 from rna.settings import config
 from rna.settings.fields import Settings
 
@@ -137,7 +138,7 @@ def test_the_search_climbs_until_it_forgets_and_records_each_rung_once(
     tmp_path: Path, suggested: Suggest, monkeypatch: pytest.MonkeyPatch
 ):
     """RMU on the demo, of whose strengths c alone is raised: its accuracy settles at a third."""
-    monkeypatch.setattr(show, "NEAR_CHANCE", 20.0)
+    monkeypatch.setattr(answers, "NEAR_CHANCE", 20.0)
     monkeypatch.setattr(suggest, "RETAIN_DROP", 60.0)
     words = ("--search", "--rungs", "5", "method=rmu", "train.lr=2e-4", "train.steps=40", "retain.alpha.default=30")
     words += ("noise.nu=0.014", "eval.limit=24", "wandb=disabled", "--output-dir", str(tmp_path))
@@ -173,18 +174,14 @@ def test_the_search_needs_something_to_raise_and_to_judge_by(tmp_path: Path, sug
 
 
 def test_what_forgetting_may_cost():
-    from rna.intervals import Estimate
-    from rna.show import Forgetting
-
-    def found(retain: float) -> Forgetting:
-        return Forgetting(Estimate(1.0), Estimate(retain), "forgotten", "")
+    from rna.intervals import Estimate as change
 
     text = Settings()
     text.eval.kind = "perplexity"
-    assert suggest._retain_cost(text, found(math.log(1.049)))[1]
-    assert not suggest._retain_cost(text, found(math.log(1.051)))[1]
-    assert suggest._retain_cost(Settings(), found(-4.9)) == (-4.9, True)
-    assert not suggest._retain_cost(Settings(), found(-5.1))[1]
+    assert suggest._retain_cost(text, change(math.log(1.049)))[1]
+    assert not suggest._retain_cost(text, change(math.log(1.051)))[1]
+    assert suggest._retain_cost(Settings(), change(-4.9)) == (-4.9, True)
+    assert not suggest._retain_cost(Settings(), change(-5.1))[1]
 
 
 def test_wikitext_is_split_by_the_headings_of_its_articles(tmp_path: Path):

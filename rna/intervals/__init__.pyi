@@ -1,6 +1,7 @@
 from . import answers as answers
 from . import questions as questions
 from .estimate import HARM as HARM
+from .estimate import SEEDS as SEEDS
 from .estimate import Estimate as Estimate
 from .estimate import Terms as Terms
 from .estimate import covers as covers

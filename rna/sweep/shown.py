@@ -5,8 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rna import intervals, printing
-from rna.intervals import Estimate
-from rna.intervals.estimate import SEEDS
+from rna.intervals import SEEDS, Estimate
 
 if TYPE_CHECKING:
     from rich.console import Console

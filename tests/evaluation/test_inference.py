@@ -65,6 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@pytest.mark.slow
 def test_the_report_holds_noise_at_inference_apart_and_compares_it_by_seed(folder: Path):
     loaded = reading.load(str(folder))
     (study,) = records.studies(loaded.trials)

@@ -188,7 +188,9 @@ def test_as_many_alike_failures_in_a_row_pause_the_sweep(
     assert capsys.readouterr().err.count("paused: ") == (paused_after is not None)
 
 
-@pytest.mark.parametrize("launcher", [(), ("hydra/launcher=gpu_pool", "hydra.launcher.processes=2")])
+@pytest.mark.parametrize(
+    "launcher", [(), pytest.param(("hydra/launcher=gpu_pool", "hydra.launcher.processes=2"), marks=pytest.mark.slow)]
+)
 def test_a_paused_sweep_starts_nothing_more_and_the_same_command_runs_the_rest(
     tmp_path: Path, launcher: tuple[str, ...]
 ):

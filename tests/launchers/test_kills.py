@@ -73,6 +73,7 @@ def check(folder: Path, arguments: tuple[str, ...], count: int) -> None:
     assert {trial.status for trial in found} == {"done"}
 
 
+@pytest.mark.slow
 def test_a_few_kills(tmp_path: Path):
     arguments = ("+x=1,2,3,4,5,6,7,8,9", "+sleep=0.6")
     disturb(tmp_path, arguments, 3, seed=0, longest=1.5)

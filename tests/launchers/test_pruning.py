@@ -66,6 +66,7 @@ def test_a_curve_is_means_between_the_steps_that_are_told(tmp_path: Path, monkey
         ledger.report("K", 6, {"loss": 1.0})
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_its_bad_trials_early_and_shows_the_curves(tmp_path: Path):
     cells = ",".join((*GOOD, *BAD))
     printed = sweep(tmp_path, *POOL, *STORE, f"+x={cells}", "+steps=200", "+pace=0.01", *PRUNE)

@@ -168,6 +168,7 @@ def test_tensors_that_come_back_otherwise_are_told_and_the_record_stays(
     assert all("not to the bit" in one["warnings"][0] for one in evaluated)
 
 
+@pytest.mark.slow
 def test_export_trains_again_what_was_not_kept_and_refuses_where_that_is_another_training(tmp_path: Path):
     out = tmp_path / "out"
     row = worked(settings_of(out, "keep=best", "train_only=true", "retain=representation", "noise=rna", "noise.nu=0.1"))

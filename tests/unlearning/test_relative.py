@@ -43,6 +43,7 @@ def test_the_root_mean_square_is_that_of_real_tokens():
         assert found[layer] == pytest.approx(torch.cat(rows).square().mean().sqrt().item(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_relative_noise_has_the_layers_own_scale(demo, rescaled):
     decoder, tokenizer = demo
     chosen = settings("noise=relative", "noise.nu=0.5", "noise.layers=[1,2]")
