@@ -134,6 +134,7 @@ def test_a_rung_is_stronger_than_the_one_below():
     assert [one.value for one in suggest.stronger(composed("method=npo"), made[1:], 1)] == [3e-5, 45.0]
 
 
+@pytest.mark.slow
 def test_the_search_climbs_until_it_forgets_and_records_each_rung_once(
     tmp_path: Path, suggested: Suggest, monkeypatch: pytest.MonkeyPatch
 ):

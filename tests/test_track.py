@@ -131,6 +131,7 @@ def test_a_run_without_an_account_is_refused_before_a_model_is_loaded(environmen
     assert not [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
 
 
+@pytest.mark.slow
 def test_a_variable_that_wandb_refuses_is_said_before_a_model_is_loaded(environment: dict[str, str], tmp_path: Path):
     for words in ([], ["-m", "seed=0,1"]):
         said = called(environment | {"WANDB_CONSOLE": "foo"}, "rna.run", *words, *SHORT, f"output_dir={tmp_path}/out")

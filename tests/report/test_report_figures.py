@@ -19,7 +19,7 @@ from tests.report.test_report_ngrams import judged
 WORLDS = {"one": (PAIRS[4:5], 1), "three": ((PAIRS[0], PAIRS[4], PAIRS[5]), 3), "nine": (PAIRS, 2)}
 
 
-@pytest.fixture(scope="module", params=WORLDS)
+@pytest.fixture(scope="module", params=["one", "three", pytest.param("nine", marks=pytest.mark.slow)])
 def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Study:
     """Methods over α and ν; the seeds of some settings differ wildly, so that their intervals are wide."""
     pairs, seeds = WORLDS[request.param]
