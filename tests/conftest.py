@@ -13,10 +13,10 @@ os.environ |= {
 }
 os.environ.pop("COLUMNS", None)  # as into a pipe, whatever terminal the tests were started from
 
-if (worker := os.environ.get("PYTEST_XDIST_WORKER", "")) and hasattr(os, "sched_setaffinity"):
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+if CORES and (worker := os.environ.get("PYTEST_XDIST_WORKER")):
     # A core for each, its children's too: on one core arms are worked on in turn, by no processes of their own.
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+    os.sched_setaffinity(0, {CORES[int(worker.removeprefix("gw")) % len(CORES)]})
 
 import gc
 import signal

@@ -18,6 +18,7 @@ from pathlib import Path
 import optuna
 import pytest
 
+from tests.conftest import CORES
 from tests.launchers.running import STORE, noted, start, study, sweep, trials
 
 pytestmark = pytest.mark.postgresql
@@ -63,6 +64,15 @@ class Server:
 
     def url(self, database: str) -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def every_core() -> Iterator[None]:
+    """Eight workers beside a server are no work for the one core of a test worker."""
+    mine = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, CORES)
+    yield
+    os.sched_setaffinity(0, mine)
 
 
 @pytest.fixture(scope="module")
