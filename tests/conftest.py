@@ -13,11 +13,6 @@ os.environ |= {
 }
 os.environ.pop("COLUMNS", None)  # as into a pipe, whatever terminal the tests were started from
 
-CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-if CORES and (worker := os.environ.get("PYTEST_XDIST_WORKER")):
-    # A core for each, its children's too: on one core arms are worked on in turn, by no processes of their own.
-    os.sched_setaffinity(0, {CORES[int(worker.removeprefix("gw")) % len(CORES)]})
-
 import gc
 import signal
 from functools import partial
@@ -27,6 +22,11 @@ import pytest
 import torch
 import yaml
 from jaxtyping import install_import_hook
+
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+if CORES and (worker := os.environ.get("PYTEST_XDIST_WORKER")):
+    # A core for each, its children's too: on one core arms are worked on in turn, by no processes of their own.
+    os.sched_setaffinity(0, {CORES[int(worker.removeprefix("gw")) % len(CORES)]})
 
 yaml.SafeLoader = yaml.CSafeLoader  # Hydra reads some 25 files for each of a thousand compositions
 gc.freeze()
