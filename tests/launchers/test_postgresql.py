@@ -192,7 +192,9 @@ def test_a_study_of_another_program_is_left_alone(tmp_path: Path, url: str):
     assert len(study(tmp_path, url)) == 1
 
 
-@pytest.mark.parametrize("back", [True, False], ids=["comes-back", "stays-away"])
+@pytest.mark.parametrize(
+    "back", [pytest.param(True, id="comes-back"), pytest.param(False, id="stays-away", marks=pytest.mark.faults)]
+)
 def test_a_database_that_goes_away_stops_no_sweep(tmp_path: Path, server: Server, url: str, back: bool):
     sleep = "+sleep=2" if back else "+sleep=0.3"  # it is back well before the end
     common = (*THREE, *STORE, *GRID, sleep, f"hydra.sweeper.storage={url}")
@@ -222,7 +224,9 @@ def test_a_database_that_goes_away_stops_no_sweep(tmp_path: Path, server: Server
     assert set(recorded(tmp_path).values()) == {1}
 
 
-@pytest.mark.parametrize("launcher", [(), THREE], ids=["default", "gpu_pool"])
+@pytest.mark.parametrize(
+    "launcher", [pytest.param((), id="default"), pytest.param(THREE, id="gpu_pool", marks=pytest.mark.faults)]
+)
 def test_a_frozen_database_holds_up_no_trial_and_no_stop(
     tmp_path: Path, server: Server, url: str, launcher: tuple[str, ...]
 ):
@@ -243,6 +247,7 @@ def test_a_frozen_database_holds_up_no_trial_and_no_stop(
     assert {trial.attempts for trial in trials(tmp_path)} == {1}
 
 
+@pytest.mark.faults  # by hand, with the matrix
 def test_a_study_catches_up_by_itself_when_its_frozen_database_wakes(tmp_path: Path, server: Server, url: str):
     common = (*THREE, *STORE, *GRID, "+sleep=3", f"hydra.sweeper.storage={url}")
     running = start(tmp_path, *common)

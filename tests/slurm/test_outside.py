@@ -12,6 +12,7 @@ from tests.outside import EVERY, STEPS, Sweep
 pytestmark = pytest.mark.slurm
 
 
+@pytest.mark.faults  # by hand, with the matrix
 def test_a_killed_job_of_ones_own_method_goes_on_and_a_changed_file_is_another_method(tmp_path: Path):
     sweep = Sweep(
         tmp_path,

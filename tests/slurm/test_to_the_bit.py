@@ -79,6 +79,7 @@ def test_a_preempted_trial_goes_on_from_the_checkpoint_of_slurms_warning(
     assert same(tensors(tmp_path), undisturbed)
 
 
+@pytest.mark.faults  # by hand, with the matrix
 def test_a_killed_sweeper_a_killed_job_and_a_job_that_was_warned(
     tmp_path: Path, undisturbed: dict[str, dict[str, torch.Tensor]]
 ):
