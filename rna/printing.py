@@ -19,6 +19,8 @@ DASHES = dict.fromkeys("−–—", "-")  # where a question mark would take a n
 MARKS = re.compile(r"[\\`*|<&~$]|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])")  # where Markdown would see a mark
 GONE = (errno.EPIPE, errno.ECONNRESET, errno.EIO)  # a pipe whose reader left, a socket's, a terminal's
 
+NARROWEST = 80  # characters that a table takes; a narrower terminal breaks its lines, and no number is left out
+
 
 def console(*, stderr: bool = False, width: int | None = None) -> "Console":
     """Where tables and bars are drawn. `width` is that of a log without COLUMNS; a terminal has its own.

@@ -146,10 +146,10 @@ def report(settings: Settings, rows: "list[Arm]") -> None:
         console.print(printing.wrapped(text, console.width), soft_wrap=True)
 
     if not settings.train_only:
-        console.print(show.table(rows), width=max(console.width, show.NARROWEST), crop=False)
+        console.print(show.table(rows), width=max(console.width, printing.NARROWEST), crop=False)
         say(show.key(rows))
         if (by_ngram := show.ngram_table(rows)) is not None:
-            console.print(by_ngram, width=max(console.width, show.NARROWEST), crop=False)
+            console.print(by_ngram, width=max(console.width, printing.NARROWEST), crop=False)
         console.print()
         for line in (*show.verdicts(rows), show.of_above(rows)):
             if line is not None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from rna import intervals, perturb
+from rna import intervals, perturb, printing
 from rna.intervals import Estimate, Score, Terms, answers, number, scores_of
 from rna.settings import EvalSettings
 from rna.trial import Arm
@@ -12,7 +12,6 @@ from rna.trial import Arm
 if TYPE_CHECKING:
     from rich.table import Table
 
-NARROWEST = 80  # characters that a table takes; a narrower terminal breaks its lines, and no number is left out
 OWN = ("with RNA", "smoothed", "plain", "given")  # the arms of a trial, its own first
 Scores = dict[str, Estimate]  # role (`forget`, `forget_bio`, `retain`, `perturbed`, …) -> estimate
 
@@ -92,7 +91,7 @@ def _lines(parts: Sequence[str]) -> str:
     lines = [parts[0]]
     for part in parts[1:]:
         longer = f"{lines[-1]} · {part}"
-        lines = [*lines[:-1], longer] if len(longer) <= NARROWEST else [*lines, part]
+        lines = [*lines[:-1], longer] if len(longer) <= printing.NARROWEST else [*lines, part]
     return "\n".join(lines)
 
 

@@ -370,3 +370,14 @@ def test_no_perplexity_is_wider_than_a_column(nats):
     value, margin = (float(part) for part in cell.split(" ± "))
     assert value == pytest.approx(math.exp(nats), rel=0.5)
     assert margin == pytest.approx(math.exp(nats) * 0.0196, rel=0.5)
+
+
+def test_a_long_title_breaks_before_a_whole_part():
+    made = arm("plain", perturbed=0.5)
+    made.settings.model.name = "a-model-with-a-name-of-forty-characters-"
+    lines = show.title([made]).splitlines()
+    parts = [part for line in lines[:-1] for part in line.split(" · ")]
+    assert len(lines) > 2
+    assert max(map(len, lines)) <= 80
+    assert parts[0] == made.settings.model.name
+    assert parts[-1] == f"seed {made.settings.seed}"

@@ -457,6 +457,9 @@ def _within(study: Study, trial: Trial, against: str) -> Terms:
     return intervals.difference(intervals.mean(one), intervals.mean(other)) if one and other else []
 
 
+ENDS = {UNLIKE: "but plain and RNA do not forget alike, so this compares no robustness yet"}
+
+
 def headline(study: Study, found: Sequence[Verdict]) -> str:
     """The study's answer in a sentence, with its number."""
     known = [(item, item.change) for item in found if item.change is not None]
@@ -471,7 +474,7 @@ def headline(study: Study, found: Sequence[Verdict]) -> str:
     if len(known) == 1:
         (item, change), *_ = known
         shows = "this trial shows that " if item.seeds == 1 else ""
-        word = f"{change_said}." if (change_said := _ends.get(item.word)) else f"{item.word}."
+        word = f"{ENDS.get(item.word, item.word)}."
         start = f"{item.method}: {shows}{where}with RNA, {answers.PERTURBED} moves by {said(change, study)}"
         return f"{start}: {word}" + ("" if item.forgot else " But it has not forgotten.")
     moved = _span([(item.method, change) for item, change in known], study)
@@ -484,9 +487,6 @@ def headline(study: Study, found: Sequence[Verdict]) -> str:
     seed = ", each on one seed" if all(item.seeds == 1 for item, _ in known) else ""
     but = f" But {kept} {'have' if kept > 1 else 'has'} not forgotten." if kept else ""
     return f"{start[0].upper()}{start[1:]}; of {len(known)} methods{seed}, {', '.join(counted)}.{but}"
-
-
-_ends = {UNLIKE: "but plain and RNA do not forget alike, so this compares no robustness yet"}
 
 
 def _span(changes: Sequence[tuple[str, Estimate]], study: Study) -> str:

@@ -298,14 +298,15 @@ READ_BY_METHOD = {"raw", "longer_than", "characters", "strip"}  # with variant=o
 def _corpora(view: Trial) -> dict[str, Any]:
     """A trial's corpora without the refusals, which are DPO's alone, and without what the released code reads of the
     same files in another way for each method: that is a part of the method there."""
+    official = view.identity.get("variant", "paper") == "official"
     found: dict[str, Any] = {}
     for name, item in (view.identity.get("data") or {}).items():
-        if view.identity.get("variant", "paper") == "official" and isinstance(item, dict):
-            own = READ_BY_METHOD | ({"max_length"} if name == "data.retain" else set[str]())
-            found[name] = {key: value for key, value in dict[str, Any](item).items() if key not in own}  # pyright: ignore
-        elif name != "data.refusals":
-            found[name] = item
-    return {name: item for name, item in found.items() if name != "data.refusals"}
+        if name == "data.refusals":
+            continue
+        own = (READ_BY_METHOD | ({"max_length"} if name == "data.retain" else set[str]())) if official else set[str]()
+        known = isinstance(item, dict)
+        found[name] = {key: value for key, value in dict[str, Any](item).items() if key not in own} if known else item  # pyright: ignore
+    return found
 
 
 def _references(like: Trial, how: str, every: list[Trial], judged: Any) -> dict[str, Trial]:

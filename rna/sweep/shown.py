@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 ROLES = {"forget": "↓", "retain": "↑", "perturbed": "↑", "neutral": "", "related": "↑"}
-NARROWEST = 80  # characters that a table takes; a narrower terminal breaks its lines, and no number is left out
 WIDE = 120  # from which a value and its interval stand on one line
 MOST = 50  # rows of a table
 NAMED = 8  # rows that a sentence names
@@ -33,7 +32,7 @@ def show(found: dict[str, Any]) -> None:
     if not found["rows"]:
         console.print(f"{found['name']}: no trial is done yet", soft_wrap=True)
         return
-    width = max(console.width, NARROWEST)
+    width = max(console.width, printing.NARROWEST)
     titles = [row["title"] for row in found["rows"]]
     made = tables(found, titles, width)
     long = any(_least(console, table) > width for table in made)

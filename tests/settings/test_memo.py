@@ -32,23 +32,32 @@ REFUSED = [
 
 
 @pytest.fixture
-def memo():
+def asked():
+    """What Hydra was asked to compose."""
+    return []
+
+
+@pytest.fixture
+def memo(asked):
+    def whole(words):
+        asked.append(words)
+        return hydra.compose("config", words)
+
     config.register_resolvers()
     with hydra.initialize_config_dir(str(CONF), **config.version_base()):
-        loader = hydra.core.global_hydra.GlobalHydra.instance().config_loader()
-        yield Memo(loader, lambda words: hydra.compose("config", words))
+        yield Memo(hydra.core.global_hydra.GlobalHydra.instance().config_loader(), whole)
 
 
 def plain(made):
     return OmegaConf.to_yaml(made)  # with the order of keys
 
 
-def test_what_is_composed_is_what_hydra_composes(memo):
+def test_what_is_composed_is_what_hydra_composes(memo, asked):
     for words in [*WORDS, *WORDS]:
         found = memo.compose(words)
         assert plain(found) == plain(hydra.compose("config", words))
         assert OmegaConf.is_struct(found)
-    assert len(memo.made) < len(WORDS)  # values alone make no new choice
+    assert len(asked) == len(memo.made) < len(WORDS)  # once for each set of choices; values alone make none
 
 
 @pytest.mark.parametrize("word", REFUSED)
