@@ -13,7 +13,7 @@ from rna.settings.fields import BUILTIN
 from rna.unlearning.noise import Normals
 from tests import tiny
 from tests.decoder import test_model, test_staged
-from tests.test_devices import CASES, DEVICES, Case, analysed, covering, whole
+from tests.test_devices import DEVICES, TRIED, Case, analysed, whole
 from tests.unlearning.test_train import METHODS, unlearn
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")]
@@ -47,7 +47,7 @@ def test_a_device_map_trains():
     unlearn(test_model.settings("method=npo"), decoder)
 
 
-@pytest.mark.parametrize("case", covering(CASES), ids="-".join)
+@pytest.mark.parametrize("case", TRIED, ids="-".join)
 def test_a_whole_trial(case: Case, tmp_path: Path):
     """Trained, killed, resumed, judged on the way and at the end, by choices and by perplexity."""
     if torch.cuda.device_count() < DEVICES[case[4]][0]:
