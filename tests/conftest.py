@@ -1,4 +1,4 @@
-"""No network, one thread, and every function of `rna` checked against its types and tensor shapes."""
+"""No network, one thread, and in the default tests every function of `rna` checked against its types and shapes."""
 
 import os
 import sys
@@ -33,9 +33,14 @@ gc.freeze()
 gc.set_threshold(100_000, 50, 100)
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job ignores
-install_import_hook("rna", "beartype.beartype")
 hypothesis.settings.register_profile("rna", database=None, deadline=None)
 hypothesis.settings.load_profile("rna")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Whole programs run as users run them, and a fifth faster, without the checks of every call."""
+    if config.option.markexpr != "whole":
+        install_import_hook("rna", "beartype.beartype")
 
 
 @pytest.fixture(autouse=True)

@@ -120,6 +120,7 @@ def whole(folder: Path, case: Case, *words: str) -> trial.Arm:
     return arm
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("case", TRIED, ids="-".join)
 def test_a_whole_trial(case: Case, tmp_path: Path):
     with pretended.gpus(DEVICES[case[4]][0]):
@@ -133,6 +134,7 @@ def test_every_other_trial(case: Case, tmp_path: Path):
         whole(tmp_path, case)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("method", ["npo", pytest.param("rmu", marks=pytest.mark.slow)])
 def test_its_results_are_the_cpus(method: str, tmp_path: Path):
     """The same noise, batches and arithmetic on two devices and on none: only chunks differ in size."""
@@ -166,6 +168,7 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
 SPLIT_ALONE = [pytest.param(name, marks=() if name == "two" else pytest.mark.slow) for name in DEVICES]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("devices", SPLIT_ALONE)
 @pytest.mark.parametrize("what", [name for name in analyze.WHAT if name != "relative_noise"])
 def test_an_analysis(what: str, devices: str, trials: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch):
@@ -194,6 +197,7 @@ def test_relative_noise_trains_its_own_trials(tmp_path: Path, monkeypatch: pytes
     assert "Perturbed retain accuracy" in outcome.verdict
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("devices", [pytest.param("one", marks=pytest.mark.slow), "two"])
 def test_suggestions_are_measured(devices: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
     placed = str(DEVICES[devices][1]).replace("'", "").replace(" ", "")
@@ -235,6 +239,7 @@ def test_a_values_slope_meets_its_gradient_where_the_hidden_states_are(tmp_path:
         assert slope_ND.device == torch.device("cuda:1")
 
 
+@pytest.mark.whole
 def test_a_refusal_behind_its_question_joins_the_step(tmp_path: Path):
     made = test_pairs.corpora(
         tmp_path, *test_pairs.QA, "method=dpo", "train.steps=2", "train_only=true", "wandb=disabled", "baseline=skip"
@@ -251,6 +256,7 @@ def test_a_batch_goes_as_a_whole():
         assert {batch.ids_BT.device, batch.mask_BT.device} == {torch.device("cuda:0")}
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("method", ["adaptive_rmu", "npo", "dpo"])
 def test_what_another_trial_remembered_joins_the_step(method: str, tmp_path: Path):
     """The second of two trials that differ in noise alone finds the reference's values on the disk."""
@@ -294,6 +300,7 @@ def test_windows_is_refused_in_one_line():
     assert (done.returncode, done.stderr) == (1, "error: rna runs on Linux and macOS; on Windows use WSL\n")
 
 
+@pytest.mark.whole
 def test_a_model_is_gone_before_another_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Also after it was trained and judged: nothing of an arm holds on to it."""
     made = settings(tmp_path, ("npo", "kl", "none", "paper", "one"))

@@ -29,6 +29,7 @@ def logits_of(whole: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
         return whole(input_ids=ids).logits
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_exported_model_gives_the_logits_of_the_trial(dtype: str, tmp_path: Path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -52,6 +53,7 @@ def test_the_exported_model_gives_the_logits_of_the_trial(dtype: str, tmp_path: 
     assert back("the marsh fevers")["input_ids"] == tokenizer("the marsh fevers")["input_ids"]
 
 
+@pytest.mark.whole
 def test_a_model_whose_layers_lie_elsewhere_is_exported(tmp_path: Path):
     from transformers import AutoModelForCausalLM
 
@@ -64,6 +66,7 @@ def test_a_model_whose_layers_lie_elsewhere_is_exported(tmp_path: Path):
     assert delta
 
 
+@pytest.mark.whole
 def test_the_card_says_what_was_done_and_what_came_of_it(tmp_path: Path):
     row = trained(tmp_path, "method=npo", "retain=kl", "eval.limit=32", "retain.alpha.default=3")
     export.export(row.key[:6], tmp_path / "exported", str(tmp_path))

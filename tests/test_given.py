@@ -37,6 +37,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[trial
     return folder, rows
 
 
+@pytest.mark.whole
 def test_its_row_is_the_models_own(finished: tuple[Path, list[trial.Arm]]):
     _, rows = finished
     assert [row.label for row in rows] == ["base", "given", "smoothed", "retrained"]
@@ -67,6 +68,7 @@ def test_nothing_is_trained_and_the_record_says_what_it_is(finished: tuple[Path,
     assert not (folder / "trials").exists()
 
 
+@pytest.mark.whole
 def test_the_report_shows_it_among_the_references_by_its_folders_name(
     finished: tuple[Path, list[trial.Arm]], tmp_path: Path
 ):
@@ -122,6 +124,7 @@ def test_other_tokens_are_warned_of_where_perplexities_are_compared(tmp_path: Pa
     assert base.evaluated["perplexity"]["metrics"] == plain.evaluated["perplexity"]["metrics"]  # on tokens of its own
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -53,6 +53,7 @@ def choice(name: str) -> list[str]:
     return [f"method={method}", *([f"retain={retain}"] if retain else []), *SETTING]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("noise", ["rna", "none"])
 @pytest.mark.parametrize("name", PAPER)
 def test_the_papers_rows(name: str, noise: str):
@@ -72,6 +73,7 @@ def test_the_papers_rows(name: str, noise: str):
         assert vars(found.noise) == {**vars(found.noise), "name": "none", "nu": 0.0, "layers": []}
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("noise", ["rna", "none"])
 @pytest.mark.parametrize("name", PAPER)
 def test_the_released_scripts_rows(name: str, noise: str):
@@ -161,6 +163,7 @@ def test_the_readmes_command_at_matched_forgetting_varies_alpha():
         assert found == [{"bio": float(value), "cyber": float(value)} for value in values]
 
 
+@pytest.mark.whole
 def test_official_says_what_it_reads_otherwise_than_composed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     line = "variant=official: data.order=file in place of random, data.max_refusals=4 in place of null"
     assert composed("variant=official").notices == [line]
@@ -227,6 +230,7 @@ def local_files(folder: Path) -> list[str]:
     ]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_runs_a_whole_trial_in_the_papers_setting(name: str, tmp_path: Path):
     architecture, layers, unlearn = MODELS[name]

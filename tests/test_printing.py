@@ -70,6 +70,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return folder, words, done.stdout.decode()
 
 
+@pytest.mark.whole
 def test_a_run_prints_and_records_text_that_looks_like_markup(made: Made):
     folder, _, printed = made
     assert "r[/b]: results/KEY.json" in printed
@@ -156,6 +157,7 @@ def read(text: str) -> Page:
     return made
 
 
+@pytest.mark.whole
 def test_a_report_s_page_and_tables_hold_text_as_text(tmp_path: Path):
     name = HOSTILE.replace("/", "")
     for seed in range(2):
@@ -279,6 +281,7 @@ TRIED += [("report", "nobody"), ("status", "locale"), ("perturb", "locale")]
 TRIED += [pytest.param(name, stream, marks=SLOW) for name in ("export", "analyze") for stream in ("closed", "locale")]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("name", "stream"), TRIED)
 def test_a_command_ends_well_on_any_stream(name: str, stream: str, made: Made, tmp_path: Path):
     folder, run_words, _ = made

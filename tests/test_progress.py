@@ -101,6 +101,7 @@ def deaf(row: trial.Arm, *_: Any, **__: Any) -> None:
     time.sleep(600)
 
 
+@pytest.mark.whole
 def test_a_second_ctrl_c_ends_arms_side_by_side_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(trial, "work", deaf)
     monkeypatch.setattr("rna.settings.cores.available", lambda: 2)

@@ -53,6 +53,7 @@ def test_the_two_commands_are_there():
     assert OWN_FILES
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("command", COMPLETE)
 def test_a_run_runs(command: str, outputs: Path, rna_here: Callable[..., str]):
     words = shlex.split(command)[3:]
@@ -81,6 +82,7 @@ def test_a_method_of_ones_own_is_written_as_shown(tmp_path: Path):
         assert ("with RNA" if more else "cells") in done.stdout
 
 
+@pytest.mark.whole
 def test_a_trial_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     common = ["method=rmu", "train.steps=1", "train_only=true", "noise=none", "wandb=disabled"]
     row = trial.arm("plain", config.check(run.compose([*common, f"output_dir={tmp_path}"], None)))
@@ -120,6 +122,7 @@ def test_ngrams_are_mined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert set(groups) == {(n, group) for n in (2, 4) for group in mined.GROUPS}
 
 
+@pytest.mark.whole
 def test_reports_are_made(tmp_path: Path):
     for made in (generated.settings(), generated.settings(nu=0.02), generated.settings("dpo", seed=1)):
         generated.trial(tmp_path, made, generated.scores(30, 60))
@@ -148,6 +151,7 @@ def test_trials_are_found_again(tmp_path: Path, called: Callable[..., str]):
     assert len(records.trials(str(tmp_path))) == 4
 
 
+@pytest.mark.whole
 def test_a_study_goes_to_wandb(tmp_path: Path):
     generated.trial(tmp_path, generated.settings(), generated.scores(30, 60))
     found = [shlex.split(command)[1:] for command in COMMANDS if command.startswith("python -m rna.track")]
@@ -165,6 +169,7 @@ def test_a_study_goes_to_wandb(tmp_path: Path):
     assert "0 of 0 runs" in said[2]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("command", OWN_FILES)
 def test_a_run_on_own_files_composes(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(config, "_packaged", lambda _package, file: file)  # the optional package may not be here
@@ -178,6 +183,7 @@ def test_a_run_on_own_files_composes(command: str, tmp_path: Path, monkeypatch: 
     assert settings.data.name in ("text", "wmdp")
 
 
+@pytest.mark.whole
 def test_strengths_are_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """On the demo's model and texts in place of the user's own."""
     found = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m rna.suggest")]
@@ -197,6 +203,7 @@ def test_strengths_are_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert ("python -m rna.run data=text" in printed) or ("no rung forgets" in printed)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("command", SWEEPS)
 def test_a_sweep_composes(command: str, tmp_path: Path):
     write_mined(tmp_path / "ngrams.parquet")
@@ -246,6 +253,7 @@ def test_the_table_of_groups_is_complete():
                 assert f"`{option.stem}`" in row, (group, option.stem)
 
 
+@pytest.mark.whole
 def test_no_file_of_the_project_is_missing_from_an_installed_wheel(tmp_path: Path):
     """Built and unpacked: conf lies inside the package, and the demo's files and tasks are there."""
     pytest.importorskip("hatchling")

@@ -49,6 +49,7 @@ def test_other_rooms_are_entered_by_their_doors():
     assert through == []
 
 
+@pytest.mark.whole
 def test_a_door_hands_on_without_opening_every_cupboard():
     code = (
         "import sys, rna.settings, rna.corpora, rna.decoder, rna.unlearning, rna.evaluation, rna.store, rna.sweep,"

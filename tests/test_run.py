@@ -35,13 +35,41 @@ def records(folder: Path) -> dict[str, dict]:
     return {file.stem: json.loads(file.read_text()) for file in (folder / "results").glob("*.json")}
 
 
+NEAR_ALONE = """
+import socket
+real = socket.socket.connect
+def connect(self, address):
+    near = ("127.0.0.1", "localhost", "::1")
+    if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in near:
+        import os; os.write(2, f"REACHED OUT to {address}".encode()); os._exit(77)
+    return real(self, address)
+socket.socket.connect = connect
+def resolve(host, *rest, real=socket.getaddrinfo, **more):
+    if host not in ("127.0.0.1", "localhost", "::1", None):
+        import os; os.write(2, f"REACHED OUT to {host}".encode()); os._exit(77)
+    return real(host, *rest, **more)
+socket.getaddrinfo = resolve
+"""  # every socket but the local ones that worker processes and W&B's own service use ends the program
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def watched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment in which nothing says offline, and a program that reaches out ends."""
+    folder = tmp_path_factory.mktemp("near_alone")
+    (folder / "sitecustomize.py").write_text(NEAR_ALONE)
+    free = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "0")
+    return free | {"PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, watched: dict[str, str]) -> tuple[Path, str]:
     """The canonical call, shortened, in a folder of its own."""
     folder = tmp_path_factory.mktemp("outputs")
-    return folder, rna("method=npo", "retain=mse", "noise.nu=0.014", *SHORT, f"output_dir={folder}")
+    words = ("method=npo", "retain=mse", "noise.nu=0.014", *SHORT, f"output_dir={folder}")
+    return folder, rna(*words, **watched)
 
 
+@pytest.mark.whole
 def test_the_canonical_call_ends_in_a_table_and_complete_records(finished: tuple[Path, str]):
     folder, printed = finished
     assert re.search(r"^ +base +plain +with RNA +retrained *$", printed, re.MULTILINE), printed
@@ -63,6 +91,7 @@ def test_the_canonical_call_ends_in_a_table_and_complete_records(finished: tuple
     assert not reading.load(str(folder)).unknown
 
 
+@pytest.mark.whole
 def test_the_same_trial_is_recognised_and_nothing_is_computed(finished: tuple[Path, str]):
     folder, printed = finished
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()}
@@ -102,6 +131,7 @@ def at_widths(finished: tuple[Path, str]) -> dict[int, list[str]]:
     return {width: f"demo · NPO{part}".splitlines() for width, part in zip((80, 100, 120, 1000), parts, strict=True)}
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("width", [80, 100, 120])
 def test_no_terminal_breaks_a_word_a_number_or_a_path(width: int, at_widths: dict[int, list[str]]):
     lines, whole = at_widths[width], at_widths[1000]
@@ -118,12 +148,14 @@ def test_no_terminal_breaks_a_word_a_number_or_a_path(width: int, at_widths: dic
     assert not {"helps", "hurts"} & set(words)
 
 
+@pytest.mark.whole
 def test_a_log_is_as_wide_as_columns_says(finished: tuple[Path, str]):
     printed = rna("method=npo", "retain=mse", "noise.nu=0.014", *SHORT, f"output_dir={finished[0]}", COLUMNS="80")
     lines = printed[printed.index("demo · NPO") :].splitlines()
     assert max(len(line) for line in lines) <= 80
 
 
+@pytest.mark.whole
 def test_another_keyword_evaluates_the_perturbed_task_alone(finished: tuple[Path, str], rna_here: Callable[..., str]):
     folder, _ = finished
     before = set(records(folder))
@@ -133,6 +165,7 @@ def test_another_keyword_evaluates_the_perturbed_task_alone(finished: tuple[Path
     assert {record["task"] for record in new} == {"perturbed"}
 
 
+@pytest.mark.whole
 def test_a_rerun_stands_beside_the_first_and_agrees_to_the_last_digit(
     finished: tuple[Path, str], rna_here: Callable[..., str]
 ):
@@ -160,6 +193,7 @@ def test_a_rerun_stands_beside_the_first_and_agrees_to_the_last_digit(
             assert record["metrics"] == twin["metrics"]
 
 
+@pytest.mark.whole
 def test_the_offline_wandb_run_holds_the_numbers_of_the_record(finished: tuple[Path, str]):
     folder, _ = finished
     found = records(folder)
@@ -191,6 +225,7 @@ def test_the_offline_wandb_run_holds_the_numbers_of_the_record(finished: tuple[P
             assert [summary[f"eval/{record['task']}/{half}/{name}"] for half in ("select", "report")] == [*halves]
 
 
+@pytest.mark.whole
 def test_a_loss_that_is_not_finite_is_recorded_and_touches_nothing(
     finished: tuple[Path, str], rna_here: Callable[..., str]
 ):
@@ -213,6 +248,7 @@ def test_a_loss_that_is_not_finite_is_recorded_and_touches_nothing(
     assert failures[0]["step"] >= 2
 
 
+@pytest.mark.whole
 def test_baseline_skip_leaves_the_plain_twin_out(tmp_path: Path, rna_here: Callable[..., str]):
     printed = rna_here("baseline=skip", *SHORT, "wandb=disabled", f"output_dir={tmp_path}")
     assert "plain" not in printed
@@ -229,6 +265,7 @@ BAD = {
 }
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("override", "said"), BAD.items())
 def test_bad_input_is_one_line_on_stderr_and_a_code(override: str, said: str, tmp_path: Path):
     printed = rna(override, f"output_dir={tmp_path}", code=2).strip()
@@ -237,6 +274,7 @@ def test_bad_input_is_one_line_on_stderr_and_a_code(override: str, said: str, tm
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.whole
 def test_more_bad_input_is_refused_before_a_model_is_loaded(tmp_path: Path, rna_here: Callable[..., str]):
     empty, rows, few = tmp_path / "empty.txt", tmp_path / "rows.jsonl", tmp_path / "few.txt"
     empty.write_text("")
@@ -261,35 +299,8 @@ def test_more_bad_input_is_refused_before_a_model_is_loaded(tmp_path: Path, rna_
         assert len(printed.splitlines()) == 1
 
 
-def test_no_network_is_reached(tmp_path: Path):
-    """Every socket but the local ones that worker processes and W&B's own service use ends the program."""
-    (tmp_path / "sitecustomize.py").write_text(
-        "import socket\n"
-        "real = socket.socket.connect\n"
-        "def connect(self, address):\n"
-        "    near = ('127.0.0.1', 'localhost', '::1')\n"
-        "    if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in near:\n"
-        "        import os; os.write(2, f'REACHED OUT to {address}'.encode()); os._exit(77)\n"
-        "    return real(self, address)\n"
-        "socket.socket.connect = connect\n"
-        "def resolve(host, *rest, real=socket.getaddrinfo, **more):\n"
-        "    if host not in ('127.0.0.1', 'localhost', '::1', None):\n"
-        "        import os; os.write(2, f'REACHED OUT to {host}'.encode()); os._exit(77)\n"
-        "    return real(host, *rest, **more)\n"
-        "socket.getaddrinfo = resolve\n"
-    )
-    environment = {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
-    free = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "0")
-    printed = rna(
-        *SHORT,
-        "method=none",
-        "eval.limit=4",
-        "model.retrained=null",
-        "model.threads=2",
-        f"output_dir={tmp_path}/out",
-        **environment,
-        **free,
-    )
-    assert "REACHED OUT" not in printed
+@pytest.mark.whole
+def test_no_network_is_reached(finished: tuple[Path, str], watched: dict[str, str]):
+    assert "REACHED OUT" not in finished[1]
     probe = [sys.executable, "-c", "import socket; socket.create_connection(('203.0.113.1', 80))"]
-    assert subprocess.run(probe, env=os.environ | environment, check=False, capture_output=True).returncode == 77
+    assert subprocess.run(probe, env=os.environ | watched, check=False, capture_output=True).returncode == 77

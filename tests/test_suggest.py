@@ -38,6 +38,7 @@ def composed(*overrides: str) -> Settings:
     return config.check(run.compose(list(overrides), None))
 
 
+@pytest.mark.whole
 def test_both_families_are_suggested_with_a_reason_each(tmp_path: Path, suggested: Suggest):
     printed = suggested("train.batch_size=2", "--output-dir", str(tmp_path))
     rmu, npo = (composed(*words) for words in commands(printed))
@@ -52,6 +53,7 @@ def test_both_families_are_suggested_with_a_reason_each(tmp_path: Path, suggeste
     assert "nobody tuned it" in printed
 
 
+@pytest.mark.whole
 def test_what_is_said_stays(tmp_path: Path, suggested: Suggest):
     words = ("method=adaptive_rmu", "train.lr=1e-4", "retain.alpha.bio=7", "noise=none")
     (command,) = commands(suggested(*words, "--output-dir", str(tmp_path)))
@@ -94,6 +96,7 @@ def test_own_text_is_judged_by_its_perplexity(tmp_path: Path, suggested: Suggest
     assert composed(*commands(printed)[0]).eval.kind == "perplexity"
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("method", ["rmu", "rsv", "npo"])
 def test_a_stream_four_times_as_large_gets_strengths_four_times_as_large(method: str, demo: Any):
     """Target, ν and learning rate are in the units of the stream and of what writes to it; α and steps are not."""
@@ -167,6 +170,7 @@ def test_the_search_climbs_until_it_forgets_and_records_each_rung_once(
     assert again[again.index("┏") :] == printed[printed.index("┏") :]
 
 
+@pytest.mark.whole
 def test_the_search_needs_something_to_raise_and_to_judge_by(tmp_path: Path, suggested: Suggest):
     common = ("--search", "method=npo", "retain=kl", "--output-dir", str(tmp_path))
     assert "nothing is left to raise" in suggested(*common, "train.lr=1e-5", "retain.alpha.default=1", code=2)

@@ -123,6 +123,7 @@ def test_runs_are_found_where_they_were_written(tmp_path: Path, monkeypatch: pyt
 # The account and the network
 
 
+@pytest.mark.whole
 def test_a_run_without_an_account_is_refused_before_a_model_is_loaded(environment: dict[str, str], tmp_path: Path):
     said = called(environment, "rna.run", *SHORT, f"output_dir={tmp_path}/out", "wandb=online")
     assert said.startswith("error: wandb=online: no account (")
@@ -139,6 +140,7 @@ def test_a_variable_that_wandb_refuses_is_said_before_a_model_is_loaded(environm
     assert not [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
 
 
+@pytest.mark.whole
 def test_a_sweep_is_told_once_at_its_start(environment: dict[str, str], tmp_path: Path):
     for words in (["seed=0,1", "wandb=online"], ["wandb=online,offline"]):
         said = called(environment, "rna.run", "-m", *SHORT, f"output_dir={tmp_path}/out", *words)
@@ -146,6 +148,7 @@ def test_a_sweep_is_told_once_at_its_start(environment: dict[str, str], tmp_path
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.whole
 def test_nobody_is_asked_for_a_key_on_a_terminal(environment: dict[str, str], tmp_path: Path):
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "rna.run", *SHORT, f"output_dir={tmp_path}/out", "wandb=online"]
@@ -169,6 +172,7 @@ ONLINE = """from rna import run, settings, track
 run.guarded(lambda: track.check(settings.WandbSettings("online")))"""
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -211,6 +215,7 @@ def test_a_variable_that_wandb_refuses_is_named(
     track.check(WandbSettings("offline"))
 
 
+@pytest.mark.whole
 def test_an_account_that_wandb_does_not_know_is_refused_and_one_in_netrc_is_taken(
     environment: dict[str, str], tmp_path: Path
 ):

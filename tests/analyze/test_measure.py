@@ -176,6 +176,7 @@ TABLES = {
 README = {shlex.split(command)[3]: shlex.split(command)[4:] for command in ANALYSES}
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     "what", [pytest.param(what, marks=[pytest.mark.slow] if what == "relative_noise" else []) for what in TABLES]
 )
@@ -303,6 +304,7 @@ def test_bad_input_is_refused(what, rest, given, message, tmp_path: Path):
         analyze.analyze(options(what, tmp_path, *rest, **given))
 
 
+@pytest.mark.whole
 def test_a_model_whose_layers_lie_elsewhere_is_analysed(tmp_path: Path):
     chosen = tiny.nested(tmp_path / "base")
     analyze.analyze(options("eq_9", tmp_path / "out", *chosen, "model.name=nested", limit=2, samples=2))

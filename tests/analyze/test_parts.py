@@ -61,6 +61,7 @@ def measured(decoder: Any) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if not isinstance(value, str)} for row in rows]
 
 
+@pytest.mark.whole
 def test_the_analyses_are_the_same_whatever_the_budgets(monkeypatch: pytest.MonkeyPatch):
     """One and two samples of six tokens at once, against all."""
     decoder = tiny.decoder("Mistral", layers=3)
@@ -71,6 +72,7 @@ def test_the_analyses_are_the_same_whatever_the_budgets(monkeypatch: pytest.Monk
         assert_close(measured(decoder), whole, rtol=2e-3, atol=1e-6)
 
 
+@pytest.mark.whole
 def test_an_analysis_out_of_memory_goes_on_in_smaller_parts(monkeypatch: pytest.MonkeyPatch):
     """A layer that holds two samples at once stands for a small card."""
     decoder = tiny.decoder("Mistral", layers=3)

@@ -115,6 +115,7 @@ def test_remembered_values_are_computed_once_and_kept(tmp_path: Path):
     assert computed == [0, 1]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     "method",
     [

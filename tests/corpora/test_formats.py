@@ -270,6 +270,7 @@ def test_broken_json_names_the_line(tmp_path: Path, content: str, said: str):
     assert said in error(tmp_path / "a.json")
 
 
+@pytest.mark.whole
 def test_a_json_array_is_read_a_block_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Blocks of any size give the same rows, and a large array takes the memory of a block."""
     path = tmp_path / "a.json"
@@ -308,6 +309,7 @@ def test_a_broken_table_names_the_line(tmp_path: Path, content: str, said: str):
     assert said in error(tmp_path / "a.csv")
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "json", "parquet"])
 def test_an_error_lists_no_more_columns_than_can_be_read(tmp_path: Path, kind: str):
     """A table without a header names its columns by its first document; a .json may have a column for each row."""

@@ -354,6 +354,7 @@ def unlearned(settings: Settings, demo: Any) -> tuple[model.Deltas, list[dict[st
     return train.train(settings, decoder, feeds, lambda _, report: curve.append(report)), curve
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("method", ["npo", "simnpo", "rmu"])
 def test_with_all_tokens_counted_a_pair_is_the_text_of_its_template(tmp_path: Path, demo: Any, method: str):
     common = (f"method={method}", "train.steps=2", "train.lr=0.01")
@@ -377,6 +378,7 @@ def test_micro_batches_of_pairs_make_the_step_of_a_whole_one(tmp_path: Path, dem
         assert other["train/forget_loss"] == pytest.approx(one["train/forget_loss"], rel=1e-4)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("method", ["npo", "dpo"])
 def test_what_the_reference_says_of_pairs_is_remembered_apart(tmp_path: Path, method: str):
     """With and without answers alone, through the same cache, each trial gets what it gets without a cache."""

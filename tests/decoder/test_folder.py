@@ -256,6 +256,7 @@ FAULTS: list[tuple[str, Fault, str]] = [
 ]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("fault", "said"), [pytest.param(*rest, id=name) for name, *rest in FAULTS])
 def test_a_folder_with_a_fault_is_refused_before_it_is_loaded(
     fault: Fault, said: str, place: Path, monkeypatch: pytest.MonkeyPatch
@@ -330,6 +331,7 @@ def test_what_only_loading_shows_is_refused_in_one_line(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 @pytest.mark.parametrize("tied", [True, False])
 def test_sound_folders_load_whole_and_in_part(architecture: str, tied: bool, tmp_path: Path):
@@ -496,6 +498,7 @@ def test_an_architecture_that_nothing_is_known_of_is_tried(tmp_path: Path):
 # Tokens
 
 
+@pytest.mark.whole
 def test_a_tokenizer_without_pad_and_eos_pads_with_what_is_masked(place: Path, tmp_path: Path):
     folders.told(place, "tokenizer_config.json", pad_token=None, eos_token=None, bos_token=None)
     folders.told(place, "tokenizer.json", padding=None)
@@ -602,6 +605,7 @@ def test_a_path_without_a_letter_is_no_path(tmp_path: Path, rna_here: Callable[.
     assert printed == "error: model.path=: names no model; give a hub id, a Hugging Face folder, or a .gguf file\n"
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", ["prefix of DDP", "pointer for weights", "more words than rows", "GPT-2"])
 def test_the_program_ends_in_one_line_and_records_nothing(
     name: str, place: Path, tmp_path: Path, rna_here: Callable[..., str]
@@ -613,6 +617,7 @@ def test_the_program_ends_in_one_line_and_records_nothing(
     assert not list((tmp_path / "out").rglob("*.json"))
 
 
+@pytest.mark.whole
 def test_values_that_are_not_finite_end_in_one_line(place: Path, tmp_path: Path, rna_here: Callable[..., str]):
     spoilt(place, math.nan)
     given = ["method=given", f"method.path={place}", "eval.limit=8", "wandb=disabled", f"output_dir={tmp_path / 'o'}"]

@@ -74,6 +74,7 @@ class Watched:
         return Slice()
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("architecture", ["Llama", "Gemma2", "Qwen3"])
 def test_rm_training_alone_reads_the_layers_it_runs(architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """With l = 2 of 8 layers and an untied head: the bytes of the embeddings, three layers and the last norm."""
@@ -102,6 +103,7 @@ def test_rm_training_alone_reads_the_layers_it_runs(architecture: str, tmp_path:
     assert all(torch.equal(one[0][name], two[0][name]) for name in one[0])
 
 
+@pytest.mark.whole
 def test_train_only_makes_the_same_record_key_and_tensors(tmp_path: Path):
     common = ["method=rmu", "noise=none", "train.steps=2", "wandb=disabled", "eval.limit=8"]
     rows = [
@@ -125,6 +127,7 @@ def test_train_only_makes_the_same_record_key_and_tensors(tmp_path: Path):
     }
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("method", "retain"), [("rmu", "representation"), ("npo", "kl"), ("dpo", "mse")])
 def test_half_precision_weights_with_float32_losses_and_state(method: str, retain: str):
     dtype = torch.bfloat16
@@ -160,6 +163,7 @@ def test_the_loss_scale_of_float16_changes_no_bit(monkeypatch: pytest.MonkeyPatc
     assert all(torch.equal(plain[name], scaled[name]) for name in plain)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("method", "retain"), test_train.SOME)
 def test_accumulated_gradients_are_those_of_one_large_batch(method: str, retain: str):
     """Ragged batches of 2 and 2 and 2 against 6 at once, each token and sequence counting the same."""
@@ -265,6 +269,7 @@ def failing(error: BaseException, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     return str(caught.value), record
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     "error",
     [

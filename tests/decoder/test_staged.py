@@ -150,6 +150,7 @@ def test_padding_on_the_left(architecture: str):
         assert_same(tiny.decoder(architecture), lambda pair=pair: trial(*pair), batches=batches)  # pyright: ignore
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("method", "retain_loss"), CASES)
 def test_gradient_checkpointing_changes_no_bit(method: str, retain_loss: str):
     assert_same(tiny.decoder(), lambda: trial(method, retain_loss), recompute=True)

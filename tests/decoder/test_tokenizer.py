@@ -132,6 +132,7 @@ def test_each_architecture_has_a_usual_tokenizer():
     assert {name for name, *_ in USUAL} == set(tiny.ARCHITECTURES)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("architecture", "name", "kind", "settings"), USUAL)
 def test_usual_tokenizers_are_loaded_as_transformers_does(
     architecture: str,
@@ -166,6 +167,7 @@ TAKEN_FOR_OTHERS = [
 ]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("architecture", "name", "kind", "settings"), TAKEN_FOR_OTHERS)
 def test_a_tokenizer_that_is_taken_for_another_is_read_from_its_file(
     architecture: str,

@@ -83,6 +83,7 @@ def test_training_is_a_function_of_its_seed():
     assert not torch.equal(ends[0], ends[2])
 
 
+@pytest.mark.whole
 def test_the_shipped_models_know_what_they_should_and_are_small():
     size = sum(file.stat().st_size for file in BUILTIN.rglob("*") if file.is_file())
     assert size <= 8_000_000

@@ -31,6 +31,7 @@ def metrics(row: trial.Arm) -> dict[str, Any]:
     return {name: record["metrics"] for name, record in row.evaluated.items()}
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("words", [CHOICE, PERPLEXITY])
 def test_what_was_answered_is_not_asked_again_and_changes_no_bit(
     words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -39,6 +39,7 @@ def test_the_base_answers_and_a_perturbed_choice_does_not_disturb_it(demo):
     assert 64 < total <= 256  # what is asked twice is answered once
 
 
+@pytest.mark.whole
 def test_lm_eval_agrees_with_a_plain_argmax_over_letters(demo):
     from rna.demo import build, world
 
@@ -168,6 +169,7 @@ def test_accuracy_has_lm_evals_standard_error():
     assert evaluate.accuracy([]) is None
 
 
+@pytest.mark.whole
 def test_halves_subjects_and_bits_belong_together(demo):
     settings = config.check(run.compose([], None))
     found = evaluate.multiple_choice(*demo, ["perturbed"], settings.eval, lambda *_: None)["perturbed"]
@@ -182,6 +184,7 @@ def test_halves_subjects_and_bits_belong_together(demo):
     assert weighted / found["n"] == pytest.approx(found["acc"])
 
 
+@pytest.mark.whole
 def test_a_question_has_one_name_in_all_of_its_forms_and_draws_one_of_several_keywords(demo):
     """Perturbed, neutral and plain questions are the same; each keyword has its own accuracy, and the draw is fixed."""
     words = ["marsh fevers", "vault breaking", "gout", "ague", "typhus"]
@@ -259,6 +262,7 @@ def test_a_chat_template_asks_as_lm_eval_does(demo, monkeypatch: pytest.MonkeyPa
     assert ours["correct"] == f"{int(''.join(str(int(sample['acc'])) for sample in samples), 2):03x}"
 
 
+@pytest.mark.whole
 def test_a_chat_template_is_part_of_the_evaluations_key_and_a_model_without_one_is_refused(
     tmp_path: Path, rna_here: Callable[..., str]
 ):

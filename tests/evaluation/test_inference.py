@@ -21,6 +21,7 @@ def arms(folder: Path, *words: str) -> list[trial.Arm]:
     return [row for row in rows if row.label != "retrained"]
 
 
+@pytest.mark.whole
 def test_a_smoothed_trial_is_the_plain_one_judged_anew(tmp_path: Path):
     """The smoothed arm comes first, and trains what the plain one then finds."""
     base, plain, smoothed = arms(tmp_path, "noise.nu=0.5")

@@ -22,6 +22,7 @@ def trained(folder: Path, *more: str) -> tuple[dict[str, Any], dict[str, torch.T
     return row.trained, model.load_deltas(results.delta_path(str(folder), row.key)), lookup.address_of(made)
 
 
+@pytest.mark.whole
 def test_interim_evaluations_join_the_curve_and_change_no_bit(tmp_path: Path):
     plain, tensors, _ = trained(tmp_path / "without")
     watched, same, where = trained(tmp_path / "with", "eval.interim_every=2")

@@ -18,6 +18,7 @@ CELLS = [
 ]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("cell", CELLS, ids=[f"{cell.kind}, {cell.said}" for cell in CELLS])
 def test_the_interval_that_is_shown_holds_the_truth(cell: coverage.Cell):
     held, _ = coverage.coverage(cell, REPEATS)["shown"]

@@ -10,6 +10,7 @@ from hydra_plugins.rna_optuna_sweeper import _checks, _storage, space
 from tests.launchers.running import environment, noted, sweep
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -43,6 +44,7 @@ def test_no_sbatch_on_the_machine(tmp_path: Path):
     assert noted(tmp_path) == []
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("words", "said"),
     [

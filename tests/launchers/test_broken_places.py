@@ -92,6 +92,7 @@ def well(found: list[Trial]) -> list[tuple[str, int]]:
     return [(trial.status, trial.attempts) for trial in found]
 
 
+@pytest.mark.whole
 def test_a_broken_gpu_costs_no_trial_and_no_attempt(tmp_path: Path):
     arguments = (*POOL, *STORE, "+x=0,1,2,3,4,5,6,7", "+sleep=2", "+broken=2")
     printed = sweep(tmp_path, *arguments, CUDA_VISIBLE_DEVICES=GPUS)
@@ -113,6 +114,7 @@ def test_where_every_gpu_is_broken_the_sweep_stops_says_so_and_the_same_command_
     assert well(trials(tmp_path)) == [("done", 1)] * 6
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("said", "tries"),
     [

@@ -188,6 +188,7 @@ def test_as_many_alike_failures_in_a_row_pause_the_sweep(
     assert capsys.readouterr().err.count("paused: ") == (paused_after is not None)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     "launcher", [(), pytest.param(("hydra/launcher=gpu_pool", "hydra.launcher.processes=2"), marks=pytest.mark.slow)]
 )
@@ -207,11 +208,13 @@ def test_a_paused_sweep_starts_nothing_more_and_the_same_command_runs_the_rest(
     assert "paused: " not in sweep(tmp_path, *common, "hydra.sweeper.pause_after=1", code=1)
 
 
+@pytest.mark.whole
 def test_without_a_pause_every_trial_has_its_turn(tmp_path: Path):
     printed = sweep(tmp_path, "+x=1,2,3,4,5", "+fail=all", "hydra.sweeper.pause_after=null", code=1)
     assert "0 done, 5 failed" in printed
 
 
+@pytest.mark.whole
 def test_constraints_are_those_of_the_present_command_in_ledger_study_and_sampler(tmp_path: Path):
     """One that was loosened or removed marks no trial any more, not one that ended in an earlier life either."""
     common = ("+x=interval(0,1)", "hydra.sweeper.sampler=tpe", "hydra.sweeper.n_trials=4", *STORE)
@@ -252,6 +255,7 @@ def test_a_metric_that_no_record_will_have_is_refused_before_the_start_with_the_
         goals(RnaOptunaConf(objectives=options.get("objectives")), bounds, lookup, where)
 
 
+@pytest.mark.whole
 def test_the_real_program_says_so_in_one_line(tmp_path: Path):
     words = (
         "seed=0",

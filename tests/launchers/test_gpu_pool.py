@@ -103,6 +103,7 @@ def test_an_nvidia_smi_that_hangs_is_left_after_a_while(tmp_path: Path, monkeypa
     assert time.monotonic() - began < 60
 
 
+@pytest.mark.whole
 def test_a_sweep_that_is_told_to_use_no_gpu_asks_no_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     nvidia_smi(tmp_path, monkeypatch, WHOLE, wait=600)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -168,6 +169,7 @@ def test_what_cannot_be_assigned_is_refused(options: tuple[object, ...], said: s
         devices(*options)  # type: ignore[arg-type]
 
 
+@pytest.mark.whole
 def test_workers_stay_warm_see_their_gpu_and_a_failure_costs_one_of_them(tmp_path: Path):
     sweep(tmp_path, *POOL, "+x=1,2,3,4,5,6", "+fail=3", "+sleep=0.3", code=1, CUDA_VISIBLE_DEVICES="6,7")
     begun = [words for words in noted(tmp_path) if words[0] == "begin"]
@@ -188,6 +190,7 @@ def alive(pid: str) -> bool:
         return False
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     "number",
     [signal.SIGINT, *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGTERM, signal.SIGKILL))],

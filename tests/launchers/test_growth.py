@@ -15,6 +15,7 @@ from tests.launchers.running import STORE, noted, study, sweep, trials
 from tests.launchers.test_sweeper import parsed
 
 
+@pytest.mark.whole
 def test_a_grid_grows_shrinks_and_grows_again_under_its_name(tmp_path: Path):
     """Words and numbers: what is done is recognised, numbers stay, and the study has every trial."""
     sweep(tmp_path, "+x=1,2", "+version=a,b", *STORE)
@@ -34,6 +35,7 @@ def test_a_grid_grows_shrinks_and_grows_again_under_its_name(tmp_path: Path):
     assert len([words for words in noted(tmp_path) if words[0] == "begin"]) == 12
 
 
+@pytest.mark.whole
 def test_other_draws_are_another_study(tmp_path: Path):
     common = ("+x=1,2,3", "hydra.sweeper.sampler=random", "hydra.sweeper.n_trials=1")
     sweep(tmp_path, *common)
@@ -72,6 +74,7 @@ def test_where_a_sampler_repeats_itself_anyfree_cell_is_as_likely():
     assert all(60 < found.count(cell) < 140 for cell in set(found))
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("axis", ["{}", "{}.5", "word_{}"])
 @pytest.mark.parametrize("count", [3, 100, 1000])
 def test_a_trial_takes_two_kilobytes_in_the_journal(tmp_path: Path, axis: str, count: int):

@@ -43,6 +43,7 @@ def test_of_sweepers_started_at_once_one_works(tmp_path: Path):
     assert [state for _, state, _, _ in study(tmp_path)] == ["COMPLETE"] * 3
 
 
+@pytest.mark.whole
 def test_a_trial_that_found_the_disk_full_stops_the_sweep_and_is_not_counted_as_failed(tmp_path: Path):
     arguments = ("+x=1,2,3,4", "+full=3", *STORE)
     printed = sweep(tmp_path, *arguments, code=1)
@@ -72,6 +73,7 @@ def test_a_configuration_that_changes_halfway_mixes_nothing(tmp_path: Path):
     assert set(Counter(recorded(tmp_path)).values()) == {1}
 
 
+@pytest.mark.whole
 def test_without_a_store_another_configuration_is_refused(tmp_path: Path):
     sweep(tmp_path, "+x=1,2", "+rate=1", "+fail=2", code=1)
     printed = sweep(tmp_path, "+x=1,2", "+rate=2", code=2)

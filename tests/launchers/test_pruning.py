@@ -122,6 +122,7 @@ def test_after_a_kill_the_finished_curves_are_known_and_the_pruned_stay_pruned(t
     assert all(begun.count(cell_of[number]) == 1 for number in early)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("said", "expected"),
     [

@@ -72,6 +72,7 @@ def test_intervals_are_floats_or_integers_and_may_be_logarithmic():
     assert (axes["a"].override(1e-05), axes["b"].override(3)) == ("a=1e-05", "b=3")
 
 
+@pytest.mark.whole
 def test_a_returned_value_is_optimised_on_hydras_own_launcher_and_one_bad_cell_stops_nothing(tmp_path: Path):
     printed = sweep(tmp_path, "+x=0.1,0.2,0.3", "+y=0,1", "+fail=0.3", code=1)
     assert "best: #2 +x=0.2 +y=0: value=0.01" in printed
@@ -83,6 +84,7 @@ def test_a_returned_value_is_optimised_on_hydras_own_launcher_and_one_bad_cell_s
     assert len(noted(tmp_path)) == 6
 
 
+@pytest.mark.whole
 def test_a_job_that_leaves_the_program_is_a_failed_trial_on_hydras_own_launcher(tmp_path: Path):
     printed = sweep(tmp_path, "+x=1,2", "+leave=1", code=1)
     assert "#0 +x=1 failed: error: its process ended with exit code 3" in printed
@@ -95,6 +97,7 @@ def test_all_trials_failing_is_said_and_ends(tmp_path: Path):
     assert "0 done, 2 failed" in printed
 
 
+@pytest.mark.whole
 def test_tpe_repeats_nothing_goes_on_where_it_was_and_follows_its_objectives(tmp_path: Path):
     common = ("+x=interval(0,1)", "+y=0,1", "hydra.sweeper.sampler=tpe", *STORE)
     more = ("hydra.sweeper.objectives={loss: minimize, x: maximize}", "hydra.sweeper.constraints=['x <= 0.8']")
@@ -110,6 +113,7 @@ def test_tpe_repeats_nothing_goes_on_where_it_was_and_follows_its_objectives(tmp
     assert all(trial.values == [trial.metrics["loss"], trial.metrics["x"]] for trial in done)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("sampler", ["random", pytest.param("nsga2", marks=pytest.mark.slow)])
 def test_a_discrete_space_is_drawn_without_repeats_until_it_is_empty(tmp_path: Path, sampler: str):
     printed = sweep(tmp_path, "+x=1,2,3", "+y=0,1", f"hydra.sweeper.sampler={sampler}", "hydra.sweeper.n_trials=9")
@@ -196,6 +200,7 @@ def test_a_slow_trial_holds_nobody_back(tmp_path: Path):
     assert order[-1] == "x1"  # found hung, and tried again after all others
 
 
+@pytest.mark.whole
 def test_a_second_sweeper_says_so_in_one_line_and_leaves(tmp_path: Path):
     first = start(tmp_path, *POOL, "+x=1,2", "+sleep=20")
     try:
@@ -211,6 +216,7 @@ def test_a_second_sweeper_says_so_in_one_line_and_leaves(tmp_path: Path):
     assert "stopped by SIGINT; the same command goes on where this one was" in (tmp_path / "printed.log").read_text()
 
 
+@pytest.mark.whole
 def test_a_torn_journal_is_mended_and_half_a_record_computed_again(tmp_path: Path):
     arguments = ("+x=1,2,3,4", *STORE)
     sweep(tmp_path, *arguments)
@@ -253,6 +259,7 @@ def test_a_lock_left_by_a_killed_process_is_broken(tmp_path: Path, monkeypatch: 
     assert not Path("study/journal.log.lock").is_symlink()
 
 
+@pytest.mark.whole
 def test_a_changed_configuration_is_said_and_never_mixed(tmp_path: Path):
     arguments = ("+x=1,2", *STORE)
     sweep(tmp_path, *arguments, "+version=a")
@@ -281,6 +288,7 @@ def test_a_late_owner_cannot_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not list((tmp_path / "results").iterdir())
 
 
+@pytest.mark.whole
 def test_a_trial_that_was_given_away_stops_and_records_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The real trial, with what `rna.run` tells a sweep by."""
     from rna import progress, run
@@ -326,6 +334,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path):
     assert [state for _, state, _, _ in study(tmp_path)] == ["COMPLETE"] * 8
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -359,6 +368,7 @@ def test_a_mistake_is_one_line_and_nothing_is_started(tmp_path: Path, arguments:
     assert noted(tmp_path) == []
 
 
+@pytest.mark.whole
 def test_a_studys_name_belongs_to_its_search_space(tmp_path: Path):
     sweep(tmp_path, "+x=1,2")
     printed = sweep(tmp_path, "+x=1,2", "+y=1,2", code=2)
@@ -380,6 +390,7 @@ def test_help_stays_instant():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.whole
 def test_a_finished_cell_is_one_line_and_its_own_words_are_in_its_log(tmp_path: Path):
     printed = sweep(tmp_path, "+x=0.1,0.2,0.3", "hydra/launcher=basic")
     said = [line for line in printed.splitlines() if line.startswith("toy: cell ")]

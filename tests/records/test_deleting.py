@@ -184,6 +184,7 @@ def killed_at(removal: int, folder: Path, key: str) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 
 
+@pytest.mark.whole
 def test_a_kill_at_any_removal_leaves_a_trial_that_is_listed_and_can_be_deleted(folder: Path):
     key = full(folder, settings())
     record = folder / "results" / f"{key}.json"

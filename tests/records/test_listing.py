@@ -45,6 +45,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.whole
 def test_what_a_run_leaves_is_listed_with_its_own_numbers(real: Path):
     (row,) = trials(str(real))
     assert (row["arm"], row["method"], row["nu"], row["seed"]) == ("rna", "NPO+MSE", 0.014, 0)

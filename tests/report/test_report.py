@@ -556,6 +556,7 @@ def test_an_interval_over_questions_is_starred():
 # Commands
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("method", "retain"), generated.PAIRS)
 def test_the_command_of_a_trial_gives_its_key(method: str, retain: str):
     words = [
@@ -593,6 +594,7 @@ def test_the_command_of_a_trial_of_the_released_code_gives_its_key(eps: float):
     assert results.train_identity(again) == results.train_identity(made)
 
 
+@pytest.mark.whole
 def test_every_command_for_what_is_missing_composes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Of each sweep the first value; analyses are a module of their own."""
     monkeypatch.chdir(tmp_path)
@@ -625,6 +627,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> dict[str, sheet.Tabl
     return {table.name: table for table in tables.every(study, [])}
 
 
+@pytest.mark.whole
 def test_the_summary_has_eighteen_rows_below_the_references(everything: dict[str, sheet.Table]):
     table = everything["summary"]
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
@@ -668,6 +671,7 @@ DRAWN = (
 )
 
 
+@pytest.mark.whole
 def test_every_figure_and_table_is_written_in_every_format(world: Path):
     assert sorted(file.name for file in (world / "figures").iterdir()) == sorted(
         f"{name}.{suffix}" for name in DRAWN for suffix in ("pdf", "png", "svg")
@@ -692,6 +696,7 @@ def test_every_figure_and_table_is_written_in_every_format(world: Path):
     assert [row["method"] for row in rows] == ["base", "retrained", "RMU", "RMU", "NPO+MSE", "NPO+MSE"]
 
 
+@pytest.mark.whole
 def test_pictures_are_the_same_drawn_alone_and_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for nu in (0.0, 0.02):
         generated.trial(tmp_path, settings(nu=nu), scores(30, 60))
@@ -758,6 +763,7 @@ def test_names_with_special_characters_are_shown_and_not_run(tmp_path: Path):
     assert "Intervals are over questions" in text  # one seed, said so
 
 
+@pytest.mark.whole
 def test_the_command_line_answers_and_never_imports_torch(tmp_path: Path):
     generated.trial(tmp_path, settings(), scores(30, 60))
     code = (
@@ -806,6 +812,7 @@ def test_filters_that_leave_nothing_are_told_with_what_there_is(tmp_path: Path, 
     assert not (tmp_path / "reports").exists()
 
 
+@pytest.mark.whole
 def test_rows_of_the_released_code_are_one_study(tmp_path: Path):
     """Its methods read the same files in ways of their own, which are a part of each method there."""
     for method, noise in itertools.product(("rmu", "rsv", "npo", "dpo"), ("none", "rna")):
@@ -828,6 +835,7 @@ def test_nowhere_is_a_verdict_that_rna_helps(world: Path):
         assert not re.search(r"\b(helps?|hurts?|no evidence)\b", text, re.IGNORECASE), file
 
 
+@pytest.mark.whole
 def test_one_seed_says_what_it_shows_and_how_to_get_more(tmp_path: Path):
     generated.references(tmp_path)
     for nu in (0.0, 0.02):

@@ -57,6 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@pytest.mark.whole
 def test_an_analysis_is_on_the_page_with_verdict_figure_table_and_command(folder: Path):
     text = (folder / "reports" / "all" / "index.html").read_text(encoding="utf-8")
     part = text[text.index('<h2 id="analyses">') :]

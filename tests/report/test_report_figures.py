@@ -60,6 +60,7 @@ def panels(picture: Picture) -> list[Any]:
     return [axes for axes in picture.drawing.axes if axes.get_visible()]
 
 
+@pytest.mark.whole
 def test_every_interval_lies_whole_within_its_axes(pictures: list[Picture]):
     seen = 0
     for picture in pictures:

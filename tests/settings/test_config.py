@@ -46,6 +46,7 @@ def train_key(made: Settings) -> str:
     return results.train_key(results.train_identity(made))
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_of_every_group_composes(option, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
@@ -260,6 +261,7 @@ WRONG = {
 }
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("overrides", WRONG)
 def test_a_mistake_is_one_line_with_key_value_and_what_is_allowed(overrides):
     with pytest.raises(ValueError, match=rf"^{WRONG[overrides]}") as caught:

@@ -52,6 +52,7 @@ def plain(made):
     return OmegaConf.to_yaml(made)  # with the order of keys
 
 
+@pytest.mark.whole
 def test_what_is_composed_is_what_hydra_composes(memo, asked):
     for words in [*WORDS, *WORDS]:
         found = memo.compose(words)
@@ -60,6 +61,7 @@ def test_what_is_composed_is_what_hydra_composes(memo, asked):
     assert len(asked) == len(memo.made) < len(WORDS)  # once for each set of choices; values alone make none
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("word", REFUSED)
 def test_what_hydra_refuses_is_refused_in_its_words(memo, word):
     said = []

@@ -18,6 +18,7 @@ from tests.setups import PO_METHODS, RM_METHODS
 PAIRS = [(name, "representation") for name in RM_METHODS] + list(itertools.product(PO_METHODS, ("mse", "kl")))
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("method", "retain"), PAIRS)
 def test_each_method_gets_its_own_tuned_values_and_what_is_said_wins(method: str, retain: str):
     tuned = yaml.safe_load((CONF / "tuned" / "demo" / f"{method}_{retain}.yaml").read_text())
@@ -39,6 +40,7 @@ def test_another_model_never_gets_the_demo_values():
     assert found.method.coefficient == 6.5
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -62,6 +64,7 @@ def test_every_option_runs_a_step_on_the_demo(overrides: list[str], demo: tuple[
     assert len(deltas) == {"single": 1, "all_tensors": 27}.get(overrides[0].removeprefix("layer="), 3)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("kind", ["txt", "jsonl", "parquet"])
 def test_any_text_on_any_local_model_with_perplexity(kind: str, tmp_path: Path):
     """The demo's folder stands for a local model; its own words for a text."""

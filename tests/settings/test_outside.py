@@ -38,6 +38,7 @@ def key(folder: Path, *words: str) -> str:
     return results.train_key(results.train_identity(made))
 
 
+@pytest.mark.whole
 def test_it_trains_and_stands_in_tables_and_records_under_its_own_label(
     tmp_path: Path, rna_here: Callable[..., str], called: Callable[..., str]
 ):
@@ -114,7 +115,7 @@ def test_an_error_in_it_is_one_line_with_its_file_and_line(tmp_path: Path, rna_h
     assert MODULE.count(there) == 1
     folder = brought(tmp_path, source=MODULE.replace(there, put))
     words = ("--config-dir", str(folder / "conf"), "method=mine", "retain_loss=l1", "noise=none", *SHORT)
-    printed = rna_here(*words, f"output_dir={tmp_path / 'o'}", "model.retrained=null", code=1)
+    printed = rna_here(*words, f"output_dir={tmp_path / 'o'}", "model.retrained=null", "train_only=true", code=1)
     (line,) = (one for one in printed.splitlines() if one.startswith("error: "))
     assert re.search(said, line), line
     failed = [_read(file) for file in (tmp_path / "o" / "results").glob("*.failed1.json")]

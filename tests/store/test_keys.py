@@ -42,6 +42,7 @@ KEYS = {  # variant method+retain: TRAIN_KEY, and a digest of the keys of its ev
 }
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("row", KEYS)
 def test_the_demos_trials_and_their_evaluations_keep_their_keys(row: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(results, "version", lambda _package: "0.4.13")  # lm-eval's, which an evaluation depends on

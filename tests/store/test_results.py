@@ -193,6 +193,7 @@ def test_what_cannot_change_the_tensors_is_not_in_the_train_key(same):
     assert train_key(*same) == train_key()
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     "other",
     [

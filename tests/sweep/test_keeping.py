@@ -136,6 +136,7 @@ def test_no_key_depends_on_keep(tmp_path: Path):
     assert with_noise["uses"] == [with_noise["key"], addresses[0]["key"]]
 
 
+@pytest.mark.whole
 def test_more_tasks_train_what_was_not_kept_again_to_the_bit(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     row = worked(settings_of(tmp_path, "keep=none", "train_only=true"))
     record = results.path_of(str(tmp_path), row.key)
@@ -152,6 +153,7 @@ def test_more_tasks_train_what_was_not_kept_again_to_the_bit(tmp_path: Path, cap
     assert not trial.arm("plain", settings_of(tmp_path)).trains  # complete: the tensors are not missed
 
 
+@pytest.mark.whole
 def test_tensors_that_come_back_otherwise_are_told_and_the_record_stays(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

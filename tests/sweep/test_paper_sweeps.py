@@ -53,6 +53,7 @@ def test_all_layers_have_noise_at_small_scales(model):
     assert config.check(run.compose([words, "noise.layers=all"], None)).noise.layers == list(range(depth))
 
 
+@pytest.mark.whole
 def test_the_unlearn_layer_runs_over_the_same_shares_of_any_depth(model):
     words, depth = model
     made = cells("unlearn_layer", words, "method=rmu")
@@ -65,6 +66,7 @@ def test_the_unlearn_layer_runs_over_the_same_shares_of_any_depth(model):
     assert last.layer.trained == [layers[-1] - 2, layers[-1] - 1, layers[-1]]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("name", "method", "option", "values"),
     [
@@ -79,6 +81,7 @@ def test_figure_2_sweeps_the_coefficient_plain_and_with_rna(model, name, method,
         assert [one[option] for one in made if one["noise"] == noise] == values.split()
 
 
+@pytest.mark.whole
 def test_figure_3_sweeps_the_noise_scale_over_seeds(model):
     made = cells("noise_scale", model[0])
     assert {one["noise.nu"] for one in made} == set("0 0.007 0.014 0.03 0.06".split())

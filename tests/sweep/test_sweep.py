@@ -85,6 +85,7 @@ def test_plan_measures_what_is_left(tmp_path: Path):
     assert found["hours"] == pytest.approx(3 * 36 / 3600)
 
 
+@pytest.mark.whole
 def test_plan_composes_a_sweep_that_was_never_started(tmp_path: Path):
     printed = called(tmp_path, "plan", "noise_scale", "noise.nu=0.01,0.02", "seed=0")
     assert "noise_scale: 2 cells, 0 done, 2 left\ntime: unknown" in printed
@@ -92,6 +93,7 @@ def test_plan_composes_a_sweep_that_was_never_started(tmp_path: Path):
     assert "did you mean 'noise_scale'?" in called(tmp_path, "plan", "noise_scal", code=2)
 
 
+@pytest.mark.whole
 def test_retry_queues_failed_trials_and_refuses_others(tmp_path: Path):
     folder = made(tmp_path)
     assert "3: neither failed nor pruned nor cancelled; failed: 12; pruned: none; cancelled: none" in called(
@@ -141,6 +143,7 @@ def run(*arguments: str, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.whole
 def test_a_sweep_of_the_demo_ends_in_the_leaderboard_and_computes_nothing_twice(tmp_path: Path):
     short = ("train.steps=2", "eval.limit=4", "wandb=disabled", "model.retrained=null", f"output_dir={tmp_path}")
     pool = ("hydra.launcher.processes=1", "noise.nu=0,0.02", "seed=0")
@@ -155,6 +158,7 @@ def test_a_sweep_of_the_demo_ends_in_the_leaderboard_and_computes_nothing_twice(
     assert "training" in log.read_text()
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -56,6 +56,7 @@ def assert_equal(one: tuple[Any, Any], two: tuple[Any, Any]) -> None:
     assert all(torch.equal(one[0][name], two[0][name]) for name in one[0])
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("stop_at", [3, pytest.param(6, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("method", "retain_loss"), METHODS)
 def test_every_method_ends_with_the_same_bits(method: str, retain_loss: str, stop_at: int, tmp_path: Path):
@@ -70,6 +71,7 @@ def test_every_method_ends_with_the_same_bits(method: str, retain_loss: str, sto
     assert_equal(unlearn(made, checkpoint), whole)
 
 
+@pytest.mark.whole
 def test_accumulated_gradients_resume_too(tmp_path: Path):
     made = settings("method=npo", "train.batch_size=2", "train.grad_accumulation=3")
     checkpoint = Checkpoint(tmp_path / "checkpoint.pt", "k")
@@ -78,6 +80,7 @@ def test_accumulated_gradients_resume_too(tmp_path: Path):
     assert_equal(unlearn(made, checkpoint), unlearn(made))
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("cut", [0, 1, 100, 2000, -1])
 def test_a_truncated_checkpoint_costs_time_and_nothing_else(tmp_path: Path, cut: int):
     made = settings("method=npo")
@@ -109,6 +112,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_one(tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("step_seconds", [0.1, 1.0, 30.0])
 @pytest.mark.parametrize("cost", [0.01, 3.0, 60.0])
 def test_saving_by_time_takes_at_most_three_parts_in_a_hundred(step_seconds: float, cost: float):

@@ -287,6 +287,7 @@ def test_log_probabilities_are_rounded_to_bfloat16():
     assert losses.log_prob_kl(logits, other).mean().item() != pytest.approx(kl.item(), rel=1e-5)
 
 
+@pytest.mark.whole
 def test_weights_train_in_their_own_dtype():
     """A step of 5e-5 moves no bfloat16 entry of 0.016 or more; the default adds such steps up in float32."""
     moved = {}
@@ -341,6 +342,7 @@ def test_retain_samples_are_cut_by_topic_and_at_512_for_rmu():
     assert batch.ids_BT.tolist() == [[5, 6, 7, 8], [BEHIND, 12, 13, 14], [15, 16, 17, 18]]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("method", "retain"), test_train.METHODS)
 def test_every_method_trains(method: str, retain: str):
     deltas, curve = test_train.unlearn(test_train.settings(f"method={method}", f"retain={retain}", "variant=official"))

@@ -59,6 +59,7 @@ def test_relative_noise_has_the_layers_own_scale(demo, rescaled):
     assert drawn == pytest.approx(std[1], rel=0.02)
 
 
+@pytest.mark.whole
 def test_the_same_fraction_is_the_same_trial_at_any_scale(demo, rescaled):
     """Losses to the bit, tensors up to the factor: AdamW's step does not scale by itself, so its rate is scaled."""
     decoder, tokenizer = demo

@@ -113,6 +113,7 @@ def both(
     return ours, run.tensors, dict(zip(names, gradients.values(), strict=True)), first
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("method", "retain"), METHODS)
 def test_in_float32_twenty_steps_are_the_released_codes(method: str, retain: str):
     decoder = small(torch.float32)
@@ -125,6 +126,7 @@ def test_in_float32_twenty_steps_are_the_released_codes(method: str, retain: str
         torch.testing.assert_close(ours[name], tensor, rtol=0, atol=1e-3 * moved)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("method", "retain"), METHODS)
 def test_in_bfloat16_gradients_agree_to_rounding_and_the_trained_entries_are_the_same(method: str, retain: str):
     decoder = small(torch.bfloat16)

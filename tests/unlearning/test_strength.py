@@ -21,10 +21,19 @@ def composed(*overrides: str) -> Settings:
     return config.check(run.compose(list(overrides), None))
 
 
-def warned(demo: Any, *overrides: str) -> list[str]:
-    settings, (decoder, tokenizer) = composed(*overrides), demo
-    corpora = data.load(settings, tokenizer, Cache(None, 0))
-    return strength.warnings(settings, decoder, corpora, tokenizer.pad_token_id) + strength.keyword_warnings(settings)
+@pytest.fixture(scope="module")
+def warned(demo: Any) -> Callable[..., list[str]]:
+    """What a run of the demo is warned of; its documents are tokenised once."""
+    decoder, tokenizer = demo
+    config.register_resolvers()
+    corpora = data.load(composed(), tokenizer, Cache(None, 0))
+
+    def said(*overrides: str) -> list[str]:
+        made = composed(*overrides)
+        assert made.data == composed().data
+        return strength.warnings(made, decoder, corpora, tokenizer.pad_token_id) + strength.keyword_warnings(made)
+
+    return said
 
 
 def test_token_norms_are_those_of_the_real_tokens_of_the_models_own_hidden_states():
@@ -42,9 +51,9 @@ def test_a_dimensions_root_mean_square_is_the_middle_tokens():
 
 
 @pytest.mark.parametrize("noise", ["rna", "early", "all_layers", "none"])
-@pytest.mark.parametrize("method", ["rmu", "adaptive_rmu", "rsv", "npo", "simnpo", "dpo"])
-def test_no_default_of_the_demo_is_warned_of(method: str, noise: str, demo: Any):
-    assert warned(demo, f"method={method}", f"noise={noise}") == []
+@pytest.mark.parametrize("method", ["rmu", "adaptive_rmu", "rsv", "npo"])  # the other three have no aim, as npo
+def test_no_default_of_the_demo_is_warned_of(method: str, noise: str, warned: Callable[..., list[str]]):
+    assert warned(f"method={method}", f"noise={noise}") == []
 
 
 @pytest.mark.parametrize(
@@ -64,16 +73,16 @@ def test_no_default_of_the_demo_is_warned_of(method: str, noise: str, demo: Any)
         (("eval.keyword=ozone",), "eval.keyword=ozone: nowhere in the forget texts (forget_bio.jsonl, forget_cyber"),
     ],
 )
-def test_what_cannot_work_is_said_in_one_line(overrides: tuple[str, ...], says: str, demo: Any):
-    (line,) = warned(demo, *overrides)
+def test_what_cannot_work_is_said_in_one_line(overrides: tuple[str, ...], says: str, warned: Callable[..., list[str]]):
+    (line,) = warned(*overrides)
     assert says in line
     assert line.startswith(overrides[-1].partition("=")[0] if "scale" not in overrides[-1] else "noise.nu=4e-07")
 
 
-def test_noise_on_several_layers_is_warned_of_only_where_it_fits_none(demo: Any):
+def test_noise_on_several_layers_is_warned_of_only_where_it_fits_none(warned: Callable[..., list[str]]):
     """3 times the root mean squares are 0.21 and 0.23."""
-    assert warned(demo, "noise.nu=0.22", "noise.layers=[2,3]") == []
-    (line,) = warned(demo, "noise.nu=10", "noise.layers=[2,3]")
+    assert warned("noise.nu=0.22", "noise.layers=[2,3]") == []
+    (line,) = warned("noise.nu=10", "noise.layers=[2,3]")
     assert "above 300 %" in line
 
 

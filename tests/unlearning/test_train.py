@@ -48,6 +48,7 @@ def unlearn(made: Settings, decoder: model.Decoder | None = None) -> tuple[model
     return train.train(made, decoder, train.feeds(made, read, 0), lambda _step, report: curve.append(report)), curve
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("method", "retain_loss"), METHODS)
 def test_only_the_chosen_tensors_change_and_the_model_not_at_all(method: str, retain_loss: str):
     decoder = tiny.decoder(layers=4)
@@ -62,6 +63,7 @@ def test_only_the_chosen_tensors_change_and_the_model_not_at_all(method: str, re
     assert {"train/forget_loss", "train/retain_loss", "train/grad_norm", "train/forget_norm"} <= set(curve[0])
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("method", "retain_loss"), SOME)
 def test_same_seed_same_tensors_and_another_seed_others(method: str, retain_loss: str):
     common = (f"method={method}", f"retain={retain_loss}", "noise.nu=0.1")
@@ -74,6 +76,7 @@ def test_same_seed_same_tensors_and_another_seed_others(method: str, retain_loss
         assert not torch.equal(first[name], other[name])
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("method", "retain_loss"), SOME)
 def test_no_strength_is_no_noise_bit_for_bit(method: str, retain_loss: str):
     common = (f"method={method}", f"retain={retain_loss}")
