@@ -215,6 +215,7 @@ def test_a_rescaled_model_is_looked_at_where_it_lies(tmp_path: Path):
         assert scales.rescaled(decoder, [[1, 2, 3]]).config.rms_norm_eps > 0
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("devices", ["one", "two"])
 def test_an_export(devices: str, trials: tuple[Path, list[str]], tmp_path: Path):
     folder, keys = trials

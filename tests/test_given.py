@@ -50,6 +50,7 @@ def test_its_row_is_the_models_own(finished: tuple[Path, list[trial.Arm]]):
     assert (rates[0], rates[3]) == ("", "")  # a rate of the given model, none of base and retrained
 
 
+@pytest.mark.whole
 def test_its_verdicts_are_against_the_base(finished: tuple[Path, list[trial.Arm]]):
     said = "\n".join(show.verdicts(finished[1]))
     assert "Did it forget? given forgotten: forget accuracy" in said

@@ -208,6 +208,7 @@ def test_each_analysis_of_the_readme_writes_tables_a_figure_and_a_verdict(what, 
     assert (keys[0] in shown.notes[0]) == (keys[0] in words)
 
 
+@pytest.mark.whole
 def test_a_sweeps_name_stands_for_its_finished_trials(trials):
     folder, keys = trials
     where = folder / "sweeps" / "mine"

@@ -727,6 +727,7 @@ class Page(HTMLParser):
                 self.fetched.append(str(value))
 
 
+@pytest.mark.whole
 def test_the_page_needs_nothing_else_and_its_links_are_there(world: Path):
     text = (world / "index.html").read_text(encoding="utf-8")
     found = Page(text)
@@ -829,6 +830,7 @@ def test_rows_of_the_released_code_are_one_study(tmp_path: Path):
     assert len(studies(tmp_path)) == 2
 
 
+@pytest.mark.whole
 def test_nowhere_is_a_verdict_that_rna_helps(world: Path):
     for file in [world / "index.html", *(world / "tables").iterdir(), *(world / "figures").glob("*.svg")]:
         text = re.sub(r"<(script|style).*?</\1>", "", file.read_text(encoding="utf-8"), flags=re.DOTALL)

@@ -72,6 +72,7 @@ def test_an_analysis_is_on_the_page_with_verdict_figure_table_and_command(folder
     assert "eq_9: JSONDecodeError" in text
 
 
+@pytest.mark.whole
 def test_the_others_are_missing_with_commands_on_trials_that_have_tensors(folder: Path):
     trials = reading.load(str(folder)).trials
     missing = {picture.name: shlex.split(str(picture.command)) for picture in analyses.missing(str(folder), trials)}

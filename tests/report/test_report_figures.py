@@ -78,6 +78,7 @@ def look(one: Any) -> tuple[Any, ...]:
     return one.get_marker(), one.get_color(), one.get_markersize(), one.get_markerfacecolor()
 
 
+@pytest.mark.whole
 def test_a_legends_marks_are_those_of_the_plot(pictures: list[Picture]):
     for picture in pictures:
         (legend,) = picture.drawing.legends

@@ -14,7 +14,7 @@ from tests import generated
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")
+pytestmark = [pytest.mark.whole, pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,6 @@ def column(tab: Any, number: int) -> list[str]:
     )
 
 
-@pytest.mark.whole
 def test_a_click_sorts_by_number_and_a_second_one_turns_it_round(opened: Any):
     before = column(opened, 5)
     opened.click("#trials th:has-text('forget') >> nth=0")
@@ -85,7 +84,6 @@ def test_filters_combine(opened: Any):
     assert opened.inner_text("#count") == "10 of 10"
 
 
-@pytest.mark.whole
 @pytest.mark.parametrize("width", [360, 768, 1280])
 def test_the_page_is_never_wider_than_the_screen(opened: Any, width: int):
     opened.set_viewport_size({"width": width, "height": 800})

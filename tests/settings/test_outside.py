@@ -109,6 +109,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("fault", BROKEN)
 def test_an_error_in_it_is_one_line_with_its_file_and_line(tmp_path: Path, rna_here: Callable[..., str], fault: str):
     there, put, said = BROKEN[fault]

@@ -105,6 +105,7 @@ def test_what_asks_no_keyword_is_not_warned_of_one(tmp_path: Path):
     assert strength.keyword_warnings(text(tmp_path, "eval.keyword=anthrax", "train_only=true")) == []
 
 
+@pytest.mark.whole
 def test_warnings_are_printed_before_training_and_kept_in_the_record(tmp_path: Path, rna_here: Callable[..., str]):
     words = ["method=rmu", "method.coefficient=0.01", "eval.keyword=ozone", "train.steps=1", "eval.limit=4"]
     words += ["baseline=skip", "wandb=disabled", f"output_dir={tmp_path}", "model.retrained=null"]
