@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from rna import printing
 from rna.ends import guarded
 from rna.intervals import answers
-from rna.settings import CONF, LAYER, NoiseSettings, Settings, compose, config, known, own_targets
+from rna.settings import CONF, LAYER, NoiseSettings, Settings, compose, config, hydra_text, known, own_targets
 from rna.store import results
 
 if TYPE_CHECKING:
@@ -103,7 +103,10 @@ def suggest(options: argparse.Namespace) -> None:
     said = said_by(options.overrides)
     if options.rungs < 1:
         raise ValueError(f"--rungs {options.rungs}: must be a whole number ≥ 1")
-    common = [*options.overrides, *([] if options.output_dir == "outputs" else [f"output_dir={options.output_dir}"])]
+    common = [
+        *options.overrides,
+        *([] if options.output_dir == "outputs" else [f"output_dir={hydra_text(options.output_dir)}"]),
+    ]
     common += _fitting(common)
     cells = _cells(said)
     every = [config.check(compose([*common, *cell], None)) for cell in cells]

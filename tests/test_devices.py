@@ -112,7 +112,7 @@ def whole(folder: Path, case: Case, *words: str) -> trial.Arm:
     assert set(arm.evaluated) == {"forget_bio", "retain", "perturbed"}
     assert arm.trained is not None
     assert "interim/retain/acc" in arm.trained["curve"][1]
-    if case[2] != "inference":
+    if case[2] == "none":
         judged = trial.arm("with RNA", replace(made, eval=perplexity()))
         assert judged.key == arm.key
         trial.work(judged, lambda *_: None)

@@ -58,7 +58,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("near_alone")
     (folder / "sitecustomize.py").write_text(NEAR_ALONE)
     free = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "0")
-    return free | {"PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}"}
+    return free | {"WANDB_MODE": "offline", "PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}"}
 
 
 @pytest.fixture(scope="module")

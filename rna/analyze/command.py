@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from rna import printing, progress
 from rna.ends import guarded
 from rna.printing import in_markdown
-from rna.settings import BUILTIN, Settings, compose, config, title_of
+from rna.settings import BUILTIN, Settings, compose, config, hydra_text, title_of
 from rna.store import Record, results
 from rna.sweep import ledger
 
@@ -81,7 +81,7 @@ def analyze(options: argparse.Namespace) -> None:
     overrides = [item for item in options.rest if "=" in item]
     if options.model:
         overrides.insert(0, f"model={options.model}")
-    settings = config.check(compose([*overrides, f"output_dir={options.output_dir}"], None))
+    settings = config.check(compose([*overrides, f"output_dir={hydra_text(options.output_dir)}"], None))
     results.check_writable(settings.output_dir)
     layer = settings.layer.unlearn if options.layer is None else options.layer
     num_layers = settings.model.num_layers or 0

@@ -1,6 +1,5 @@
 """The exact commands that reproduce a trial, and those that would compute what a report misses."""
 
-import re
 import shlex
 from collections.abc import Sequence
 from typing import Any
@@ -13,25 +12,16 @@ from rna.settings import (
     ModelSettings,
     NoiseSettings,
     TrainSettings,
+    hydra_text,
 )
 
 RUN = "python -m rna.run"
 MORE_SEEDS = 5
-PLAIN = re.compile(r"(?!(?i:null|true|false|nan|inf)$)[A-Za-z/][\w./:-]*( [\w./:-]+)*", re.ASCII)
 
 
 def quoted(words: Sequence[str]) -> str:
     """The words as a shell takes them; what needs no quotes gets none."""
     return " ".join([RUN, *(shlex.quote(word) for word in words)])
-
-
-def said(value: Any) -> str:
-    """A value as Hydra's grammar takes it: text that it would read as a list, a number or not at all in quotes."""
-    if not isinstance(value, str) or PLAIN.fullmatch(value):
-        return str(value)
-    escaped = re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
-    escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", escaped)  # OmegaConf's grammar, within Hydra's
-    return f"'{escaped}'"
 
 
 def reproduce(trials: Sequence[Trial]) -> str:
@@ -80,12 +70,12 @@ def overrides(trial: Trial) -> list[str]:
         words += [f"variant={variant}"] if variant != "paper" else []
     words += _differing("model", config["model"], ModelSettings(), only=("dtype", "attn_implementation"))
     if config["model"]["name"] == "local":
-        words.append(f"model.path={said(config['model']['path'])}")
+        words.append(f"model.path={hydra_text(config['model']['path'])}")
         words.append(f"model.unlearn_layer={config['model']['unlearn_layer']}")
     if config["data"]["name"] != "demo":
         corpora = {f"topics.{topic}": item for topic, item in config["data"]["topics"].items()}
         for name, item in {**corpora, "retain": config["data"]["retain"]}.items():
-            words += [f"data.{name}.path={said(item['path'])}", *_reads(f"data.{name}", item)]
+            words += [f"data.{name}.path={hydra_text(item['path'])}", *_reads(f"data.{name}", item)]
     names = ("keyword", "neutral_keyword", "seed", "limit", "add_bos_token", "chat_template", "of_above", "ngrams_path")
     return words + _differing("eval", config["eval"], EvalSettings(), only=names)
 
@@ -109,7 +99,7 @@ def _differing(
     """Overrides for the group's values that differ from their defaults; what this version does not know is left out."""
     names = [name for name in values if name not in skip and (only is None or name in only)]
     known = [name for name in names if hasattr(neutral, name) and values[name] is not None]
-    return [f"{group}.{name}={said(values[name])}" for name in known if values[name] != getattr(neutral, name)]
+    return [f"{group}.{name}={hydra_text(values[name])}" for name in known if values[name] != getattr(neutral, name)]
 
 
 def _listed(value: Any) -> str:

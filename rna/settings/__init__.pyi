@@ -2,6 +2,7 @@ from .composing import cells_of as cells_of
 from .composing import check_sweep as check_sweep
 from .composing import compose as compose
 from .composing import compose_fixed as compose_fixed
+from .composing import hydra_text as hydra_text
 from .composing import planned as planned
 from .composing import sweep_names as sweep_names
 from .config import REGIONS as REGIONS

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,17 @@ from rna.settings.fields import CONF
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
+
+PLAIN = re.compile(r"(?!(?i:null|true|false|nan|inf)$)[A-Za-z/][\w./:-]*( [\w./:-]+)*", re.ASCII)
+
+
+def hydra_text(value: Any) -> str:
+    """A value as Hydra's grammar takes it: text that it would read as a list, a number or not at all in quotes."""
+    if not isinstance(value, str) or PLAIN.fullmatch(value):
+        return str(value)
+    escaped = re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
+    escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", escaped)  # OmegaConf's grammar, within Hydra's
+    return f"'{escaped}'"
 
 
 def compose(overrides: list[str], config_dir: str | None) -> "DictConfig":

@@ -88,13 +88,15 @@ def _is_there(trial: Trial, key: str) -> bool:
 
 def _composed(sweeps: Path, name: str, overrides: Sequence[str]) -> list[Trial]:
     """The cells of a sweep of conf/sweep, or of the user's, each composed and checked, with the records there are."""
-    from rna.settings import planned, sweep_names
+    from rna.settings import hydra_text, planned, sweep_names
 
     if name not in sweep_names():
         said = f"neither a sweep in {sweeps} nor of conf/sweep"
         raise ValueError(f"{name}: {said}; {config.nearest(name, sweep_names())}")
     trials: list[Trial] = []
-    for number, (cell, composed) in enumerate(planned(name, [f"output_dir={sweeps.parent}", *overrides])):
+    for number, (cell, composed) in enumerate(
+        planned(name, [f"output_dir={hydra_text(str(sweeps.parent))}", *overrides])
+    ):
         where = lookup.address(composed)
         found = lookup.metrics(where)
         status = ledger.QUEUED if found is None else ledger.DONE

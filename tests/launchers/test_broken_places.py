@@ -114,12 +114,12 @@ def test_where_every_gpu_is_broken_the_sweep_stops_says_so_and_the_same_command_
     assert well(trials(tmp_path)) == [("done", 1)] * 6
 
 
-@pytest.mark.whole
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("said", "tries"),
     [
         ("CUDA error: device-side assert triggered", 2),
-        pytest.param("CUDA error: misaligned address", 3, marks=pytest.mark.slow),
+        ("CUDA error: misaligned address", 3),
     ],
 )
 def test_a_trial_that_faults_on_every_gpu_fails_alone(tmp_path: Path, said: str, tries: int):

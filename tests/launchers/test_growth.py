@@ -75,8 +75,7 @@ def test_where_a_sampler_repeats_itself_anyfree_cell_is_as_likely():
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("axis", ["{}", "{}.5", "word_{}"])
-@pytest.mark.parametrize("count", [3, 100, 1000])
+@pytest.mark.parametrize(("axis", "count"), [("{}", 3), ("{}.5", 1000), ("word_{}", 100)])
 def test_a_trial_takes_two_kilobytes_in_the_journal(tmp_path: Path, axis: str, count: int):
     space = parsed(f"a={','.join(axis.format(number) for number in range(count))}", "b=0,1")
     todo = Todo([], space, "grid", None)

@@ -131,7 +131,7 @@ def test_usr1_writes_a_checkpoint_is_said_and_ends_nothing(launcher: tuple[str, 
     assert running.wait(120) == 128 + signal.SIGTERM, printed(tmp_path)
 
 
-@pytest.mark.whole
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", [SEEDS, pytest.param(POOL, marks=faults)])
 def test_a_second_ctrl_c_ends_at_once_in_a_step_of_hours(launcher: tuple[str, ...], tmp_path: Path):
     running = begun(tmp_path, *launcher, *ENDLESS)

@@ -43,7 +43,8 @@ def test_it_trains_and_stands_in_tables_and_records_under_its_own_label(
     tmp_path: Path, rna_here: Callable[..., str], called: Callable[..., str]
 ):
     folder = brought(tmp_path)
-    words = ("--config-dir", str(folder / "conf"), "method=mine", "retain_loss=l1", "noise.nu=0.05", *SHORT)
+    words = ("--config-dir", str(folder / "conf"), "method=mine", "retain_loss=l1", "noise.nu=0.05", "wandb=offline")
+    words += SHORT
     printed = rna_here(*words, f"output_dir={tmp_path / 'o'}")
     assert re.search(r"^ +.*with RNA", printed, re.M)
     loaded = reading.load(str(tmp_path / "o"))

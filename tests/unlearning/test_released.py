@@ -22,6 +22,7 @@ from tests.unlearning.test_train import METHODS
 BEHIND = tiny.VOCABULARY - 1  # the pad token
 LENGTHS = (9, 5, 7, 12, 8, 6, 11, 4)
 STEPS = 20
+HALVES = [("rmu", "representation"), ("npo", "kl"), ("dpo", "mse")]
 
 
 def documents(seed: int, count: int) -> released.Documents:
@@ -127,7 +128,10 @@ def test_in_float32_twenty_steps_are_the_released_codes(method: str, retain: str
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize(("method", "retain"), METHODS)
+@pytest.mark.parametrize(
+    ("method", "retain"),
+    [pytest.param(*case, marks=[] if case in HALVES else pytest.mark.slow) for case in METHODS],
+)
 def test_in_bfloat16_gradients_agree_to_rounding_and_the_trained_entries_are_the_same(method: str, retain: str):
     decoder = small(torch.bfloat16)
     ours, theirs, gradients, first = both(method, retain, decoder)
