@@ -93,6 +93,7 @@ def test_a_legends_marks_are_those_of_the_plot(pictures: list[Picture]):
                 assert (handle.get_color(), handle.get_linestyle()) in dashes, picture.name
 
 
+@pytest.mark.whole
 def test_a_colour_is_one_methods_and_a_mark_one_arms_in_all_figures(study: Study, pictures: list[Picture]):
     own = {method: drawing.colour(study, method) for method in study.methods}
     assert len({*own.values(), drawing.PLAIN, drawing.INK}) == len(own) + 2
@@ -104,6 +105,7 @@ def test_a_colour_is_one_methods_and_a_mark_one_arms_in_all_figures(study: Study
             assert line.get_color() in of_arm.get(line.get_marker(), {line.get_color()}), picture.name
 
 
+@pytest.mark.whole
 def test_no_text_lies_on_another_or_leaves_the_figure(pictures: list[Picture]):
     for picture in pictures:
         figure = picture.drawing
@@ -126,6 +128,7 @@ def rotated(one: str, other: str) -> bool:
     return all(text.replace(".", "").replace("−", "").isdigit() for text in (one, other))
 
 
+@pytest.mark.whole
 def test_every_figure_says_what_to_see_and_every_axis_what_it_measures(pictures: list[Picture]):
     for picture in pictures:
         assert len(picture.drawing._suptitle.get_text().split()) > 4, picture.name
@@ -137,6 +140,7 @@ def test_every_figure_says_what_to_see_and_every_axis_what_it_measures(pictures:
         assert "%" in said or picture.name.startswith("training"), picture.name
 
 
+@pytest.mark.whole
 def test_the_first_figure_says_what_a_token_costs(study: Study, pictures: list[Picture]):
     """Neutral is at 94, perturbed at 56 ± 1 without RNA and ten points higher with it, of PO methods."""
     said = pictures[0].drawing._suptitle.get_text().replace("\n", " ")
@@ -146,6 +150,7 @@ def test_the_first_figure_says_what_a_token_costs(study: Study, pictures: list[P
     assert "without RNA" in said
 
 
+@pytest.mark.whole
 def test_only_a_methods_own_settings_are_joined(study: Study, pictures: list[Picture]):
     """In the trade-off figures a panel is one method's."""
     for name in ("pareto", "matched_forgetting"):
@@ -157,6 +162,7 @@ def test_only_a_methods_own_settings_are_joined(study: Study, pictures: list[Pic
             assert joined <= {drawing.PLAIN, drawing.colour(study, method)}
 
 
+@pytest.mark.whole
 def test_noise_scales_stand_beside_the_front(pictures: list[Picture]):
     (picture,) = [one for one in pictures if one.name == "pareto"]
     assert any(text.get_text().startswith("ν ") for axes in panels(picture) for text in axes.texts)

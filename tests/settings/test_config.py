@@ -1,5 +1,6 @@
 """What composes, what it becomes, and what is said of a mistake."""
 
+import os
 from pathlib import Path
 
 import pytest
