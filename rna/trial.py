@@ -438,6 +438,9 @@ def _memory(row: Arm, cache: Cache, corpora: Any, decoder: Any) -> Memory | None
     for topic, corpus in corpora.behind.items():
         asked = whose(corpora.forget[topic]) | {"max_length": settings.data.topics[topic].max_length}
         identities[f"refusal/{topic}"] = whose(corpus) | {"behind": asked}
+    for topic in corpora.forget:
+        cut = settings.data.retain_cut.get(topic)
+        identities[f"retain/{topic}"] = whose(corpora.retain) | ({} if cut is None else {"cut": cut})
     return Memory(cache, common, identities)
 
 

@@ -5,6 +5,7 @@ all, may be deleted at any time, and is computed again if it cannot be read. The
 """
 
 import os
+import shutil
 import threading
 import time
 import warnings
@@ -12,14 +13,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rna.corpora.sources import digest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-ABANDONED = 86400.0  # seconds after which a writer's temporary file is nobody's
+R = TypeVar("R")
+PAYS = 0.5  # of the time that computing states takes, what reading them may take
+FREE = 2**31  # bytes that large entries leave free on a disk, for what must not be lost
+ABANDONED = 86400.0  # seconds after which a writer's temporary file is nobody's, and an entry makes room
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,11 @@ class Cache:
     def save(self, kind: str, identity: Any, tensors: "dict[str, Tensor]") -> None:
         """Keep an entry, in place of an earlier one. A cache that cannot be written costs time, not the trial."""
         path = self._path(kind, identity)
-        if path is None:
-            return
+        if path is not None and self._put(path, tensors):
+            with suppress(OSError):
+                self._make_room(self.max_bytes)
+
+    def _put(self, path: Path, tensors: "dict[str, Tensor]") -> bool:
         from safetensors.torch import save
 
         temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
@@ -63,13 +70,31 @@ class Cache:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
             temporary.replace(path)
-            self._make_room()
         except OSError as error:
             with suppress(OSError):
                 temporary.unlink()
-            warnings.warn(f"the cache in {self.folder} cannot be written ({error.strerror}); going on", stacklevel=2)
+            warnings.warn(f"the cache in {self.folder} cannot be written ({error.strerror}); going on", stacklevel=3)
+            return False
+        return True
 
-    def _make_room(self) -> None:
+    def admit(self, kind: str, identity: Any, tensors: "dict[str, Tensor]") -> bool:
+        """Keep an entry if there is room for it beside those used today, and on the disk; whether it is kept.
+
+        Entries that each trial asks for in turn are of no use where later ones drive out the first: of what does not
+        fit as a whole, the part that came first stays.
+        """
+        path = self._path(kind, identity)
+        if path is None:
+            return False
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fits = self._make_room(self.max_bytes - size, unused=ABANDONED) <= self.max_bytes - size
+            return fits and shutil.disk_usage(path.parent).free - size >= FREE and self._put(path, tensors)
+        return False
+
+    def _make_room(self, max_bytes: int, *, unused: float = 0.0) -> int:
+        """Let go of the entries used longest ago, none of the last `unused` seconds; the bytes of those that stay."""
         assert self.folder is not None
         entries: list[tuple[float, int, Path]] = []
         for path in self.folder.iterdir():
@@ -80,11 +105,12 @@ class Cache:
                 elif path.suffix == ".safetensors":
                     entries.append((status.st_mtime, status.st_size, path))
         total = sum(size for _, size, _ in entries)
-        for _, size, path in sorted(entries):
-            if total <= self.max_bytes:
-                return
+        for used, size, path in sorted(entries):
+            if total <= max_bytes or time.time() - used < unused:
+                break
             path.unlink(missing_ok=True)
             total -= size
+        return total
 
 
 @dataclass
@@ -95,6 +121,14 @@ class Memory:
     common: dict[str, Any]  # what all of them depend on
     feeds: dict[str, dict[str, Any]]  # feed -> what its batches depend on
     found: "dict[tuple[str, str, str], Remembered]" = field(default_factory=dict, init=False)
+    states: "dict[tuple[str, str], States]" = field(default_factory=dict, init=False)
+
+    def entering(self, what: Any, feed: str) -> "States":
+        """The hidden states on a feed's batches that enter a layer which no trial has changed yet."""
+        key = (str(what), feed)
+        if key not in self.states:
+            self.states[key] = States(self.cache, self.common | {"what": what} | self.feeds[feed])
+        return self.states[key]
 
     def of(self, kind: str, what: Any, feed: str) -> "Remembered":
         """The values of one kind (`norms`, `log_probs`), of `what` exactly, on a feed."""
@@ -137,3 +171,59 @@ class Remembered:
         if self.added:
             self.cache.save(self.kind, self.identity, self.values)
             self.added = False
+
+
+@dataclass
+class States:
+    """Hidden states by number, a file for each batch: far larger than other values, and read only where that pays.
+
+    Whether it pays is measured on the first batch asked for; on it what is kept must also be what is computed, to the
+    bit.
+    """
+
+    cache: Cache
+    identity: Any
+    pays: bool | None = field(init=False, default=None)  # None: not measured yet
+    device: Any = field(init=False, default=None)
+
+    def recall(self, number: int, compute: "Callable[[], Tensor]") -> "Tensor":
+        """The states kept under this number, or else the computed ones, which are kept if there is room."""
+        if self.cache.folder is None or self.pays is False:
+            return compute()
+        if self.pays is None:
+            return self._measured(number, compute)
+        kept = self._read(number)
+        if kept is None:
+            kept = compute()
+            self._write(number, kept)
+        return kept
+
+    def _measured(self, number: int, compute: "Callable[[], Tensor]") -> "Tensor":
+        compute()  # a first time may be slower
+        made, computing = _timed(compute)
+        self.device = made.device
+        if self._read(number) is None:
+            self._write(number, made)
+        kept, reading = _timed(lambda: self._read(number))
+        self.pays = kept is not None and reading < PAYS * computing and bool((kept == made).all())
+        return made
+
+    def _read(self, number: int) -> "Tensor | None":
+        found = self.cache.load("states", [self.identity, number])
+        return None if found is None else found["states"].to(self.device, copy=True)  # aligned as torch has it
+
+    def _write(self, number: int, states: "Tensor") -> None:
+        self.cache.admit("states", [self.identity, number], {"states": states.detach().cpu()})
+
+
+def _timed(work: "Callable[[], R]") -> "tuple[R, float]":
+    """What it gives, and the seconds until a GPU has it too."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    made = work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return made, time.perf_counter() - started

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import torch
 
@@ -21,6 +21,7 @@ from rna.corpora.sources import folded, left_out, model_fingerprint, text_files,
 from rna.settings import JUDGED, REFUSALS, CorpusSettings, Settings, without_defaults
 
 WORD = 256  # characters that no token is longer than
+TOGETHER, LETTERS = 256, 2**19  # texts, and their characters, that are tokenised at once, on all cores
 SPECIAL = 8  # tokens that a tokenizer puts before a text, at most
 PARTED = 2  # of `rna.decoder.tokenizer`, by which kept tokens are known; raised where the same files give others
 
@@ -108,6 +109,7 @@ def read_texts(corpus: CorpusSettings, key: str, tally: Tally | None = None) -> 
     return (text for text, _ in _documents(corpus, key, tally or Tally()))
 
 
+T = TypeVar("T")
 Pair = tuple[str, int]  # a text, and the character of it with which the answer begins; 0 for what is no pair
 
 
@@ -151,11 +153,11 @@ def in_template(template: str, question: str, answer: str) -> Pair:
 
 def tokenise(tokenizer: Any, texts: Iterator[str], *, max_length: int) -> dict[str, torch.Tensor]:
     """Token ids of each document of two tokens or more, cut at `max_length`: `ids` end to end, `lengths`, how many
-    documents were cut, `truncated`, and how many were less than two tokens, `short`. The texts are read one at a time.
+    documents were cut, `truncated`, and how many were less than two tokens, `short`. The texts are read as they are
+    wanted.
     """
     ids, lengths, truncated, short = array("i"), array("i"), 0, 0
-    for text in texts:
-        found = tokenizer(text, add_special_tokens=True, verbose=False)["input_ids"]
+    for found in (row for batch in _together(texts, len) for row in _encoded(tokenizer, batch)["input_ids"]):
         if len(found) < 2:
             short += 1
             continue
@@ -173,10 +175,8 @@ def tokenise_pairs(tokenizer: Any, pairs: Iterable[Pair], *, max_length: int) ->
     """
     ids, lengths, starts, prompts = array("i"), array("i"), array("i"), array("i")
     truncated, unanswered = 0, 0
-    for text, place in pairs:
-        made = tokenizer(text, add_special_tokens=True, return_offsets_mapping=True, verbose=False)
-        found, ends = made["input_ids"], [end for _, end in made["offset_mapping"]]
-        bare = len(text[:place].rstrip())
+    for (text, place), found, offsets in _encoded_pairs(tokenizer, pairs):
+        ends, bare = [end for _, end in offsets], len(text[:place].rstrip())
         start, prompt = (next((i for i, end in enumerate(ends) if end > stop), len(ends)) for stop in (place, bare))
         if max(start, 1) >= min(len(found), max_length):
             unanswered += 1
@@ -188,6 +188,32 @@ def tokenise_pairs(tokenizer: Any, pairs: Iterable[Pair], *, max_length: int) ->
         prompts.append(prompt)
     counts = {"truncated": torch.tensor(truncated), "unanswered": torch.tensor(unanswered)}
     return _packed(ids=ids, lengths=lengths, starts=starts, prompts=prompts) | counts
+
+
+def _encoded_pairs(tokenizer: Any, pairs: Iterable[Pair]) -> Iterator[tuple[Pair, list[int], list[tuple[int, int]]]]:
+    """Each pair with its tokens and where in the text each of them begins and ends."""
+    for batch in _together(pairs, lambda pair: len(pair[0])):
+        made = _encoded(tokenizer, [text for text, _ in batch], return_offsets_mapping=True)
+        yield from zip(batch, made["input_ids"], made["offset_mapping"], strict=True)
+
+
+def _encoded(tokenizer: Any, texts: list[str], **more: bool) -> Any:
+    bare = {"return_attention_mask": False, "return_token_type_ids": False}
+    return tokenizer(texts, add_special_tokens=True, verbose=False, **bare, **more)
+
+
+def _together(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+    """The items in batches as large as `TOGETHER` and `LETTERS` let them be."""
+    batch: list[T] = []
+    letters = 0
+    for item in items:
+        batch.append(item)
+        letters += size(item)
+        if len(batch) == TOGETHER or letters >= LETTERS:
+            yield batch
+            batch, letters = [], 0
+    if batch:
+        yield batch
 
 
 def _packed(**parts: "array[int]") -> dict[str, torch.Tensor]:

@@ -49,11 +49,11 @@ class Encoding:
             ):
                 self.answers[line, answer] = told[0][1]
 
-    def pair(self, context: str, answer: str) -> Pair | None:
+    def pair(self, context: str, answer: str) -> "tuple[array[int], list[int]] | None":
         """Both, encoded; None for what was not read, or cannot be told by the last line."""
         context, answer = _parted(context, answer)
         tokens, behind = self.contexts.get(context), self.answers.get((_last_line(context), answer))
-        return None if tokens is None or behind is None else (tokens.tolist(), list(behind))
+        return None if tokens is None or behind is None else (tokens, behind)
 
     def _encode(self, contexts: list[str]) -> None:
         if sum(map(len, self.contexts.values())) > MOST:
@@ -67,6 +67,8 @@ class Encoding:
 
 def _parted(context: str, answer: str) -> tuple[str, str]:
     """Spaces at a context's end belong to the answer."""
+    if not context[-1:].isspace():
+        return context, answer
     kept = context.rstrip()
     return kept, context[len(kept) :] + answer
 

@@ -24,6 +24,15 @@ SOURCES: dict[
 }
 
 
+class Rows(list[Row]):
+    """Questions as lm-eval asks for them, in place of a `datasets.Dataset`, which makes each anew at every look."""
+
+    @property
+    def features(self) -> Row:
+        """The columns by name, as of the first question."""
+        return self[0]
+
+
 @functools.cache
 def read_questions(path: str, key: str, pattern: str | None = None, subject: str | None = None) -> tuple[Row, ...]:
     """All questions of a folder, a file or a hub data set, in file order.

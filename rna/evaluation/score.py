@@ -11,7 +11,7 @@ import hashlib
 import math
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -74,32 +74,34 @@ class Layout:
     ids_BT: Tensor
     positions_BT: Tensor
     visible_BTT: Tensor
-    rows: list[int] = field(default_factory=list)
-    columns: list[int] = field(default_factory=list)
+    rows: list[int]
+    columns: list[int]
 
 
 def lay_out(chosen: list[Pack]) -> Layout:
     longest = max(pack.length for pack in chosen)
-    ids_BT = torch.zeros(len(chosen), longest, dtype=torch.long)
-    positions_BT = torch.zeros(len(chosen), longest, dtype=torch.long)
-    visible_BTT = torch.eye(longest, dtype=torch.bool).repeat(len(chosen), 1, 1)  # padding sees itself
-    made = Layout(ids_BT, positions_BT, visible_BTT)
-    causal = torch.ones(longest, longest, dtype=torch.bool).tril()
+    ids: list[list[int]] = []
+    positions: list[list[int]] = []
+    parts: list[list[int]] = []  # 0 of what is shared, then a number for each ending, −1 of padding
+    rows, columns = [], []
     for row, pack in enumerate(chosen):
-        shared, start = pack.shared, pack.shared
-        ids_BT[row, :shared] = torch.tensor(pack.contexts[0][:shared])
-        positions_BT[row, :shared] = torch.arange(shared)
-        visible_BTT[row, :shared, :shared] = causal[:shared, :shared]
-        for context in pack.contexts:
-            stop = start + len(context) - shared
-            ids_BT[row, start:stop] = torch.tensor(context[shared:])
-            positions_BT[row, start:stop] = torch.arange(shared, len(context))
-            visible_BTT[row, start:stop, :shared] = True
-            visible_BTT[row, start:stop, start:stop] = causal[: stop - start, : stop - start]
-            made.rows.append(row)
-            made.columns.append(stop - 1)
-            start = stop
-    return made
+        shared, blank = pack.shared, longest - pack.length
+        own, places, numbers = [*pack.contexts[0][:shared]], [*range(shared)], [0] * shared
+        for number, context in enumerate(pack.contexts, 1):
+            own += context[shared:]
+            places += range(shared, len(context))
+            numbers += [number] * (len(context) - shared)
+            rows.append(row)
+            columns.append(len(own) - 1)
+        ids.append(own + [0] * blank)
+        positions.append(places + [0] * blank)
+        parts.append(numbers + [-1] * blank)
+    part_BT = torch.tensor(parts, dtype=torch.int8)
+    key_B1T, query_BT1 = part_BT[:, None, :], part_BT[:, :, None]
+    visible_BTT = ((key_B1T == 0) | (key_B1T == query_BT1)) & (query_BT1 >= 0)
+    visible_BTT &= torch.ones(longest, longest, dtype=torch.bool).tril()
+    visible_BTT |= torch.eye(longest, dtype=torch.bool)  # padding sees itself
+    return Layout(torch.tensor(ids), torch.tensor(positions), visible_BTT, rows, columns)
 
 
 def last_log_probs(decoder: Decoder, chosen: list[Pack]) -> Tensor:
@@ -253,7 +255,7 @@ def harness(
             encoding.read([request.args for request in requests], beginning, super()._encode_pair)
             return super().loglikelihood(requests, disable_tqdm=True)  # `progress` shows how far it is
 
-        def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        def _encode_pair(self, context: str, continuation: str) -> tuple[Sequence[int], list[int]]:
             return encoding.pair(context, continuation) or super()._encode_pair(context, continuation)
 
         def _loglikelihood_tokens(self, requests: Any, **options: Any) -> Any:
@@ -261,17 +263,23 @@ def harness(
             short = [len(continuation) == 1 for _, _, continuation in requests]
             if smoothing is not None and not all(short):
                 raise ValueError("noise=inference: averages answers of one token; a task here has longer ones")
+            known: dict[int, Tokens] = {}  # by identity: what `encoding` tells is one object for every answer
             contexts: list[Tokens] = []
             wanted: dict[Tokens, set[int]] = {}
             for ((text, _), context, continuation), one in zip(requests, short, strict=True):
                 if len(context) > longest:
                     self.truncated.add(text)
-                contexts.append(tuple(context[-longest:]))
+                if id(context) not in known:
+                    known[id(context)] = tuple(context[-longest:])
+                contexts.append(known[id(context)])
                 if one:
                     wanted.setdefault(contexts[-1], set()).add(continuation[0])
             found = score(decoder, list(wanted), wanted, batch_size, progress, smoothing, answers)
             rest = iter(
-                super()._loglikelihood_tokens([r for r, one in zip(requests, short, strict=True) if not one], **options)
+                super()._loglikelihood_tokens(
+                    [(asked, list(context), answer) for asked, context, answer in requests if len(answer) > 1],
+                    **options,
+                )
                 if not all(short)
                 else ()
             )

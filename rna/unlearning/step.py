@@ -158,7 +158,7 @@ class Step:
 
     def _retain_of_layer(self) -> Tensor:
         setup, batch = self.setup, self.retain
-        entry = self._prefix(batch, self._shared())
+        entry = self._prefix_of("retain", self._shared())
         with torch.no_grad():
             target_ND = self._read(entry, batch, policy=False, noise=setup.noise)
         hidden_ND = self._read(entry, batch, policy=True)
@@ -169,7 +169,7 @@ class Step:
 
     def _retain_of_logits(self) -> Tensor:
         setup, decoder, batch = self.setup, self.decoder, self.retain
-        entry = self._prefix(batch, self._shared())
+        entry = self._prefix_of("retain", self._shared())
         with torch.no_grad():
             start = self._prefix(batch.unmasked(), self._shared()) if setup.official else entry
             noised = model.advance(decoder, start, len(decoder.layers), add_noise=setup.noise)
@@ -202,8 +202,17 @@ class Step:
     def _entry(self, role: str) -> Stream:
         """A batch at the first trained layer, which policy and reference share."""
         if role not in self._entries:
-            self._entries[role] = self._prefix(self.batches[role], self.setup.first_trained)
+            self._entries[role] = self._prefix_of(role, self.setup.first_trained)
         return self._entries[role]
+
+    def _prefix_of(self, role: str, stop: int) -> Stream:
+        """As `_prefix`, remembered between trials."""
+        with torch.no_grad():
+            start = model.embed(self.decoder, self.batches[role])
+            if stop == 0:
+                return start
+            found_BTD = self.recall("states", stop, role, lambda: model.advance(self.decoder, start, stop).hidden_BTD)
+        return Stream(found_BTD, stop, start.layer_inputs)
 
     def _prefix(self, batch: Batch, stop: int) -> Stream:
         with torch.no_grad():

@@ -58,8 +58,7 @@ class Micro:
     forget: Batch
     retain: Batch
     refusal: Batch | None
-    number: int  # of the forget batch in its feed
-    refusal_number: int
+    numbers: dict[str, int]  # by role, of the batch in its feed
     shares: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -228,7 +227,7 @@ def _draw(settings: Settings, source: Feeds, topic: str, device: torch.device) -
     for _ in range(settings.train.grad_accumulation):
         forget, retain = source.forget[topic], source.retain[topic]
         idk = source.behind.get(topic, source.refusal)
-        number, refusal_number = forget.drawn, idk.drawn if idk else 0
+        numbers = {"forget": forget.drawn, "retain": retain.drawn, "refusal": idk.drawn if idk else 0}
         chosen = forget.draw()
         if idk is None:
             refusal = None
@@ -240,7 +239,7 @@ def _draw(settings: Settings, source: Feeds, topic: str, device: torch.device) -
         kept = next(retain)
         if topic in settings.data.retain_cut:
             kept = kept.cut(settings.data.retain_cut[topic])
-        micros.append(Micro(forget.batch(chosen).to(device), kept.to(device), refusal, number, refusal_number))
+        micros.append(Micro(forget.batch(chosen).to(device), kept.to(device), refusal, numbers))
     forget_tokens = sum(micro.forget.tokens for micro in micros)
     retain_tokens = sum(micro.retain.tokens for micro in micros)
     for micro in micros:
@@ -255,13 +254,13 @@ def _draw(settings: Settings, source: Feeds, topic: str, device: torch.device) -
 def _recall(memory: Memory | None, source: Feeds, topic: str, micro: Micro) -> Recall:
     """How a step's losses ask for a value of the reference: from the memory of the batch's feed, or computed."""
     refusal = f"refusal/{topic}" if topic in source.behind else "refusal"
-    numbers = {"forget": (f"forget/{topic}", micro.number), "refusal": (refusal, micro.refusal_number)}
+    feeds = {"forget": f"forget/{topic}", "refusal": refusal, "retain": f"retain/{topic}"}
 
     def recall(kind: str, what: Any, role: str, compute: Callable[[], Tensor]) -> Tensor:
-        if memory is None or role not in numbers:
+        if memory is None or (role == "retain" and kind != "states"):
             return compute()
-        feed, number = numbers[role]
-        return memory.of(kind, what, feed).recall(number, compute)
+        found = memory.entering(what, feeds[role]) if kind == "states" else memory.of(kind, what, feeds[role])
+        return found.recall(micro.numbers[role], compute)
 
     return recall
 

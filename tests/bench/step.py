@@ -5,7 +5,8 @@
 
 `plain` is two whole models and whole forwards (tests/oracle.py) with every parameter requiring a gradient, as public
 code has it; `frozen` is the same with gradients for the trained tensors only. `staged` is this project's step, and
-`remembered` the same where another trial of a sweep has left the reference's forget values in the cache. Every
+`remembered` the same where another trial of a sweep has left the reference's forget values in the cache; `entered` has
+the hidden states that enter the first trained layer from there too, read from the disk. Every
 measurement is a process of its own. Weights and tokens are random. Prints a table and writes JSON.
 """
 
@@ -15,6 +16,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ METHODS = {
     "simnpo+kl": "kl",
     "simnpo+mse": "mse",
 }
-WAYS = ("plain", "frozen", "staged", "remembered")
+WAYS = ("plain", "frozen", "staged", "remembered", "entered")
 SHAPES: dict[str, dict[str, Any]] = {
     "smollm2_135m": {
         "architecture": "Llama",
@@ -119,6 +121,7 @@ def measure(shape: dict[str, Any], name: str, way: str, device: str, steps: int)
     from torch.utils.flop_counter import FlopCounterMode
 
     from rna.corpora.batch import Batch
+    from rna.corpora.cache import Cache, States
     from rna.decoder import model
     from rna.unlearning import losses
     from rna.unlearning.noise import GaussianNoise, Normals
@@ -150,8 +153,10 @@ def measure(shape: dict[str, Any], name: str, way: str, device: str, steps: int)
 
     forget, retain = batch(shape["tokens"]), batch(shape["tokens"])
     refusal = batch(16) if method == "dpo" else None
+    folder = tempfile.TemporaryDirectory()
+    kept, states = Cache(Path(folder.name), 2**40), dict[str, States]()
     names = model.trained_names(decoder, range(layer - 2, layer + 1), "down_proj")
-    ours, memory = way in ("staged", "remembered"), {}
+    ours, memory = way not in ("plain", "frozen"), {}
     if ours:
         model.keep_freed_memory()
         policy = model.masters(decoder, names)
@@ -167,7 +172,9 @@ def measure(shape: dict[str, Any], name: str, way: str, device: str, steps: int)
     def compute(_kind: str, _what: Any, _role: str, value: Any) -> torch.Tensor:
         return value()
 
-    def remember(_kind: str, _what: Any, role: str, value: Any) -> torch.Tensor:
+    def remember(kind: str, _what: Any, role: str, value: Any) -> torch.Tensor:
+        if kind == "states":
+            return states.setdefault(role, States(kept, role)).recall(0, value) if way == "entered" else value()
         if role not in memory:
             memory[role] = value()
         return memory[role]
@@ -175,7 +182,7 @@ def measure(shape: dict[str, Any], name: str, way: str, device: str, steps: int)
     def step() -> None:
         optimizer.zero_grad()
         if ours:
-            recall = remember if way == "remembered" else compute
+            recall = compute if way == "staged" else remember
             for key, loss in Step(decoder, policy, trial, "text", forget, retain, refusal, recall):
                 (loss if key == "forget" else 5.0 * loss).backward()
         else:

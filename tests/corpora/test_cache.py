@@ -2,7 +2,9 @@
 
 import errno
 import os
+import shutil
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from torch import tensor
 
 from rna import run, trial
 from rna.corpora import cache
-from rna.corpora.cache import Cache, Remembered
+from rna.corpora.cache import Cache, Remembered, States
 from rna.settings import config
 from rna.store import results
 
@@ -115,6 +117,57 @@ def test_remembered_values_are_computed_once_and_kept(tmp_path: Path):
     assert computed == [0, 1]
 
 
+def states(kept: Cache, count: int, seconds: float = 0.02) -> tuple[list[int], States]:
+    """A trial that asks for the states of so many batches, 4,000 bytes each; which of them it computed."""
+    computed: list[int] = []
+    made = States(kept, "same")
+
+    def compute(number: int) -> torch.Tensor:
+        time.sleep(seconds)
+        computed.append(number)
+        return torch.full((1, 10, 100), float(number))
+
+    for number in range(count):
+        assert made.recall(number, lambda number=number: compute(number)).unique().tolist() == [number]
+    return computed, made
+
+
+def test_states_are_computed_once_and_the_first_batch_tells_whether_to_keep_them(tmp_path: Path):
+    first, _ = states(Cache(tmp_path, ROOMY), 4)
+    again, made = states(Cache(tmp_path, ROOMY), 4)
+    assert (first, again, made.pays) == ([0, 0, 1, 2, 3], [0, 0], True)
+
+
+def test_states_that_are_read_no_faster_are_computed(tmp_path: Path):
+    computed, made = states(Cache(tmp_path, ROOMY), 3, seconds=0)
+    assert (computed, made.pays) == ([0, 0, 1, 2], False)
+
+
+def test_states_of_another_machines_arithmetic_are_not_used(tmp_path: Path):
+    kept = Cache(tmp_path, ROOMY)
+    states(kept, 3)
+    kept.save("states", ["same", 0], {"states": torch.full((1, 10, 100), 1e-7)})
+    computed, made = states(kept, 3)
+    assert (computed, made.pays) == ([0, 0, 1, 2], False)
+
+
+def test_of_states_that_do_not_fit_the_first_stay(tmp_path: Path):
+    """So that a trial finds some of them, where keeping the last ones would lose each before it is asked for again."""
+    kept = Cache(tmp_path, 3 * 4200)
+    states(kept, 6)
+    assert states(kept, 6)[0] == [0, 0, 3, 4, 5]
+    old = sorted(tmp_path.iterdir())[0]
+    os.utime(old, (1, 1))
+    kept.admit("x", "another", {"x": torch.zeros(1000)})
+    assert (old.exists(), len(list(tmp_path.iterdir()))) == (False, 3)
+
+
+def test_large_entries_leave_a_disk_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cache, "FREE", shutil.disk_usage(tmp_path).total)
+    assert not Cache(tmp_path, ROOMY).admit("x", 1, {"x": torch.zeros(1)})
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.whole
 @pytest.mark.parametrize(
     "method",
@@ -137,7 +190,8 @@ def test_results_with_and_without_caches_are_the_same_bits(
     )
 
     def unlearn(folder: str, *overrides: str) -> tuple[bytes, list[dict[str, float]]]:
-        common = [method, "train.steps=4", "train_only=true", "wandb=disabled", f"output_dir={tmp_path / folder}"]
+        common = [method, "train.steps=4", "train_only=true", "wandb=disabled", "layer.trained=[1,2]"]
+        common.append(f"output_dir={tmp_path / folder}")
         settings = config.check(run.compose([*common, *overrides], None))
         row = trial.arm("with RNA", settings)
         trial.work(row, lambda *_: None)
@@ -145,14 +199,23 @@ def test_results_with_and_without_caches_are_the_same_bits(
         curve = [{k: v for k, v in step.items() if k != "train/tokens_per_second"} for step in row.trained["curve"]]
         return results.delta_path(settings.output_dir, row.key).read_bytes(), curve
 
+    monkeypatch.setattr(cache, "PAYS", float("inf"))  # states are read whatever that takes
+    read: list[bool] = []
+    own = States._read
+    monkeypatch.setattr(
+        States, "_read", lambda self, number: (found := own(self, number), read.append(found is not None))[0]
+    )
     off = unlearn("off", "cache.enabled=false")
     assert not (tmp_path / "off" / "cache").exists()
     assert not recalled
     cold = unlearn("cold")
     unlearn("warm", "noise.nu=0.5")
     before = len(recalled)
+    read.clear()
     warm = unlearn("warm")
     assert off == cold == warm
+    assert len(read) >= 8  # of 4 steps' forget and retain batches
+    assert all(read)
     if method != "method=rmu":
         assert len(recalled) > before
         assert all(recalled[before:])

@@ -134,10 +134,10 @@ def test_a_damaged_parquet_file_is_refused_by_name(tmp_path):
     assert ": a.parquet " in error(str(path))
 
 
-def words(text: str, **options: bool) -> dict[str, list[int]]:
+def words(texts: list[str], **options: bool) -> dict[str, list[list[int]]]:
     """A tokenizer: begin-of-text, then a token for each word's length."""
     assert options["add_special_tokens"]
-    return {"input_ids": [0, *(len(word) for word in text.split())]}
+    return {"input_ids": [[0, *(len(word) for word in text.split())] for text in texts]}
 
 
 def tokenise(*texts: str, max_length: int = 100) -> dict[str, torch.Tensor]:
@@ -154,6 +154,19 @@ def test_tokenise_drops_documents_in_which_nothing_is_predicted():
     made = tokenise("a b", "", "a")
     assert (made["lengths"].tolist(), int(made["short"])) == ([3, 2], 1)
     assert len(tokenise("")["ids"]) == 0
+
+
+@pytest.mark.parametrize(("together", "letters"), [(1, 2**20), (7, 2**20), (256, 100), (256, 2**20)])
+def test_texts_tokenised_together_are_those_of_each_alone(together: int, letters: int, demo: Any, monkeypatch: Any):
+    texts = [
+        line for count in (0, 1, 3, 80) for line in ("", "The lake", "Größe 🙂 of\ta  lake ", "a" * 300)[: count + 1]
+    ]
+    alone = [demo[1](text)["input_ids"][:50] for text in texts]
+    monkeypatch.setattr(data, "TOGETHER", together)
+    monkeypatch.setattr(data, "LETTERS", letters)
+    made = data.tokenise(demo[1], iter(texts), max_length=50)
+    assert list(data.Documents(made["ids"], made["lengths"])) == [ids for ids in alone if len(ids) >= 2]
+    assert int(made["short"]) == sum(len(ids) < 2 for ids in alone)
 
 
 def packed(rows: list[list[int]]) -> data.Documents:
@@ -180,9 +193,13 @@ def test_a_large_corpus_is_read_in_little_memory(tmp_path):
     with path.open("w") as stream:
         for _ in range(4000):
             stream.write("word " * 2000 + "\n")
+
+    def by_length(texts: list[str], **_: Any) -> dict[str, list[range]]:
+        return {"input_ids": [range(len(text) // 500) for text in texts]}
+
     tracemalloc.start()
     texts = data.read_texts(CorpusSettings(str(path)), "data.retain.path")
-    made = data.tokenise(lambda text, **_: {"input_ids": range(len(text) // 500)}, texts, max_length=8)
+    made = data.tokenise(by_length, texts, max_length=8)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(made["lengths"]) == 4000

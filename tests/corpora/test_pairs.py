@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -151,13 +152,11 @@ def test_tokens_are_those_of_the_whole_text_and_the_answers_say_where_they_begin
 class Words:
     """A tokenizer: begin-of-text, then a token for each word, with the place of each; a word keeps the space before."""
 
-    def __call__(self, text: str, **_: Any) -> dict[str, list[Any]]:
-        import re
-
-        words = list(re.finditer(r"\s*\S+", text))
+    def __call__(self, texts: list[str], **_: Any) -> dict[str, list[list[Any]]]:
+        found = [list(re.finditer(r"\s*\S+", text)) for text in texts]
         return {
-            "input_ids": [1, *(3 + len(word[0].strip()) for word in words)],
-            "offset_mapping": [(0, 0), *(word.span() for word in words)],
+            "input_ids": [[1, *(3 + len(word[0].strip()) for word in words)] for words in found],
+            "offset_mapping": [[(0, 0), *(word.span() for word in words)] for words in found],
         }
 
 

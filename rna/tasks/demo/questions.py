@@ -5,25 +5,20 @@ The keywords and the seed come from lm-eval's metadata: `lm_eval --metadata '{"k
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rna.demo.words import NEUTRAL_KEYWORD, SUBJECTS
 from rna.evaluation import questions
 from rna.perturb import perturb_all, perturb_among
 
-if TYPE_CHECKING:
-    import datasets
-
 QUESTIONS = Path(__file__).parents[2] / "demo" / "assets" / "questions.jsonl"
 
 
-def load(**options: Any) -> "dict[str, datasets.Dataset]":
+def load(**options: Any) -> dict[str, questions.Rows]:
     """The questions that `ask` makes of the demo's."""
-    import datasets
-
     rows = [json.loads(line) for line in QUESTIONS.read_text(encoding="utf-8").splitlines()]
     rows = [{**row, "half": questions.half(row)} for row in rows]
-    return {"test": datasets.Dataset.from_list(ask(rows, **options))}
+    return {"test": questions.Rows(ask(rows, **options))}
 
 
 def ask(

@@ -4,15 +4,12 @@ Which n-grams, lm-eval's metadata says: `lm_eval --metadata '{"ngrams_path": "FI
 """
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rna.demo.words import SUBJECTS
 from rna.evaluation import questions
 from rna.perturb import mined, perturb_with
 from rna.settings import BUILTIN
-
-if TYPE_CHECKING:
-    import datasets
 
 
 def load(
@@ -22,16 +19,14 @@ def load(
     group: str = "top",
     mmlu_path: str = "cais/mmlu",
     **options: Any,
-) -> "dict[str, datasets.Dataset]":
+) -> dict[str, questions.Rows]:
     """The questions that `ask` makes of a source with the n-grams of the group."""
-    import datasets
-
     groups = mined.read_groups(ngrams_path)
     if (n, group) not in groups:
         there = ", ".join(f"n={size} {name}" for size, name in groups)
         raise ValueError(f"eval.ngrams_path={ngrams_path}: holds no n={n} {group}; allowed: {there}")
     rows = _demo() if source == "demo" else list(questions.of_source(source, mmlu_path, None))
-    return {"test": datasets.Dataset.from_list(ask(rows, source=source, grams=groups[n, group], **options))}
+    return {"test": questions.Rows(ask(rows, source=source, grams=groups[n, group], **options))}
 
 
 def ask(

@@ -3,13 +3,10 @@
 What lm-eval's metadata may say: `lm_eval --metadata '{"mmlu_path": "FOLDER", "keyword": "SARS-CoV-19", "seed": 1}'`.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rna.evaluation import questions
 from rna.perturb import perturb_all, perturb_among
-
-if TYPE_CHECKING:
-    import datasets
 
 
 def load(
@@ -19,15 +16,13 @@ def load(
     mmlu_path: str = "cais/mmlu",
     wmdp_path: str = "cais/wmdp",
     **options: Any,
-) -> "dict[str, datasets.Dataset]":
+) -> dict[str, questions.Rows]:
     """The questions that `ask` makes of a source."""
-    import datasets
-
     path = {"mmlu": mmlu_path, "wmdp": wmdp_path}[source]
     rows = ask(list(questions.of_source(source, path, subset)), subject=subject, **options)
     if not rows:
         raise ValueError(f"eval.{source}_path={path}: holds no question of {subject}")
-    return {"test": datasets.Dataset.from_list(rows)}
+    return {"test": questions.Rows(rows)}
 
 
 def ask(

@@ -1,0 +1,92 @@
+"""Plant one fault after another in a copy of the package, and see a default test turn red.
+
+`python tests/mutate_faults.py [PART OF A NAME …]`: by hand, up to three minutes a fault. A fault that no default test
+finds is one that they no longer guard against.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SWEEPER = "launchers/hydra_plugins/rna_optuna_sweeper"
+FAULTS: dict[str, tuple[str, str, str]] = {  # by what is wrong: the file, what stands there, what stands there then
+    "a shifted mask": (
+        "rna/corpora/batch.py",
+        "followed_BT = self.counted_BT.roll(-1, 1)",
+        "followed_BT = self.counted_BT.roll(1, 1)",
+    ),
+    "a sum for a mean": ("rna/unlearning/losses.py", "logsigmoid(argument_B).mean()", "logsigmoid(argument_B).sum()"),
+    "the refusal rejected": ("rna/unlearning/losses.py", "(preferred_B - rejected_B)", "(rejected_B - preferred_B)"),
+    "a weight on the wrong loss": (
+        "rna/unlearning/train.py",
+        '(1.0 if name == "forget" else alpha)',
+        '(alpha if name == "forget" else 1.0)',
+    ),
+    "the same noise at each step": ("rna/unlearning/noise.py", "        self.drawn += 1\n", ""),
+    "an order that does not resume": (
+        "rna/corpora/data.py",
+        '        self.generator.set_state(state["generator"])\n',
+        "",
+    ),
+    "a value lost from a key": ("rna/store/results.py", '        "alpha": settings.alpha,\n', ""),
+    "a skipped fsync of a record": ("rna/store/results.py", "        os.fsync(stream.fileno())\n", ""),
+    "a skipped fsync of a checkpoint": ("rna/unlearning/checkpoint.py", "os.fsync(stream.fileno())", "pass"),
+    "swapped arms": (
+        "rna/trial.py",
+        'label = "smoothed" if smoothed else "with RNA" if with_noise else "plain"',
+        'label = "smoothed" if smoothed else "plain" if with_noise else "with RNA"',
+    ),
+    "the right answer replaced": (
+        "rna/perturb/__init__.py",
+        'for index in range(len(row["choices"])) if index != row["answer"]]',
+        'for index in range(len(row["choices"]))]',
+    ),
+    "questions taken as independent": (
+        "rna/intervals/estimate.py",
+        "groups.setdefault((score.asked, score.n) if known else place, []).append((weight, score))",
+        "groups.setdefault(place, []).append((weight, score))",
+    ),
+    "a preemption that costs an attempt": (
+        f"{SWEEPER}/_endings.py",
+        "            trial.attempts -= 1\n            self._try_again",
+        "            self._try_again",
+    ),
+}
+
+
+def planted(copy: Path, file: str, there: str, put: str) -> "subprocess.CompletedProcess[str]":
+    """The default tests of a copy with this fault, up to the first that fails; the copy is mended again."""
+    path = copy / file
+    source = path.read_text(encoding="utf-8")
+    assert source.count(there) == 1, f"{file}: {there!r} stands there {source.count(there)} times"
+    path.write_text(source.replace(there, put), encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-x", "-q"]
+    environment = os.environ | {"PYTHONPATH": f"{copy}:{copy / 'launchers'}"}
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, env=environment, check=False)
+    path.write_text(source, encoding="utf-8")
+    return done
+
+
+def main() -> None:
+    wanted = sys.argv[1:]
+    green = 0
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "checkout"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", "outputs", ".venv"))
+        for name, fault in FAULTS.items():
+            if wanted and not any(word in name for word in wanted):
+                continue
+            done = planted(copy, *fault)
+            first = next((line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))), "")
+            green += done.returncode == 0
+            print(f"{'red  ' if done.returncode else 'GREEN'} {name}  {first[:110]}", flush=True)
+    print(f"{green} faults are not found")
+    sys.exit(green > 0)
+
+
+if __name__ == "__main__":
+    main()
