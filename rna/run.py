@@ -91,7 +91,7 @@ def run(settings: Settings) -> None:
         track.check(settings.wandb)
     reads = [row for row in wanted if row.trains]
     if reads or (wanted and settings.eval.kind == "perplexity"):
-        data.validate(settings)
+        data.validate(settings, trial.cache_of(settings))
     if wanted:
         from rna import progress
         from rna.unlearning import strength

@@ -124,7 +124,7 @@ def suggest(options: argparse.Namespace) -> None:
     from rna.unlearning import strength
 
     for settings in every:
-        data.validate(settings)
+        data.validate(settings, trial.cache_of(settings))
     for line in strength.keyword_warnings(every[0]):
         print(f"warning: {line}", file=sys.stderr)
     if every[0].model.threads:

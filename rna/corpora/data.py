@@ -6,7 +6,7 @@ import os
 import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -21,6 +21,8 @@ from rna.corpora.sources import folded, left_out, model_fingerprint, text_files,
 from rna.settings import JUDGED, REFUSALS, CorpusSettings, Settings, without_defaults
 
 WORD = 256  # characters that no token is longer than
+NOWHERE = Cache(None, 0)
+LARGE = 2**24  # bytes of files whose reading is kept
 TOGETHER, LETTERS = 256, 2**19  # texts, and their characters, that are tokenised at once, on all cores
 SPECIAL = 8  # tokens that a tokenizer puts before a text, at most
 PARTED = 2  # of `rna.decoder.tokenizer`, by which kept tokens are known; raised where the same files give others
@@ -308,19 +310,36 @@ class Corpora:
     behind: dict[str, Corpus] = field(default_factory=dict)
 
 
-def validate(settings: Settings) -> None:
+def validate(settings: Settings, cache: Cache = NOWHERE) -> None:
     """Read every text once, before a model is loaded: each row, each field, enough documents to train on and to judge;
-    then say on stderr what was read, and what of it is not used.
+    then say on stderr what was read, and what of it is not used. Of large files that is kept, by their content.
 
     Raises:
         ValueError: naming the key, the file and the line.
     """
     said: list[str] = []
-    tokenizer = _tokenizer(settings)
-    judges = settings.eval.kind == "perplexity"
+    tokenizer, judges = _tokenizer(settings), settings.eval.kind == "perplexity"
+
+    def counted(name: str, key: str, corpus: CorpusSettings, *, as_pairs: bool, least: int) -> Tally:
+        files = text_files(corpus.path, key, corpus.files, corpus.hub_files)
+
+        def count() -> Tally:
+            return _counted(key, corpus, tokenizer, as_pairs=as_pairs, least=least)
+
+        if sum(file.stat().st_size for file in files) < LARGE:
+            tally = count()
+        else:
+            model = settings.judged()
+            read = _identity(
+                corpus, key, settings.hashes(), model_fingerprint(model.path, model.revision, settings.hashes())
+            )
+            tally = _kept(cache, [*read, as_pairs, least], count)
+        said.append(_said(name, key, corpus, files, tally))
+        return tally
+
     for key, corpus in settings.data.corpora().items():
         as_pairs = corpus.pairs() and key != "data.retain"
-        tally = _counted(key, f"{key}.path", corpus, said, tokenizer, as_pairs=as_pairs, least=JUDGED if judges else 2)
+        tally = counted(key, f"{key}.path", corpus, as_pairs=as_pairs, least=JUDGED if judges else 2)
         count = tally.documents
         kept = count - round(settings.data.holdout * count)
         if kept < settings.train.batch_size:
@@ -335,7 +354,7 @@ def validate(settings: Settings) -> None:
             _check_judged(f"{key}.path={corpus.path}", settings.data.holdout, tally.judged)
     if settings.method.refusals:
         corpus = refusals(settings)
-        tally = _counted("data.refusals", "data.refusals", corpus, said, tokenizer, as_pairs=False, least=2)
+        tally = counted("data.refusals", "data.refusals", corpus, as_pairs=False, least=2)
         if tally.documents < settings.train.batch_size:
             raise ValueError(
                 f"data.refusals={corpus.path}: has {tally.documents} lines, fewer than one batch; "
@@ -346,17 +365,27 @@ def validate(settings: Settings) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def _counted(
-    name: str,
-    key: str,
-    corpus: CorpusSettings,
-    lines: list[str],
-    tokenizer: Callable[[], Any],
-    *,
-    as_pairs: bool,
-    least: int,
-) -> Tally:
-    """Read a corpus; what there is to say of how many documents are in which files becomes one of `lines`.
+def _identity(corpus: CorpusSettings, key: str, hashes: Path | None, model: str) -> list[Any]:
+    """All that a corpus's tokens depend on: the texts, how they are read, and by what they are tokenised."""
+    source = text_fingerprint(corpus.path, key, corpus.files, hashes, corpus.hub_files)
+    bare = without_defaults(replace(corpus, path="", files=None, hub_files=None))
+    return [NUMERICS, [model, tokenizers_version(), PARTED], source, bare]
+
+
+def _kept(cache: Cache, identity: list[Any], count: Callable[[], Tally]) -> Tally:
+    """A tally from the cache, or counted and kept there."""
+    found = cache.load("tally", identity)
+    if found is not None:
+        return Tally(*found["counts"].tolist(), judged=bytearray(found["judged"].numpy().tobytes()))
+    tally = count()
+    counts = [getattr(tally, one.name) for one in fields(Tally) if one.name != "judged"]
+    judged = torch.frombuffer(tally.judged, dtype=torch.uint8) if tally.judged else torch.empty(0, dtype=torch.uint8)
+    cache.save("tally", identity, {"counts": torch.tensor(counts), "judged": judged})
+    return tally
+
+
+def _counted(key: str, corpus: CorpusSettings, tokenizer: Callable[[], Any], *, as_pairs: bool, least: int) -> Tally:
+    """Read a corpus.
 
     Args:
         least: tokens that make a document one to judge.
@@ -370,7 +399,11 @@ def _counted(
             tally.unanswered += 1
         else:
             tally.short += 1
-    files = text_files(corpus.path, key, corpus.files, corpus.hub_files)
+    return tally
+
+
+def _said(name: str, key: str, corpus: CorpusSettings, files: list[Path], tally: Tally) -> str:
+    """What there is to say of how many documents are in which files."""
     top = Path(os.path.commonpath([file.parent for file in files]))
     names = folded([str(file.relative_to(top)) for file in files])
     said = f"{name}: {_many(tally.documents, 'document')} from {_many(len(files), 'file')} ({names})"
@@ -381,9 +414,7 @@ def _counted(
     said += f", {unanswered}" if tally.unanswered else ""
     said += f", {_many(tally.blank, 'blank row')} left out" if tally.blank else ""
     said += f", the contents of {_many(tally.chats, 'chat')} joined by line" if tally.chats else ""
-    said += f", U+FFFD put for half a character in {_many(tally.halves, 'text')}" if tally.halves else ""
-    lines.append(said)
-    return tally
+    return said + (f", U+FFFD put for half a character in {_many(tally.halves, 'text')}" if tally.halves else "")
 
 
 def _length(text: str, place: int, max_length: int, tokenizer: Callable[[], Any], least: int) -> int:
@@ -472,12 +503,9 @@ def load(settings: Settings, tokenizer: Any, cache: Cache) -> Corpora:
     hashes = settings.hashes()
     model = settings.judged()
     own = model_fingerprint(model.path, model.revision, hashes)
-    made_by = [own, tokenizers_version(), PARTED]
 
     def tokens(key: str, corpus: CorpusSettings, make: Callable[[], dict[str, torch.Tensor]], *more: Any) -> Any:
-        source = text_fingerprint(corpus.path, key, corpus.files, hashes, corpus.hub_files)
-        bare = without_defaults(replace(corpus, path="", files=None, hub_files=None))
-        identity = [NUMERICS, made_by, source, bare, *more]
+        identity = [*_identity(corpus, key, hashes, own), *more]
         found = cache.load("tokens", identity)
         if found is None or ("short" not in found and "unanswered" not in found):  # of a version that did not count
             found = make()

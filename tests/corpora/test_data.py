@@ -265,6 +265,30 @@ def test_validate_accepts_what_can_be_trained_on(tmp_path):
     data.validate(settings(path, path, method="dpo"))
 
 
+def test_large_files_are_validated_once_by_their_content(tmp_path, monkeypatch, capsys):
+    """Found again elsewhere under another name; read anew where a byte or what is asked of them differs."""
+    monkeypatch.setattr(data, "LARGE", 0)
+    rows = ["x", " ", *[LONG] * 9]
+    first, again = jsonl(tmp_path / "a.jsonl", *rows), jsonl(tmp_path / "b.jsonl", *rows)
+    kept, read = Cache(tmp_path / "cache", 2**30), []
+    own = data._counted
+    monkeypatch.setattr(data, "_counted", lambda key, *more, **asked: (read.append(key), own(key, *more, **asked))[1])
+    data.validate(settings(first, first, method="dpo"), kept)
+    told = capsys.readouterr().err
+    assert "1 blank row left out" in told
+    assert read == ["data.topics.bio.path", "data.refusals"]  # the retain set is the same file
+    data.validate(settings(again, again, method="dpo"), kept)
+    assert capsys.readouterr().err == told.replace("a.jsonl", "b.jsonl")
+    with pytest.raises(ValueError, match=r"has 1 documents after data\.holdout=0\.9"):
+        data.validate(settings(again, again, holdout=0.9), kept)
+    assert len(read) == 2
+    judged = settings(again, again, holdout=0.5)
+    judged.eval.kind = "perplexity"
+    data.validate(judged, kept)
+    data.validate(settings(jsonl(tmp_path / "c.jsonl", *rows, "more of it"), first), kept)
+    assert read[2:] == ["data.topics.bio.path", "data.retain.path"]
+
+
 @pytest.mark.parametrize("short", ["data.retain", "data.topics.bio"])
 def test_validate_wants_a_batch_of_each_corpus(tmp_path, short):
     enough, few = jsonl(tmp_path / "a.jsonl", "x 1", "y 1"), jsonl(tmp_path / "b.jsonl", "x", " ")
