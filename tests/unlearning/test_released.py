@@ -22,7 +22,7 @@ from tests.unlearning.test_train import METHODS
 BEHIND = tiny.VOCABULARY - 1  # the pad token
 LENGTHS = (9, 5, 7, 12, 8, 6, 11, 4)
 STEPS = 20
-HALVES = [("rmu", "representation"), ("npo", "kl"), ("dpo", "mse")]
+SOME = [("rmu", "representation"), ("npo", "kl"), ("dpo", "mse")]
 
 
 def documents(seed: int, count: int) -> released.Documents:
@@ -114,23 +114,28 @@ def both(
     return ours, run.tensors, dict(zip(names, gradients.values(), strict=True)), first
 
 
-@pytest.mark.whole
-@pytest.mark.parametrize(("method", "retain"), METHODS)
-def test_in_float32_twenty_steps_are_the_released_codes(method: str, retain: str):
+@pytest.mark.parametrize(
+    ("method", "retain", "steps"),
+    [
+        *((*case, 4) for case in SOME),
+        *(pytest.param(*case, STEPS, marks=pytest.mark.whole) for case in METHODS),
+    ],
+)
+def test_in_float32_steps_are_the_released_codes(method: str, retain: str, steps: int):
     decoder = small(torch.float32)
-    ours, theirs, gradients, first = both(method, retain, decoder)
+    ours, theirs, gradients, first = both(method, retain, decoder, steps=steps)
     own = dict(decoder.model.named_parameters())
     for name, tensor in theirs.items():
         torch.testing.assert_close(gradients[name], first[name], rtol=1e-3, atol=1e-4 * first[name].abs().max().item())
         moved = (tensor - own[name]).abs().mean().item()
-        assert moved > 1e-4
+        assert moved > 5e-6 * steps
         torch.testing.assert_close(ours[name], tensor, rtol=0, atol=1e-3 * moved)
 
 
 @pytest.mark.whole
 @pytest.mark.parametrize(
     ("method", "retain"),
-    [pytest.param(*case, marks=[] if case in HALVES else pytest.mark.slow) for case in METHODS],
+    [pytest.param(*case, marks=[] if case in SOME else pytest.mark.slow) for case in METHODS],
 )
 def test_in_bfloat16_gradients_agree_to_rounding_and_the_trained_entries_are_the_same(method: str, retain: str):
     decoder = small(torch.bfloat16)
