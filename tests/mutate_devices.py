@@ -1,4 +1,4 @@
-"""Remove each `.to(…device…)` of the package in turn, and see a default test turn red.
+"""Remove each `.to(…device…)` of the package in turn, and see a test turn red.
 
 `python tests/mutate_devices.py [PART OF A PATH …]`: by hand, some seconds a call. One that can go without a red test is
 not needed, or not tested.
@@ -40,8 +40,9 @@ def without(source: str, call: ast.Call) -> str:
 
 
 def tested(copy: Path, which: str) -> subprocess.CompletedProcess[str]:
-    """The default tests on pretended devices whose names fit, up to the first that fails."""
-    command = [sys.executable, "-m", "pytest", "-n", "0", "-x", "-q", "tests/test_devices.py", "-k", which]
+    """The tests on pretended devices whose names fit, up to the first that fails."""
+    command = [sys.executable, "-m", "pytest", "-m", "not slow", "-n", "0", "-x", "-q", "tests/test_devices.py"]
+    command += ["-k", which]
     environment = os.environ | {"PYTHONPATH": f"{copy}:{copy / 'launchers'}"}
     return subprocess.run(command, cwd=copy, capture_output=True, text=True, env=environment, check=False)
 
