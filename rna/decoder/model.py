@@ -610,12 +610,14 @@ def self_check(decoder: Decoder, batch: Batch) -> None:
 
 @patient
 def save_deltas(deltas: Deltas, path: Path) -> None:
-    """Write the trained tensors as safetensors, by temp-then-rename."""
+    """Write the trained tensors as safetensors, by temp-then-rename; they are on the disk before they have their name."""
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
     save_file({name: tensor.contiguous() for name, tensor in deltas.items()}, temporary)
+    with temporary.open("rb+") as stream:
+        os.fsync(stream.fileno())
     temporary.replace(path)
 
 

@@ -2,18 +2,22 @@
 
 import functools
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from rna import perturb, run
+from rna.decoder import model
 from rna.evaluation import questions
 from rna.settings import config
 from rna.settings.fields import (
@@ -25,6 +29,8 @@ from rna.settings.fields import (
     TaskSettings,
 )
 from rna.store import results
+from rna.sweep import ledger
+from rna.unlearning.checkpoint import Checkpoint
 from tests.evaluation.test_ngrams import write_mined
 from tests.setups import method_of
 
@@ -53,6 +59,33 @@ def test_a_record_is_written_once(tmp_path):
         results.write(str(tmp_path), "k", {"value": 2})
     assert results.read(str(tmp_path), "k") == {"value": 1}
     assert [file.name for file in (tmp_path / "results").iterdir()] == ["k.json"]
+
+
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "record": lambda folder: results.write(str(folder), "k", {"value": 1}),
+    "tensors": lambda folder: model.save_deltas({"w": torch.ones(3)}, folder / "w.safetensors"),
+    "checkpoint": lambda folder: Checkpoint(folder / "checkpoint.pt", "k").save({"step": 1}),
+    "ledger": lambda folder: ledger.write_json(folder / "0.json", {"number": 0}),
+}
+
+
+@pytest.mark.parametrize("what", WRITERS)
+def test_what_has_its_name_is_on_the_disk(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """So that a machine without power has no name that stands for nothing."""
+    synced: dict[int, bool] = {}
+    own = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced[os.fstat(descriptor).st_ino] = any(not path.name.endswith("tmp") for path in files())
+        own(descriptor)
+
+    def files() -> list[Path]:
+        return [path for path in tmp_path.rglob("*") if path.is_file()]
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    WRITERS[what](tmp_path)
+    (file,) = files()
+    assert synced[file.stat().st_ino] is False  # before it had its name
 
 
 def test_a_record_that_cannot_be_written_leaves_nothing(tmp_path):
