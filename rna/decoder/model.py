@@ -610,7 +610,7 @@ def self_check(decoder: Decoder, batch: Batch) -> None:
 
 @patient
 def save_deltas(deltas: Deltas, path: Path) -> None:
-    """Write the trained tensors as safetensors, by temp-then-rename; they are on the disk before they have their name."""
+    """Write the trained tensors as safetensors, by temp-then-rename, on the disk before they have their name."""
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
