@@ -4,7 +4,6 @@ import errno
 import os
 import shutil
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -117,13 +116,18 @@ def test_remembered_values_are_computed_once_and_kept(tmp_path: Path):
     assert computed == [0, 1]
 
 
-def states(kept: Cache, count: int, seconds: float = 0.02) -> tuple[list[int], States]:
+@pytest.fixture
+def reading_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it takes."""
+    monkeypatch.setattr(cache, "PAYS", float("inf"))
+
+
+def states(kept: Cache, count: int) -> tuple[list[int], States]:
     """A trial that asks for the states of so many batches, 4,000 bytes each; which of them it computed."""
     computed: list[int] = []
     made = States(kept, "same")
 
     def compute(number: int) -> torch.Tensor:
-        time.sleep(seconds)
         computed.append(number)
         return torch.full((1, 10, 100), float(number))
 
@@ -132,17 +136,20 @@ def states(kept: Cache, count: int, seconds: float = 0.02) -> tuple[list[int], S
     return computed, made
 
 
+@pytest.mark.usefixtures("reading_pays")
 def test_states_are_computed_once_and_the_first_batch_tells_whether_to_keep_them(tmp_path: Path):
     first, _ = states(Cache(tmp_path, ROOMY), 4)
     again, made = states(Cache(tmp_path, ROOMY), 4)
     assert (first, again, made.pays) == ([0, 0, 1, 2, 3], [0, 0], True)
 
 
-def test_states_that_are_read_no_faster_are_computed(tmp_path: Path):
-    computed, made = states(Cache(tmp_path, ROOMY), 3, seconds=0)
+def test_states_that_are_read_no_faster_are_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cache, "PAYS", 0.0)
+    computed, made = states(Cache(tmp_path, ROOMY), 3)
     assert (computed, made.pays) == ([0, 0, 1, 2], False)
 
 
+@pytest.mark.usefixtures("reading_pays")
 def test_states_of_another_machines_arithmetic_are_not_used(tmp_path: Path):
     kept = Cache(tmp_path, ROOMY)
     states(kept, 3)
@@ -151,6 +158,7 @@ def test_states_of_another_machines_arithmetic_are_not_used(tmp_path: Path):
     assert (computed, made.pays) == ([0, 0, 1, 2], False)
 
 
+@pytest.mark.usefixtures("reading_pays")
 def test_of_states_that_do_not_fit_the_first_stay(tmp_path: Path):
     """So that a trial finds some of them, where keeping the last ones would lose each before it is asked for again."""
     kept = Cache(tmp_path, 3 * 4200)
@@ -169,6 +177,7 @@ def test_large_entries_leave_a_disk_free(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.whole
+@pytest.mark.usefixtures("reading_pays")
 @pytest.mark.parametrize(
     "method",
     [
@@ -199,7 +208,6 @@ def test_results_with_and_without_caches_are_the_same_bits(
         curve = [{k: v for k, v in step.items() if k != "train/tokens_per_second"} for step in row.trained["curve"]]
         return results.delta_path(settings.output_dir, row.key).read_bytes(), curve
 
-    monkeypatch.setattr(cache, "PAYS", float("inf"))  # states are read whatever that takes
     read: list[bool] = []
     own = States._read
     monkeypatch.setattr(
