@@ -87,11 +87,5 @@ def rna_here(called: Callable[..., str]) -> Callable[..., str]:
     return partial(called, run.main)
 
 
-LONGEST = ("test_run.py", "test_sweep.py", "test_readme.py", "test_sweeper.py", "test_config.py", "test_report.py")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, so that no worker is left with one of them at the end."""
-    order = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+def pytest_collection_finish() -> None:
     gc.freeze()  # what all imports made; trials collect, and would look at it each time

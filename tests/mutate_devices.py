@@ -5,14 +5,12 @@ not needed, or not tested.
 """
 
 import ast
-import os
-import shutil
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests import mutated
+
 ANALYSES = ("measure", "findings", "scales", "theory", "export")  # what their tests look at first
 DTYPES = ("dtype", "torch.float", "torch.bfloat", "float32")
 
@@ -39,35 +37,27 @@ def without(source: str, call: ast.Call) -> str:
     return (text[: ends[0]] + text[ends[1] :]).decode()
 
 
-def tested(copy: Path, which: str) -> subprocess.CompletedProcess[str]:
-    """The tests on pretended devices whose names fit, up to the first that fails."""
-    command = [sys.executable, "-m", "pytest", "-m", "not slow", "-n", "0", "-x", "-q", "tests/test_devices.py"]
-    command += ["-k", which]
-    environment = os.environ | {"PYTHONPATH": f"{copy}:{copy / 'launchers'}"}
-    return subprocess.run(command, cwd=copy, capture_output=True, text=True, env=environment, check=False)
+def tests(which: str) -> list[str]:
+    """Those on pretended devices whose names fit."""
+    return ["-m", "not slow", "-n", "0", "tests/test_devices.py", "-k", which]
 
 
 def main() -> None:
     wanted = sys.argv[1:]
     green = 0
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "checkout"
-        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", "outputs", ".venv"))
+    with mutated.checkout() as copy:
         for file in sorted((copy / "rna").rglob("*.py")):
             source = file.read_text(encoding="utf-8")
             for call in calls(file):
                 where = f"{file.relative_to(copy)}:{call.lineno}"
                 if wanted and not any(word in where for word in wanted):
                     continue
-                file.write_text(without(source, call), encoding="utf-8")
-                done = tested(copy, "analysis or relative or export" if file.stem in ANALYSES else "whole_trial")
-                done = tested(copy, "not whole_trial") if done.returncode == 0 else done
-                done = tested(copy, "whole_trial") if done.returncode == 0 else done
-                file.write_text(source, encoding="utf-8")
-                first = next((line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))), "")
-                green += done.returncode == 0
-                said = "red  " if done.returncode else "GREEN"
-                print(f"{said} {where}  {ast.unparse(call)[-60:]}  {first[:100]}", flush=True)
+                first = "analysis or relative or export" if file.stem in ANALYSES else "whole_trial"
+                runs = map(tests, (first, "not whole_trial", "whole_trial"))
+                red = mutated.first_red(copy, file, without(source, call), *runs)
+                green += red is None
+                said = "GREEN" if red is None else "red  "
+                print(f"{said} {where}  {ast.unparse(call)[-60:]}  {(red or '')[:100]}", flush=True)
     print(f"{green} calls can go without a red test")
     sys.exit(green > 0)
 

@@ -4,14 +4,12 @@
 finds is one that they no longer guard against.
 """
 
-import os
-import shutil
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests import mutated
+
 SWEEPER = "launchers/hydra_plugins/rna_optuna_sweeper"
 FAULTS: dict[str, tuple[str, str, str]] = {  # by what is wrong: the file, what stands there, what stands there then
     "a shifted mask": (
@@ -58,32 +56,18 @@ FAULTS: dict[str, tuple[str, str, str]] = {  # by what is wrong: the file, what 
 }
 
 
-def planted(copy: Path, file: str, there: str, put: str) -> "subprocess.CompletedProcess[str]":
-    """The default tests of a copy with this fault, up to the first that fails; the copy is mended again."""
-    path = copy / file
-    source = path.read_text(encoding="utf-8")
-    assert source.count(there) == 1, f"{file}: {there!r} stands there {source.count(there)} times"
-    path.write_text(source.replace(there, put), encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-x", "-q"]
-    environment = os.environ | {"PYTHONPATH": f"{copy}:{copy / 'launchers'}"}
-    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, env=environment, check=False)
-    path.write_text(source, encoding="utf-8")
-    return done
-
-
 def main() -> None:
     wanted = sys.argv[1:]
     green = 0
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "checkout"
-        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", "outputs", ".venv"))
-        for name, fault in FAULTS.items():
+    with mutated.checkout() as copy:
+        for name, (file, there, put) in FAULTS.items():
             if wanted and not any(word in name for word in wanted):
                 continue
-            done = planted(copy, *fault)
-            first = next((line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))), "")
-            green += done.returncode == 0
-            print(f"{'red  ' if done.returncode else 'GREEN'} {name}  {first[:110]}", flush=True)
+            source = (copy / file).read_text(encoding="utf-8")
+            assert source.count(there) == 1, f"{file}: {there!r} stands there {source.count(there)} times"
+            red = mutated.first_red(copy, copy / file, source.replace(there, put), [])
+            green += red is None
+            print(f"{'GREEN' if red is None else 'red  '} {name}  {(red or '')[:110]}", flush=True)
     print(f"{green} faults are not found")
     sys.exit(green > 0)
 

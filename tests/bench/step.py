@@ -297,7 +297,7 @@ def main() -> None:
     peak = child([*common, "--peak"])["peak"]
     print(f"{options.shape}, {device}; a matrix product reaches {peak / 1e9:.0f} GFLOP/s")
     print(
-        f"{'method':<14}{'way':<8}{'s/step':>8}{'times':>7}{'GiB':>7}{'of plain':>9}{'TFLOP':>8}"
+        f"{'method':<14}{'way':<12}{'s/step':>8}{'times':>7}{'GiB':>7}{'of plain':>9}{'TFLOP':>8}"
         f"{'of peak':>8}{'minimum':>9}"
     )
     rows: list[dict[str, Any]] = []
@@ -315,7 +315,7 @@ def main() -> None:
             }
             rows.append(row)
             print(
-                f"{name:<14}{way:<8}{row['seconds']:>8.3f}{row['speedup']:>7.2f}{row['peak_bytes'] / 2**30:>7.2f}"
+                f"{name:<14}{way:<12}{row['seconds']:>8.3f}{row['speedup']:>7.2f}{row['peak_bytes'] / 2**30:>7.2f}"
                 f"{row['memory_ratio']:>9.2f}{row['flops'] / 1e12:>8.3f}{row['fraction_of_matrix_peak']:>8.0%}"
                 f"{row['flops_over_minimum']:>8.2f}x",
                 flush=True,

@@ -87,10 +87,11 @@ def test_plan_measures_what_is_left(tmp_path: Path):
 
 @pytest.mark.whole
 def test_plan_composes_a_sweep_that_was_never_started(tmp_path: Path):
-    printed = called(tmp_path, "plan", "noise_scale", "noise.nu=0.01,0.02", "seed=0")
+    folder = tmp_path / "r[/b], of 'nu'"
+    printed = called(folder, "plan", "noise_scale", "noise.nu=0.01,0.02", "seed=0")
     assert "noise_scale: 2 cells, 0 done, 2 left\ntime: unknown" in printed
-    assert not (tmp_path / "sweeps").exists()
-    assert "did you mean 'noise_scale'?" in called(tmp_path, "plan", "noise_scal", code=2)
+    assert not (folder / "sweeps").exists()
+    assert "did you mean 'noise_scale'?" in called(folder, "plan", "noise_scal", code=2)
 
 
 @pytest.mark.whole

@@ -51,7 +51,7 @@ def test_a_dimensions_root_mean_square_is_the_middle_tokens():
 
 
 @pytest.mark.parametrize("noise", ["rna", "early", "all_layers", "none"])
-@pytest.mark.parametrize("method", ["rmu", "adaptive_rmu", "rsv", "npo"])  # the other three have no aim, as npo
+@pytest.mark.parametrize("method", ["rmu", "adaptive_rmu", "rsv", "npo"])  # the other two have no aim, as npo
 def test_no_default_of_the_demo_is_warned_of(method: str, noise: str, warned: Callable[..., list[str]]):
     assert warned(f"method={method}", f"noise={noise}") == []
 
