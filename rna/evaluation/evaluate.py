@@ -58,24 +58,53 @@ def multiple_choice(
     Raises:
         NotFinite: if an answer has no finite likelihood.
     """
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    from lm_eval.evaluator import evaluate
-
     tasks, loaded = _asked(names, options)
     harness = _harness(decoder, tokenizer, options, progress, smoothing, answers)
-    # `simple_evaluate` would index all of lm-eval's tasks again, seed every global generator and probe the machine.
-    found: Any = evaluate(
-        harness, loaded, bootstrap_iters=0, log_samples=True, apply_chat_template=options.chat_template
-    )
-    for name, task in tasks.items():
-        _refuse_not_finite(name, [answer[0][0] for sample in found["samples"][task] for answer in sample["resps"]])
+    found = _verdicts(harness, loaded, options)
     cut = getattr(harness, "truncated", set())
     leave_out = options.of_above == "leave_out"
     words = perturb.read_keywords(options.keywords, options.keyword)
     return {
-        name: _judged(found["samples"][task], options.tasks[name].subjects, cut, words, leave_out=leave_out)
+        name: _judged(found[task], options.tasks[name].subjects, cut, words, leave_out=leave_out)
         for name, task in tasks.items()
     }
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a question was answered right, and the prompt that asked it."""
+
+    row: dict[str, Any]
+    correct: bool
+    prompt: str
+
+
+def _verdicts(harness: Any, loaded: dict[str, Any], options: EvalSettings) -> dict[str, list[Verdict]]:
+    """Of each of lm-eval's tasks, in the order of its questions: its requests, answered together, judged by its rule.
+
+    `lm_eval.evaluator.evaluate` does the same, and hashes each document and prompt for a log that nobody reads.
+
+    Raises:
+        NotFinite: if an answer has no finite likelihood.
+    """
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    template = harness.apply_chat_template if options.chat_template else None
+    for task in loaded.values():
+        task.build_all_requests(apply_chat_template=options.chat_template, chat_template=template)
+    requests = [request for task in loaded.values() for request in task.instances]
+    for request, answer in zip(requests, harness.loglikelihood(requests), strict=True):
+        request.resps.append(answer)
+    found: dict[str, list[Verdict]] = {}
+    for name, task in loaded.items():
+        _refuse_not_finite(name, [request.resps[0][0] for request in task.instances])
+        task.apply_filters()
+        found[name] = []
+        for _, of_one in itertools.groupby(task.instances, lambda request: request.doc_id):
+            one = sorted(of_one, key=lambda request: request.idx)
+            told = [next(iter(request.filtered_resps.values())) for request in one]
+            judged = task.process_results(one[0].doc, told)
+            found[name].append(Verdict(one[0].doc, bool(judged["acc"]), one[0].args[0]))
+    return found
 
 
 def _refuse_not_finite(what: str, values: Sequence[float]) -> None:
@@ -87,7 +116,7 @@ def _refuse_not_finite(what: str, values: Sequence[float]) -> None:
 def questions_of(names: list[str], options: EvalSettings) -> int:
     """How many questions these tasks ask, all subjects of each."""
     tasks, loaded = _asked(names, options)
-    return sum(len(loaded["tasks"][task].eval_docs) for task in tasks.values())
+    return sum(len(loaded[task].eval_docs) for task in tasks.values())
 
 
 def _asked(names: list[str], options: EvalSettings) -> tuple[dict[str, str], dict[str, Any]]:
@@ -99,13 +128,13 @@ def _asked(names: list[str], options: EvalSettings) -> tuple[dict[str, str], dic
     if options.keywords is not None:
         metadata["keywords"] = perturb.read_keywords(options.keywords, options.keyword)
     tasks: dict[str, str] = {}
-    loaded: dict[str, Any] = {"tasks": {}}
+    loaded: dict[str, Any] = {}
     for ngram, group in itertools.groupby(names, lambda name: (options.tasks[name].n, options.tasks[name].group)):
         wanted = {name: options.tasks[name].task for name in group}
         suffix = "" if ngram[0] is None else f"_{ngram[0]}_{ngram[1]}"
         tasks |= {name: task + suffix for name, task in wanted.items()}
         own = metadata if ngram[0] is None else metadata | {"n": ngram[0], "group": ngram[1]}
-        loaded["tasks"] |= _loaded(list(dict.fromkeys(wanted.values())), own, suffix)
+        loaded |= _loaded(list(dict.fromkeys(wanted.values())), own, suffix)
     return tasks, loaded
 
 
@@ -165,20 +194,18 @@ def _refuse_other_tokens(exported: Path) -> None:
 
 
 def _judged(
-    samples: list[dict[str, Any]], subjects: list[str] | None, cut: set[str], words: list[str], *, leave_out: bool
+    verdicts: list[Verdict], subjects: list[str] | None, cut: set[str], words: list[str], *, leave_out: bool
 ) -> Metrics:
     """lm-eval's verdict on each question, summed up; `words` are the keywords that a question may have drawn."""
-    ordered = sorted(samples, key=lambda sample: sample["doc_id"])
-    chosen = [sample for sample in ordered if subjects is None or sample["doc"]["subject"] in subjects]
+    chosen = [one for one in verdicts if subjects is None or one.row["subject"] in subjects]
     if not chosen:
         raise ValueError(f"eval.tasks: there is no question of {', '.join(subjects or [])}")
-    every = [(bool(sample["acc"]), sample["doc"], of_above(sample["doc"])) for sample in chosen]
-    counted = [sample for sample, (*_, refers) in zip(chosen, every, strict=True) if not (leave_out and refers)]
-    rows = [sample["doc"] for sample in counted]
-    correct = [bool(sample["acc"]) for sample in counted]
+    every = [(one.correct, one.row, of_above(one.row)) for one in chosen]
+    counted = [one for one, (*_, refers) in zip(chosen, every, strict=True) if not (leave_out and refers)]
+    rows = [one.row for one in counted]
 
     def share(wanted: Callable[[dict[str, Any]], bool]) -> Metrics | None:
-        return accuracy([one for one, row in zip(correct, rows, strict=True) if wanted(row)])
+        return accuracy([one.correct for one in counted if wanted(one.row)])
 
     halves = {
         half: _part([one for one in every if one[1]["half"] == half], words, leave_out=leave_out)
@@ -199,7 +226,7 @@ def _judged(
         **{half: metrics for half, metrics in halves.items() if metrics},
         "subjects": by_subject,
         **({"categories": by_category} if len(by_category) > 1 else {}),
-        "truncated": sum(sample["arguments"][0][0] in cut for sample in counted),
+        "truncated": sum(one.prompt in cut for one in counted),
         **{name: count for name, count in faults(rows).items() if count},
     }
 
