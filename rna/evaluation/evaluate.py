@@ -1,9 +1,12 @@
 """lm-eval in, flat metrics out; and token perplexity for models too small for multiple choice."""
 
+import copy
+import functools
 import itertools
+import json
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,32 +82,49 @@ class Verdict:
     prompt: str
 
 
-def _verdicts(harness: Any, loaded: dict[str, Any], options: EvalSettings) -> dict[str, list[Verdict]]:
+def _verdicts(
+    harness: Any, loaded: dict[str, Any], options: EvalSettings, places: Mapping[str, Collection[int]] | None = None
+) -> dict[str, list[Verdict]]:
     """Of each of lm-eval's tasks, in the order of its questions: its requests, answered together, judged by its rule.
 
     `lm_eval.evaluator.evaluate` does the same, and hashes each document and prompt for a log that nobody reads.
+
+    Args:
+        places: by task, which of its questions are asked; None: all.
 
     Raises:
         NotFinite: if an answer has no finite likelihood.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    template = harness.apply_chat_template if options.chat_template else None
-    for task in loaded.values():
-        task.build_all_requests(apply_chat_template=options.chat_template, chat_template=template)
-    requests = [request for task in loaded.values() for request in task.instances]
-    for request, answer in zip(requests, harness.loglikelihood(requests), strict=True):
-        request.resps.append(answer)
-    found: dict[str, list[Verdict]] = {}
+    wanted: dict[str, list[Any]] = {}
     for name, task in loaded.items():
-        _refuse_not_finite(name, [request.resps[0][0] for request in task.instances])
+        every = _requests(harness, task, options)
+        wanted[name] = [one for one in every if places is None or one.doc_id in places[name]]
+    asked = [request for requests in wanted.values() for request in requests]
+    for request, answer in zip(asked, harness.loglikelihood(asked), strict=True):
+        request.resps, request.filtered_resps = [answer], {}
+    found: dict[str, list[Verdict]] = {}
+    for name, requests in wanted.items():
+        _refuse_not_finite(name, [request.resps[0][0] for request in requests])
+        task = copy.copy(loaded[name])
+        task._instances = requests
         task.apply_filters()
         found[name] = []
-        for _, of_one in itertools.groupby(task.instances, lambda request: request.doc_id):
+        for _, of_one in itertools.groupby(requests, lambda request: request.doc_id):
             one = sorted(of_one, key=lambda request: request.idx)
             told = [next(iter(request.filtered_resps.values())) for request in one]
             judged = task.process_results(one[0].doc, told)
             found[name].append(Verdict(one[0].doc, bool(judged["acc"]), one[0].args[0]))
     return found
+
+
+def _requests(harness: Any, task: Any, options: EvalSettings) -> list[Any]:
+    """A task's requests, built once in a process but where a model's template is in them."""
+    if options.chat_template:
+        task.build_all_requests(apply_chat_template=True, chat_template=harness.apply_chat_template)
+    elif not hasattr(task, "_instances"):
+        task.build_all_requests()
+    return task.instances
 
 
 def _refuse_not_finite(what: str, values: Sequence[float]) -> None:
@@ -139,7 +159,21 @@ def _asked(names: list[str], options: EvalSettings) -> tuple[dict[str, str], dic
 
 
 def _loaded(tasks: list[str], metadata: dict[str, Any], suffix: str) -> dict[str, Any]:
-    """lm-eval's tasks under names with a suffix: a task of n-grams comes once for each group of them."""
+    """lm-eval's tasks under names with a suffix: a task of n-grams comes once for each group of them.
+
+    Those without are kept in this process, as the questions behind them are: evaluations differ in the model.
+    """
+    if not suffix:
+        return _kept(tuple(tasks), json.dumps(metadata))
+    return _made(tasks, metadata, suffix)
+
+
+@functools.lru_cache(maxsize=4)
+def _kept(tasks: tuple[str, ...], metadata: str) -> dict[str, Any]:
+    return _made(list(tasks), json.loads(metadata), "")
+
+
+def _made(tasks: list[str], metadata: dict[str, Any], suffix: str) -> dict[str, Any]:
     from lm_eval.tasks import TaskManager
 
     made: Any = TaskManager(include_path=str(TASKS), include_defaults=False, metadata=metadata).load(tasks)

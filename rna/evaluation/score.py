@@ -214,10 +214,10 @@ def score(
 
 
 def _picked(log_probs_NV: Tensor, pairs: Sequence[tuple[int, int]]) -> list[tuple[float, bool]]:
-    """(log-likelihood, whether it is the likeliest token) of these rows and tokens, in one copy from the device."""
+    """(log-likelihood, whether no token is likelier) of these rows and tokens, in one copy from the device."""
     rows, tokens = torch.tensor(pairs, device=log_probs_NV.device).T
-    likeliest = log_probs_NV.argmax(-1)[rows] == tokens
     picked = log_probs_NV[rows, tokens]
+    likeliest = picked == log_probs_NV.amax(-1)[rows]  # a tenth of the time of `argmax`
     values, first = torch.stack([picked, likeliest.to(picked.dtype)]).tolist()
     return list(zip(values, map(bool, first), strict=True))
 
