@@ -6,8 +6,8 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,7 +17,7 @@ from rna.corpora import Cache, Memory
 from rna.decoder import NO_CHAT
 from rna.ends import TrialFailed
 from rna.settings import LAYER, NoiseSettings, Settings, made, told
-from rna.store import Record, lookup, results
+from rna.store import Record, lookup, partial, results
 from rna.unlearning import Checkpoint
 
 OTHER_TOKENS = "perplexities are per token"  # in a record's warning, by which it is known
@@ -37,6 +37,14 @@ class Listener:
 NOBODY = Listener(lambda *_: None, lambda *_: None, lambda: None)
 
 
+@dataclass(frozen=True)
+class Part:
+    """What a race asks of a trial: the first so many blocks of these tasks' `select` halves."""
+
+    names: tuple[str, ...]
+    blocks: int
+
+
 @dataclass
 class Arm:
     """One row of a comparison: its settings, its keys, and the records that exist."""
@@ -48,6 +56,7 @@ class Arm:
     tasks: dict[str, dict[str, Any]]  # name -> what the evaluation depends on; none with train_only
     trained: Record | None = None
     evaluated: dict[str, Record] = field(default_factory=dict)
+    part: Part | None = None  # then these blocks alone, which make no record of an evaluation
 
     @property
     def other_tokens(self) -> bool:
@@ -59,8 +68,24 @@ class Arm:
         """Read the records that exist by now."""
         folder = self.settings.output_dir
         self.trained = results.read(folder, self.key)
+        if self.part is not None:
+            self.evaluated = dict.fromkeys(self.tasks, {}) if self.next_block is None else {}
+            return
         found = {name: results.read(folder, results.eval_key(self.key, task)) for name, task in self.tasks.items()}
         self.evaluated = {name: record for name, record in found.items() if record is not None}
+
+    @property
+    def asked(self) -> str:
+        """The word of a race's tasks."""
+        return partial.asked({name: results.eval_key(self.key, task) for name, task in self.tasks.items()}, [*self.tasks])
+
+    @property
+    def next_block(self) -> int | None:
+        """The first block that a race wants and has no answers to; None if it has all."""
+        assert self.part is not None
+        there = partial.read(self.settings.output_dir, self.key, self.asked)
+        wanted = min(self.part.blocks, there[0]["of"]) if there else self.part.blocks
+        return len(there) if len(there) < wanted else None
 
     @property
     def missing(self) -> list[str]:
@@ -91,6 +116,15 @@ def arm(label: str, settings: Settings, *, rerun: bool = False) -> Arm:
     made = Arm(label, settings, key, identity, {} if settings.train_only else results.task_identities(settings))
     made.refresh()
     return made
+
+
+def in_a_race(settings: Settings, part: Part) -> Arm:
+    """The trial's own row of its table, with no more to evaluate than these blocks."""
+    rows = {row.label: row for row in arms(settings)}
+    own = next(rows[label] for label in ("with RNA", "smoothed", "given", "plain", "base") if label in rows)
+    raced = replace(own, tasks={name: own.tasks[name] for name in part.names}, part=part)
+    raced.refresh()
+    return raced
 
 
 def arms(settings: Settings) -> list[Arm]:
@@ -222,6 +256,8 @@ def work(row: Arm, progress: Progress, *, wait: bool = True, listener: Listener 
                 with track.tracking(settings.for_training(), listener.group, run_id=row.key, job_type=kind) as tracked:
                     _train(row, decoder, tokenizer, tracked, listener, curve)
             fresh = row.trained is None and settings.method.trains
+            if row.part is not None and not fresh:  # a run for each block would hide those of trials
+                settings = replace(settings, wandb=replace(settings.wandb, mode="disabled"))
             run_id = row.key if row.trained is None else f"{row.key}-{results.digest(_evaluations(row))}"
             with track.tracking(
                 settings, listener.group, run_id=run_id, job_type="train" if fresh else "eval"
@@ -230,8 +266,10 @@ def work(row: Arm, progress: Progress, *, wait: bool = True, listener: Listener 
                     _train(row, decoder, tokenizer, tracked, listener, curve)
                 if row.missing and row.lost:
                     _train_again(row, decoder, tokenizer, listener)
-                if row.missing:
+                if row.missing and row.part is None:
                     _evaluate(row, decoder, tokenizer, tracked, listener, heard)
+                elif row.missing:
+                    _answer(row, decoder, tokenizer, listener, heard)
         except ValueError:
             raise
         except Exception as error:
@@ -523,26 +561,9 @@ def _evaluate(row: Arm, decoder: Any, tokenizer: Any, tracked: Any, listener: Li
 
     What is answered when it is interrupted need not be asked again.
     """
-    from rna.decoder import model
-    from rna.evaluation import Answers
-
     settings, started = row.settings, time.perf_counter()
-    assert row.trained is not None
-    deltas = model.load_deltas(results.delta_path(settings.output_dir, row.key)) if "delta" in row.trained else {}
-    strayed = {"warnings": lines} if deltas and (lines := _strayed(row)) else {}
-    answers = Answers(results.answers_path(settings.output_dir, row.key))
-
-    def told(done: int, total: int) -> None:
-        if heard.pending:
-            answers.keep()
-        listener.phase("evaluating", done, total)
-
-    try:
-        with model.installed(decoder, deltas):
-            outcome = _judge(settings, decoder, tokenizer, row.missing, told, answers)
-    except BaseException:
-        answers.keep()
-        raise
+    with _judging(row, decoder, listener, heard) as (told, answers, strayed):
+        outcome = _judge(settings, decoder, tokenizer, row.missing, told, answers)
     for name, metrics in outcome.items():
         key = results.eval_key(row.key, row.tasks[name])
         record = _describe(row, "eval", started) | {
@@ -558,6 +579,50 @@ def _evaluate(row: Arm, decoder: Any, tokenizer: Any, tracked: Any, listener: Li
     means = lookup.of_roles(judged, lookup.roles(settings.eval))  # what sweeps optimise
     tracked.summarise({name: value for name, value in means.items() if value is not None})
     answers.clear()
+
+
+def _answer(row: Arm, decoder: Any, tokenizer: Any, listener: Listener, heard: ends.Noted) -> None:
+    """Answer the blocks that a race wants, each recorded as soon as it is answered."""
+    from rna.evaluation import evaluate
+
+    settings = row.settings
+    with _judging(row, decoder, listener, heard) as (told, answers, _):
+        while (number := row.next_block) is not None:
+            started = time.perf_counter()
+            block = evaluate.answer_block(
+                decoder, tokenizer, [*row.tasks], settings.eval, number, told, _smoothing(settings), answers
+            )
+            block["seconds"] = round(time.perf_counter() - started, 3)
+            partial.write(settings.output_dir, row.key, row.asked, number, block, listener.commit)
+    answers.clear()
+
+
+@contextmanager
+def _judging(
+    row: Arm, decoder: Any, listener: Listener, heard: ends.Noted
+) -> Generator[tuple[Callable[[int, int], None], Any, dict[str, Any]]]:
+    """The unlearned tensors in place: who is told how far it is, the answers so far, which are kept if it is
+    interrupted, and what a record says of tensors that are not its training's own."""
+    from rna.decoder import model
+    from rna.evaluation import Answers
+
+    settings = row.settings
+    assert row.trained is not None
+    deltas = model.load_deltas(results.delta_path(settings.output_dir, row.key)) if "delta" in row.trained else {}
+    strayed = {"warnings": lines} if deltas and (lines := _strayed(row)) else {}
+    answers = Answers(results.answers_path(settings.output_dir, row.key))
+
+    def told(done: int, total: int) -> None:
+        if heard.pending:
+            answers.keep()
+        listener.phase("evaluating", done, total)
+
+    try:
+        with model.installed(decoder, deltas):
+            yield told, answers, strayed
+    except BaseException:
+        answers.keep()
+        raise
 
 
 def _judge(

@@ -16,6 +16,7 @@ import torch
 from rna import intervals, perturb
 from rna.corpora import digest, pad
 from rna.decoder import Decoder, model, parts_alike
+from rna.evaluation import blocks
 from rna.evaluation.answers import Answers
 from rna.evaluation.questions import CATEGORIES, REPORT, SELECT, faults, of_above
 from rna.settings import JUDGED, TASKS, EvalSettings, seed_of
@@ -71,6 +72,50 @@ def multiple_choice(
         name: _judged(found[task], options.tasks[name].subjects, cut, words, leave_out=leave_out)
         for name, task in tasks.items()
     }
+
+
+def answer_block(
+    decoder: Decoder,
+    tokenizer: Any,
+    names: Sequence[str],
+    options: EvalSettings,
+    number: int,
+    progress: Progress,
+    smoothing: Smoothing | None = None,
+    answers: Answers | None = None,
+) -> Metrics:
+    """The answers to one block of the tasks' `select` halves, as `rna.evaluation.blocks` has them.
+
+    Returns:
+        `of`, how many blocks there are, and under `tasks` by name: `population`, how many questions all blocks hold;
+        of this block `n`, and `correct`, a bit for each in the order of the ranks, as hex, and `asked`, which names
+        them.
+
+    Raises:
+        NotFinite: if an answer has no finite likelihood.
+    """
+    tasks, loaded = _asked(list(names), options)
+    leave_out = options.of_above == "leave_out"
+    order = {
+        name: blocks.population(loaded[task].eval_docs, options.tasks[name].subjects, leave_out=leave_out)
+        for name, task in tasks.items()
+    }
+    of = blocks.count(max(map(len, order.values())))
+    chosen = {name: [places[rank] for rank in blocks.block(number, of, len(places))] for name, places in order.items()}
+    wanted = {task: {place for name in tasks if tasks[name] == task for place in chosen[name]} for task in loaded}
+    harness = _harness(decoder, tokenizer, options, progress, smoothing, answers)
+    found = _verdicts(harness, loaded, options, wanted)
+    told: Metrics = {}
+    for name, task in tasks.items():
+        by_place = dict(zip(sorted(wanted[task]), found[task], strict=True))
+        verdicts = [by_place[place] for place in chosen[name]]
+        told[name] = {
+            "population": len(order[name]),
+            "n": len(verdicts),
+            "correct": _hex([one.correct for one in verdicts]),
+            "asked": _named([one.row for one in verdicts]),
+        }
+    return {"of": of, "tasks": told}
 
 
 @dataclass(frozen=True)
@@ -274,15 +319,24 @@ def _part(judged: list[Judged], words: list[str], *, leave_out: bool) -> Metrics
     if metrics is None:
         return None
     counted = [(one, row) for one, row, refers in judged if not (leave_out and refers)]
-    bits = "".join("01"[one] for one, _ in counted)
-    # No perturbation touches question and right answer: a question has one name in all of its forms.
-    named = digest([[row["subject"], row["question"], row["choices"][row["answer"]]] for _, row in counted])
-    found = {**metrics, "correct": f"{int(bits, 2):0{-(-len(bits) // 4)}x}", "asked": named}
+    bits, named = _hex([one for one, _ in counted]), _named([row for _, row in counted])
+    found = {**metrics, "correct": bits, "asked": named}
     if all("drawn" in row for _, row in counted):
         by_word = [[one for one, row in counted if row["drawn"] == number] for number in range(len(words))]
         found["drawn"] = _drawn([row["drawn"] for _, row in counted], len(words))
         found["keywords"] = {word: accuracy(of) for word, of in zip(words, by_word, strict=True) if of}
     return found
+
+
+def _hex(correct: Sequence[bool]) -> str:
+    """A bit for each question, in their order."""
+    bits = "".join("01"[one] for one in correct)
+    return f"{int(bits, 2):0{-(-len(bits) // 4)}x}" if bits else ""
+
+
+def _named(rows: Sequence[dict[str, Any]]) -> str:
+    """A hash of questions and right answers, which no perturbation touches: one name in all of their forms."""
+    return digest([[row["subject"], row["question"], row["choices"][row["answer"]]] for row in rows])
 
 
 def _drawn(numbers: Sequence[int], count: int) -> str:

@@ -292,8 +292,12 @@ def write(output_dir: str, key: str, record: Record, commit: Callable[[], None] 
         FileExistsError: if there is a record of this key already; it stays as it was.
         whatever `commit` raises, which is asked at the last moment: nothing is then written.
     """
-    target = path_of(output_dir, key)
-    temporary = target.with_name(f".{key}.{os.getpid()}-{threading.get_ident()}.tmp")
+    return write_once(path_of(output_dir, key), record, commit)
+
+
+def write_once(target: Path, record: Record, commit: Callable[[], None] = lambda: None) -> Path:
+    """`write` to a file of any folder."""
+    temporary = target.with_name(f".{target.stem}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         _put(temporary, json.dumps(_finite(record), indent=1, ensure_ascii=False, allow_nan=False))
         commit()
