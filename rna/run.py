@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rna import printing
 from rna.ends import guarded
-from rna.settings import CONF, Settings, check_sweep, compose, compose_fixed, config, outside
+from rna.settings import CONF, Settings, check_race, check_sweep, compose, compose_fixed, config, outside
 from rna.store import results
 from rna.sweep import keeping, ledger
 
@@ -50,6 +50,8 @@ def job(composed: "DictConfig") -> dict[str, Any] | None:
 
     config.register_resolvers()  # this process may be a worker
     settings = config.check(composed)
+    if (raced := ledger.race()) is not None:
+        return answer(settings, raced["tasks"], raced["blocks"])
     run(settings)
     where = lookup.address_of(settings)
     if settings.keep != "all" and (folder := ledger.own_folder()) is not None:
@@ -61,11 +63,14 @@ def _check(overrides: list[str], folder: str | None, *, multirun: bool) -> None:
     """What can be said before the first trial; of a sweep, W&B is asked once, not by each. Raises ValueError."""
     check_sweep(overrides, multirun=multirun)
     if not multirun:
-        config.check(compose(overrides, folder))
+        if config.check(compose(overrides, folder)).eval.race:
+            raise ValueError("eval.race=True: settings race in a sweep; give -m, or eval.race=false")
         return
     from rna import track
 
-    options = config.wandb_of(compose_fixed(overrides, folder))
+    fixed = compose_fixed(overrides, folder)
+    check_race(overrides, races=bool(fixed.eval.get("race")))
+    options = config.wandb_of(fixed)
     swept = [item for item in overrides if item.lstrip("+").startswith(("wandb=", "wandb.mode=")) and "online" in item]
     if options is not None and swept:
         options.mode = "online"
@@ -76,6 +81,24 @@ def _check(overrides: list[str], folder: str | None, *, multirun: bool) -> None:
 def run(settings: Settings) -> None:
     """A trial beside its base, its plain twin and the retrained model, each computed once and then read."""
     from rna import trial
+
+    rows = trial.arms(settings)
+    compute(settings, rows, trial.to_compute(settings, rows))
+    report(settings, rows)
+
+
+def answer(settings: Settings, tasks: list[str], blocks: int) -> dict[str, Any]:
+    """What a race asks of a trial: train it if it is not, and answer these blocks; nothing is shown."""
+    from rna import trial
+
+    row = trial.in_a_race(settings, trial.Part(tuple(tasks), blocks))
+    compute(settings, [row], [] if row.complete else [row])
+    return {"key": row.key}
+
+
+def compute(settings: Settings, rows: "list[Arm]", wanted: "list[Arm]") -> None:
+    """Check what can be checked without a model, bring what is wanted into being, and read what there is then."""
+    from rna import trial
     from rna.corpora import data
 
     results.check_writable(settings.output_dir)
@@ -83,8 +106,6 @@ def run(settings: Settings) -> None:
     said = len(settings.notices)
     for notice in settings.notices:
         print(notice, file=sys.stderr, flush=True)
-    rows = trial.arms(settings)
-    wanted = trial.to_compute(settings, rows)
     if wanted and ledger.OWNER not in os.environ:  # a sweep has asked already
         from rna import track
 
@@ -105,7 +126,6 @@ def run(settings: Settings) -> None:
         row.refresh()
         if ledger.OWNER not in os.environ:  # asked for by itself, and no sweep's to throw away
             results.claim(settings.output_dir, row.key)
-    report(settings, rows)
 
 
 def check_models(settings: Settings) -> None:

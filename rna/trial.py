@@ -69,7 +69,7 @@ class Arm:
         folder = self.settings.output_dir
         self.trained = results.read(folder, self.key)
         if self.part is not None:
-            self.evaluated = dict.fromkeys(self.tasks, {}) if self.next_block is None else {}
+            self.evaluated = {name: {} for name in self.tasks} if self.next_block is None else {}
             return
         found = {name: results.read(folder, results.eval_key(self.key, task)) for name, task in self.tasks.items()}
         self.evaluated = {name: record for name, record in found.items() if record is not None}
@@ -77,7 +77,8 @@ class Arm:
     @property
     def asked(self) -> str:
         """The word of a race's tasks."""
-        return partial.asked({name: results.eval_key(self.key, task) for name, task in self.tasks.items()}, [*self.tasks])
+        evals = {name: results.eval_key(self.key, task) for name, task in self.tasks.items()}
+        return partial.asked(evals, [*evals])
 
     @property
     def next_block(self) -> int | None:

@@ -1,9 +1,9 @@
 """A test that may be looked at after each block of questions, of whether a population's mean is below zero.
 
-The statistic is the score test's, z = −Σx / √(Σx²·(1 − n/N)) after n of N questions: the variance is that under the null
-hypothesis, with which McNemar's test is the case of x in {−1, 0, 1} (Psychometrika 12:153, 1947), and the last factor
-is the correction for a finite population (Cochran, Sampling Techniques, 3rd ed., 1977, section 2.6), by which the last
-look is certain. Blocks that hold each stratum by its share only make it more cautious. With L looks before the last,
+The statistic is the score test's, z = −Σx / √(Σx²·(1 − n/N)) after n of N questions: the variance is that under the
+null hypothesis, with which McNemar's test is the case of x in {−1, 0, 1} (Psychometrika 12:153, 1947), and the last
+factor is the correction for a finite population (Cochran, Sampling Techniques, 3rd ed., 1977, section 2.6), by which
+the last look is certain. Blocks that hold each stratum by its share only make it more cautious. With L looks before the last,
 and C comparisons, p < error / (L·C) at any look keeps the probability that a true null hypothesis is ever given up
 below `error`: Bonferroni's inequality over looks (Jennison and Turnbull, Group Sequential Methods, 1999, chapter 2)
 and comparisons. The normal approximation is the one thing that is not exact; a simulation holds it.

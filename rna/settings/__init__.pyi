@@ -1,4 +1,5 @@
 from .composing import cells_of as cells_of
+from .composing import check_race as check_race
 from .composing import check_sweep as check_sweep
 from .composing import compose as compose
 from .composing import compose_fixed as compose_fixed

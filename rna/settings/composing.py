@@ -75,6 +75,17 @@ def check_sweep(overrides: list[str], *, multirun: bool) -> None:
             raise ValueError(f"{said}: a sweep of many trials; give -m: python -m rna.run -m {said}")
 
 
+def check_race(overrides: list[str], *, races: bool) -> None:
+    """Raises ValueError for a race in one of our sweeps, whose rows stand in figures and tables and are all wanted."""
+    named = [str(item.value()) for item in _parsed(overrides) if item.key_or_group == "sweep" and not item.is_delete()]
+    ours = {file.stem for file in (CONF / "sweep").glob("*.yaml")}
+    if races and (figures := ours.intersection(named)):
+        raise ValueError(
+            f"eval.race=True: sweep={min(figures)} feeds a figure or a table, which wants every trial whole; allowed: "
+            "false, or a sweep of your own"
+        )
+
+
 def sweep_names() -> list[str]:
     """The sweeps of conf/sweep and of the user."""
     return sorted({*(file.stem for file in (CONF / "sweep").glob("*.yaml")), *outside.options("sweep")})

@@ -459,6 +459,9 @@ def _check_choices(settings: Settings) -> None:
     _one_of("eval.policy", settings.eval.policy, ("random", "first", "last"))
     _one_of("eval.of_above", settings.eval.of_above, ("keep", "leave_out"))
     _one_of("eval.place", settings.eval.place, ("random", "start", "middle"))
+    if settings.eval.race and (settings.train_only or settings.eval.kind != "choice"):
+        why = "train_only=true" if settings.train_only else f"eval.kind={settings.eval.kind}"
+        raise ValueError(f"eval.race=True: races by answers to questions, and {why} asks none; allowed: false")
     if settings.eval.chat_template and settings.eval.kind != "choice":
         raise ValueError(
             f"eval.chat_template=True: has no meaning with eval.kind={settings.eval.kind}; allowed with "

@@ -141,6 +141,7 @@ class EvalSettings:
     of_above: str = "keep"  # questions whose right answer speaks of other choices: keep | leave_out
     tasks: dict[str, TaskSettings] = field(default_factory=dict)
     split: str = "all"
+    race: bool = False  # a sweep's trials are asked block by block, as long as they may win; part of no key
     limit: int | None = None
     mmlu_path: str = "cais/mmlu"
     wmdp_path: str = "cais/wmdp"

@@ -4,6 +4,8 @@ An address is plain data, kept with the trial, so that a thousand cells need com
 """
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 from rna import NUMERICS, __version__
 from rna.corpora import digest
 from rna.settings import CONF, EvalSettings, NoiseSettings, Settings, config, outside, without_defaults
-from rna.store import results
+from rna.store import partial, results
 
 Address = dict[str, Any]
 Metrics = dict[str, Any]
@@ -47,6 +49,7 @@ def address_of(settings: Settings) -> Address:
         "interim": _interim(settings),
         "keep": settings.keep,
         "uses": list(dict.fromkeys([key, *_twin(settings)])),
+        **({"race": True} if settings.eval.race else {}),
     }
 
 
@@ -176,6 +179,25 @@ def names(where: Address) -> list[str]:
     flat = dict.fromkeys(f"eval/{part}/{name}" for part in parts for name in ESTIMATES["choice"])
     halves = dict.fromkeys(f"eval/{part}/{half}/acc" for part in parts for half in HALVES)
     return [*flat, *halves, *train]
+
+
+def tasks_of(where: Address, part: str) -> list[str]:
+    """The tasks that a part of a metric's name means: one, or all of a role."""
+    if where.get("kind") == "perplexity":
+        return list(where["evals"])
+    roles: dict[str, str] = where.get("roles") or {}
+    return [part] if part in where["evals"] else [name for name in where["evals"] if roles.get(name) == part]
+
+
+def raced_by(where: Address, metric: str) -> list[str]:
+    """The tasks whose mean accuracy on the `select` half a race of this metric asks for; none if it cannot race."""
+    found = re.fullmatch(r"eval/(.+?)(/select)?/acc", metric)
+    return tasks_of(where, found[1]) if found and where["kind"] == "choice" else []
+
+
+def answered(where: Address, tasks: Sequence[str]) -> list[partial.Block]:
+    """What the trial has answered in a race of these tasks, block by block."""
+    return partial.read(where["output_dir"], where["key"], partial.asked(where["evals"], tasks))
 
 
 def absent(where: Address, metric: str) -> str:

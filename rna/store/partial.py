@@ -1,4 +1,4 @@
-"""What a trial has answered in a race: a file a block beside its tensors, which nobody takes for an evaluation's record.
+"""What a trial has answered in a race: a file a block beside its tensors, which nobody takes for an evaluation.
 
 `trials/KEY/block-ASKED-NUMBER.json`, where ASKED names the evaluations that the questions are of. Each is written
 once and complete, so that a race goes on where it was, and another one finds what this one asked.

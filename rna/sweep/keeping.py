@@ -21,7 +21,8 @@ def release(folder: Path) -> int:
     over: it may still lead. Whatever a trial that is not over may want stays too, in this sweep or in another one.
     """
     trials = current(folder)
-    over = [trial for trial in trials if trial.status == ledger.DONE and trial.address and keep_of(trial) != "all"]
+    ended = (ledger.DONE, ledger.PRUNED)  # by a race, with tensors
+    over = [trial for trial in trials if trial.status in ended and trial.address and keep_of(trial) != "all"]
     if not over:
         return 0
     spec: dict[str, Any] = ledger.read_json(folder / "sweep.json") or {}

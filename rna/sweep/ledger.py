@@ -55,6 +55,7 @@ class Trial:
     seconds: float | None = None
     ended: float | None = None
     attributes: dict[str, Any] = field(default_factory=dict)  # what the sampler keeps with it
+    race: dict[str, Any] | None = None  # `tasks`, and how many `blocks` of them it is to answer; None: all there is
     curve: list[tuple[int, float]] = field(default_factory=list)  # of the metric that the sweep prunes by
 
     @property
@@ -342,6 +343,13 @@ def sweep() -> str | None:
 def owner_value(folder: Path, trial: Trial) -> str:
     """The value of the environment variable by which a trial knows its owner."""
     return f"{trial_path(folder, trial.number).absolute()}#{trial.token}"
+
+
+def race() -> dict[str, Any] | None:
+    """What a race asks of this trial, if it is in one: see `Trial.race`."""
+    mine = _mine()
+    found = (read_json(mine[0]) or {}).get("race") if mine else None
+    return found if found and found["blocks"] is not None else None
 
 
 def check_owner() -> None:

@@ -57,7 +57,7 @@ class Reader:
         if kind != "eval" or leaf not in ("acc", "nll") or "output_dir" not in where:
             return []
         found: list[Score] = []
-        for task in self._tasks(where, part):
+        for task in lookup.tasks_of(where, part):
             metrics = self._record(where["output_dir"], where["evals"][task]).get("metrics") or {}
             metrics = metrics.get(part) or {} if where.get("kind") == "perplexity" else metrics
             score = scores_of(metrics, part if "nll" in metrics else task).get(half or "all")
@@ -66,14 +66,6 @@ class Reader:
             found.append(score)
         scale = 0.01 if leaf == "acc" else 1.0
         return [(scale * weight, score) for weight, score in intervals.mean(found)] if found else []
-
-    @staticmethod
-    def _tasks(where: lookup.Address, part: str) -> list[str]:
-        """The tasks that a part of a metric's name means: one, or all of a role."""
-        if where.get("kind") == "perplexity":
-            return list(where["evals"])
-        roles: dict[str, str] = where.get("roles") or {}
-        return [part] if part in where["evals"] else [name for name in where["evals"] if roles.get(name) == part]
 
     def plain(self, trial: Trial) -> Trial | None:
         """The same setting and seed with its noise off, from its records; None where there are none.

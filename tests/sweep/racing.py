@@ -45,7 +45,8 @@ class MadeUp:
                     depth[name] += 1
                     race.take(name, self._answers(name, seeds, depth[name]))
         sizes = [bits.shape[2] for bits in self.correct.values()]
-        asked = sum(len(blocks.block(n, race.of or 1, size)) for d in depth.values() for n in range(d) for size in sizes)
+        every = [(number, size) for blocks_asked in depth.values() for number in range(blocks_asked) for size in sizes]
+        asked = sum(len(blocks.block(number, race.of or 1, size)) for number, size in every)
         return race, asked / (sum(sizes) * self.settings)
 
     def _answers(self, name: str, seeds: int, depth: int) -> list[Answers]:

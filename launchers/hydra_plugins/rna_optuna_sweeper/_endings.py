@@ -16,6 +16,7 @@ from ._following import Follower
 from ._goals import NO_OBJECTIVE, Goals, forget_constraints
 from ._outcomes import one_line, reason_of, returned
 from ._pruning import Referee
+from ._racing import Racing
 from ._said import Said
 from ._sampling import Brain
 
@@ -75,6 +76,7 @@ class Endings:
     max_retries: int
     queue: deque[Trial]  # a trial that is tried again goes to its end
     pause_after: int | None = None
+    racing: Racing | None = None
     counts: Counter[str] = field(default_factory=Counter)  # of the trials that are over, by how they ended
     full: str | None = None  # what a trial said of the disk, or whatever else no trial can do without
     lost: Counter[int] = field(default_factory=Counter)  # how often a file system ended each trial, since one was done
@@ -98,6 +100,9 @@ class Endings:
     def _decide(self, trial: Trial, ended: JobReturn, *, stopping: bool) -> None:
         if trial.status == ledger.PRUNED or trial.cancelled:
             self._end_told(trial)
+            return
+        if self.racing is not None and self.racing.ended(trial):
+            self.lost.clear()
             return
         if self.referee is not None:
             trial.curve = ledger.read_curve(ledger.curve_path(self.folder, trial))

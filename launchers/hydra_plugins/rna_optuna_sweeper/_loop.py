@@ -11,6 +11,7 @@ from rna.sweep import Trial
 from ._ahead import Ahead
 from ._asked import Asked
 from ._endings import Endings
+from ._racing import Racing
 from ._said import Said
 from ._sampling import Brain
 from ._todo import Todo
@@ -32,6 +33,7 @@ class Loop:
     ahead: Ahead
     work: Work
     endings: Endings
+    racing: Racing | None
     asked: Asked
     said: Said
     stopping: int | None = None  # by which signal
@@ -108,9 +110,19 @@ class Loop:
                 return None
             if trial.over:  # by what was found out ahead
                 continue
-            if self.ahead.addressed(trial) and not self.endings.done_elsewhere(trial):
+            if not self.ahead.addressed(trial) or self.endings.done_elsewhere(trial):
+                continue
+            if self.racing is None or self.racing.starts(trial):
                 return trial
-        return None
+        return None if self.racing is None else self._raced(self.racing)
+
+    def _raced(self, racing: Racing) -> Trial | None:
+        """The next trial of a race; those that it has stopped are settled once there is none."""
+        trial = racing.next(busy=bool(self.work.running))
+        if trial is None and not self.work.running:
+            for over in racing.stopped():
+                self.endings.settle(over)
+        return trial
 
     def _drawn(self) -> Trial | None:
         assert self.brain is not None

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rna.sweep import ledger
+from rna.sweep.race import Race
 
 from ._ahead import as_text, readdress_ended
 from ._checks import check_objectives, constraint, record_store
@@ -13,6 +14,7 @@ from ._endings import Records
 from ._goals import Goals, goals
 from ._outcomes import end_survivor
 from ._pruning import Referee, referee
+from ._racing import RACED, Racing, rules
 from ._said import Said
 from ._spec import check_same_configuration, check_spec, read_spec
 from ._storage import open_storage
@@ -37,6 +39,7 @@ class Plan:
     goals: Goals
     referee: Referee | None
     records: Records
+    racing: Racing | None
     todo: Todo
     adopted: list[InWork]  # trials of an earlier life that are still in work
     before: dict[int, str]  # the trials as they were read
@@ -88,10 +91,18 @@ def plan(plugin: Any, space: Space, sampler: str, folder: Path, said: Said) -> P
         for trial in todo.trials.values():
             trial.curve = []
 
+    racing = None
+    if address is not None and address.get("race"):
+        asked = rules(options, space, sampler, wanted, store, address, todo.total)
+        racing = Racing(Race(asked), store, folder, todo, said, int(options.race["finalists"]))
+    else:
+        _end_of_racing(todo)
     records = Records(store, wanted, pruner)
     for trial in todo.trials.values():
         if trial.status != ledger.RUNNING and composer.holds(trial):  # else that is found out before its turn
             records.recall(trial)
+    if racing is not None:
+        racing.join_all(todo.ordered)
     return Plan(
         options=options,
         space=space,
@@ -103,6 +114,7 @@ def plan(plugin: Any, space: Space, sampler: str, folder: Path, said: Said) -> P
         goals=wanted,
         referee=pruner,
         records=records,
+        racing=racing,
         todo=todo,
         adopted=adopted,
         before=before,
@@ -124,6 +136,15 @@ def _let_go(todo: Todo, composer: Composer, folder: Path) -> None:
     for trial in gone:
         end_survivor(ledger.last_beat(folder, trial))
         trial.status, trial.token, trial.attempts = ledger.QUEUED, "", 0
+
+
+def _end_of_racing(todo: Todo) -> None:
+    """Trials that a race stopped in an earlier life are evaluated whole, as all are without one."""
+    for trial in todo.trials.values():
+        if trial.status != ledger.RUNNING:
+            trial.race = None
+        if trial.status == ledger.PRUNED and trial.reason == RACED:
+            trial.status, trial.reason, trial.message, trial.ended = ledger.QUEUED, None, None, None
 
 
 def _referee(

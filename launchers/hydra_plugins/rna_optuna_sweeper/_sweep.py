@@ -105,6 +105,7 @@ def _loop(planned: Plan, study: Follower, said: Said, late: float) -> Loop:
         said=said,
         max_retries=options.max_retries,
         pause_after=options.pause_after,
+        racing=planned.racing,
         queue=todo.queue,
         counts=todo.counts,
     )
@@ -138,6 +139,7 @@ def _loop(planned: Plan, study: Follower, said: Said, late: float) -> Loop:
         ahead=ahead,
         work=work,
         endings=endings,
+        racing=planned.racing,
         asked=asked,
         said=said,
     )
@@ -164,6 +166,8 @@ def _last_words(planned: Plan, loop: Loop) -> int:
     pruned += f"{cancelled} cancelled, " if cancelled else ""
     more = f", {left} left: the same command goes on" if left else ""
     loop.said.say(f"{counts[ledger.DONE]} done, {pruned}{failed} failed{more}; {folder}")
+    if planned.racing is not None:
+        loop.said.say(planned.racing.last_words())
     done = [trial for trial in todo.trials.values() if trial.status == ledger.DONE]
     if planned.options.finish:
         module, _, function = planned.options.finish.rpartition(".")

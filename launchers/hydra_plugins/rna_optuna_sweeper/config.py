@@ -23,6 +23,9 @@ class RnaOptunaConf:
     pruning: dict[str, int] = field(
         default_factory=lambda: {"every": 10, "startup_trials": 5, "warmup_steps": 0, "reduction_factor": 3}
     )  # steps between two looks (means of what lies between); what the median waits for; Hyperband's η
+    race: dict[str, float] = field(  # with eval.race=true, see rna/sweep/race.py
+        default_factory=lambda: {"error": 0.05, "tolerance": 0.01, "finalists": 3}
+    )  # that the winner is not the best by more than the tolerance, a share; settings that are evaluated whole
     n_trials: int | None = None  # of random, tpe, nsga2
     n_jobs: int | None = None  # trials in flight; None: as many as the launcher has places for
     timeout: float | None = None  # seconds, after which no trial is started
