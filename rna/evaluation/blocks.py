@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from rna.corpora import Row
 from rna.evaluation.questions import SELECT, of_above
 
-FIRST = 32  # questions that the first block of the largest task holds at least
+FIRST = 24  # questions that the first block of the largest task holds at least
 
 
 def population(rows: Sequence[Row], subjects: list[str] | None, *, leave_out: bool) -> list[int]:

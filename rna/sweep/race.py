@@ -18,12 +18,19 @@ probability ≥ 1 − error the winner is, on the whole half, the best setting o
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rna.intervals import sequential
 from rna.quantiles import Z_95
+
+
+def race_path(folder: Path) -> Path:
+    """How a sweep's race stands, for who looks: made from the answers, and read by nobody who decides."""
+    return folder / "race.json"
+
 
 Answers = Sequence[Mapping[str, Any]]  # the blocks of one trial, as `rna.store.partial` has them
 
@@ -37,18 +44,18 @@ class Goal:
     sign: int
     bound: float | None = None
 
-    def values(self, trials: Sequence[Answers], number: int) -> tuple[np.ndarray, int]:
-        """A value for each question of a block, and how many questions the whole half has.
-
-        The values' mean over the whole half is the goal's metric there, its mean over trials, times the sign.
-        """
+    def scales(self, trials: Sequence[Answers]) -> tuple[dict[str, float], int]:
+        """What a right answer counts by task, so that the mean over all questions is that over tasks; and how many
+        questions the whole half has."""
         sizes = {task: int(trials[0][0]["tasks"][task]["population"]) for task in self.tasks}
         total = sum(sizes.values())
-        parts = [
-            total / (len(self.tasks) * sizes[task]) * np.mean([bits(one[number]["tasks"][task]) for one in trials], 0)
-            for task in self.tasks
-        ]
-        return self.sign * np.concatenate(parts), total
+        return {task: total / (len(self.tasks) * size) for task, size in sizes.items()}, total
+
+    def values(self, trials: Sequence[Answers], number: int) -> np.ndarray:
+        """A value for each question of a block: their mean over the whole half is the metric there, times the sign."""
+        scales, _ = self.scales(trials)
+        parts = (scales[task] * np.mean([bits(one[number]["tasks"][task]) for one in trials], 0) for task in self.tasks)
+        return self.sign * np.concatenate([*parts])
 
 
 def bits(told: Mapping[str, Any]) -> np.ndarray:
@@ -112,7 +119,7 @@ class Race:
     rules: Rules
     answers: dict[str, list[Answers]] = field(default_factory=dict)  # of each setting's trials
     of: int | None = None  # blocks there are; None before the first answer
-    _values: dict[tuple[str, str, int], tuple[np.ndarray, int]] = field(default_factory=dict)
+    _values: dict[tuple[str, str, int], np.ndarray] = field(default_factory=dict)
     _doubts: dict[tuple[str, str, str | None, int], float] = field(default_factory=dict)
 
     def take(self, setting: str, trials: list[Answers]) -> None:
@@ -134,15 +141,14 @@ class Race:
         return goal.sign * self._mean(goal, setting, self.depth(setting))
 
     def _mean(self, goal: Goal, setting: str, depth: int) -> float:
-        return float(np.concatenate(self._blocks(goal, setting, depth)[0]).mean())
+        return float(np.concatenate(self._blocks(goal, setting, depth)).mean())
 
-    def _blocks(self, goal: Goal, setting: str, depth: int) -> tuple[list[np.ndarray], int]:
-        """Its values of the first blocks, and how many the whole half has."""
+    def _blocks(self, goal: Goal, setting: str, depth: int) -> list[np.ndarray]:
+        """Its values of the first blocks."""
         for number in range(depth):
             if (goal.metric, setting, number) not in self._values:
                 self._values[goal.metric, setting, number] = goal.values(self.answers[setting], number)
-        found = [self._values[goal.metric, setting, number] for number in range(depth)]
-        return [values for values, _ in found], found[0][1]
+        return [self._values[goal.metric, setting, number] for number in range(depth)]
 
     def standing(self) -> Standing:
         """Settings from the best downwards: each is out where one that is in and stands above it has beaten it."""
@@ -182,16 +188,16 @@ class Race:
         """How much speaks against its meeting the goal, or against its being better than the leader."""
         asked = (goal.metric, name, leader, depth)
         if asked not in self._doubts:
-            values, population = self._blocks(goal, name, depth)
+            scales, population = goal.scales(self.answers[name])
+            values = self._blocks(goal, name, depth)
             if leader is None:
                 shift = goal.sign * (goal.bound or 0.0)
-                values = [block - shift for block in values]
             else:
-                others, _ = self._blocks(goal, leader, depth)
+                others = self._blocks(goal, leader, depth)
                 values = [one - other for one, other in zip(values, others, strict=True)]
-                slack = self._slack(np.concatenate(values), population)
-                values = [block - slack for block in values]
-            self._doubts[asked] = sequential.doubt(values, population)
+                shift = self._slack(np.concatenate(values), population)
+            found = sequential.doubt([block - shift for block in values], population, max(scales.values()))
+            self._doubts[asked] = found
         return self._doubts[asked]
 
     def _slack(self, differences: np.ndarray, population: int) -> float:

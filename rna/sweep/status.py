@@ -11,6 +11,7 @@ from typing import Any
 from rna import printing
 from rna.sweep import asked, ledger
 from rna.sweep.ledger import Trial
+from rna.sweep.race import race_path
 from rna.sweep.records import current
 
 
@@ -29,6 +30,7 @@ def status(folder: Path) -> dict[str, Any]:
         **counts,
         "running": running,
         "eta_seconds": round(left * sum(took) / len(took) / len(running), 1) if took and running and alive else None,
+        "race": ledger.read_json(race_path(folder)),
         "failures": [
             {"number": t.number, "name": t.name, "reason": t.reason, "message": t.message, "log": t.log}
             for t in trials
@@ -84,6 +86,15 @@ def status_lines(found: dict[str, Any]) -> list[str]:
     for item in found["failures"]:
         log = f"; {item['log']}" if item["log"] else ""
         lines.append(f"  #{item['number']} {item['name']} failed: {item['reason']}: {item['message']}{log}")
+    return lines + ([] if found["race"] is None else _race_lines(found["race"]))
+
+
+def _race_lines(race: dict[str, Any]) -> list[str]:
+    """How far each setting has come in a race, and why some are asked no more."""
+    lines = [f"  race: {race['asked']} answers asked for, of {race['of']} on the select half"]
+    for name, told in race["settings"].items():
+        how = f"out: {told['out']}" if told["out"] else "evaluated whole" if name in race["finalists"] else "in"
+        lines.append(f"    {name}: {told['blocks']} of {race['blocks']} blocks, {how}")
     return lines
 
 

@@ -86,17 +86,17 @@ def plan(plugin: Any, space: Space, sampler: str, folder: Path, said: Said) -> P
 
     address = tried.address  # tells which metrics there will be
     wanted = goals(options, constraints, store, address, todo.trials.values())
-    pruner = _referee(options, wanted, store, address, folder.name)
-    if pruner is not None and spec.get("watched") != pruner.watched:  # curves of another metric, or at other steps
-        for trial in todo.trials.values():
-            trial.curve = []
-
     racing = None
     if address is not None and address.get("race"):
         asked = rules(options, space, sampler, wanted, store, address, todo.total)
         racing = Racing(Race(asked), store, folder, todo, said, int(options.race["finalists"]))
     else:
         _end_of_racing(todo)
+    pruner = _referee(options, wanted, store, address, folder.name)
+    if pruner is not None and spec.get("watched") != pruner.watched:  # curves of another metric, or at other steps
+        for trial in todo.trials.values():
+            trial.curve = []
+
     records = Records(store, wanted, pruner)
     for trial in todo.trials.values():
         if trial.status != ledger.RUNNING and composer.holds(trial):  # else that is found out before its turn

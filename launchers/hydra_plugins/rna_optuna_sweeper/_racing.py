@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rna.sweep import Trial, ledger
-from rna.sweep.race import Goal, Out, Race, Rules
+from rna.sweep.race import Goal, Out, Race, Rules, race_path
 
 from ._checks import Constraint
 from ._goals import Goals
@@ -59,6 +59,7 @@ class Racing:
         ledger.save(self.folder, trial)
         self._take(_setting(trial))
         self._tell()
+        self.write_down()
         return True
 
     def next(self, *, busy: bool) -> Trial | None:
@@ -95,12 +96,17 @@ class Racing:
         return over
 
     def last_words(self) -> str:
-        """Of how much the race asked, which is written down too."""
-        told = self.summary()
-        ledger.write_json(self.folder / "race.json", told)
+        """Of how much the race asked."""
+        told = self.write_down()
         share = f"{100 * told['asked'] / told['of']:.0f} %" if told["of"] else "none"
         asked = f"{told['asked']} of {told['of']} answers on the select half were asked for, {share}"
         return f"race: {asked}; {len(self.finals)} of {len(self.groups)} settings are evaluated whole"
+
+    def write_down(self) -> dict[str, Any]:
+        """Let `python -m rna.sweep status` see how the race stands."""
+        told = self.summary()
+        ledger.write_json(race_path(self.folder), told)
+        return told
 
     def summary(self) -> dict[str, Any]:
         """How far each setting came, and how many of the questions were asked, of those that all would have been."""
@@ -161,6 +167,7 @@ class Racing:
                 trial.race = None  # what it is asked next is decided anew
             if trial.address is not None and self._answers(trial):
                 self._join(trial)
+        self.out = self.race.standing().out  # which was said then
 
     def _leave_failed(self) -> None:
         """Let a setting go on without the seeds that have failed."""

@@ -11,6 +11,7 @@ import optuna
 
 from rna import ends
 from rna.sweep import ledger
+from rna.sweep.race import race_path
 
 from ._ahead import Ahead, write_down
 from ._asked import Asked
@@ -76,6 +77,8 @@ def _write_down(planned: Plan) -> None:
         "fingerprint": planned.composer.fingerprint,
         "store": options.store,
     }
+    if planned.racing is None:
+        race_path(folder).unlink(missing_ok=True)
     if not planned.begun:  # the name is this sweep's from here on
         write_spec(folder, **spec)
     write_down(folder, planned.todo.recorded, planned.before, grid=planned.sampler == "grid")
