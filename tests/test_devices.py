@@ -208,6 +208,7 @@ def test_suggestions_are_measured(devices: str, tmp_path: Path, monkeypatch: pyt
     assert "python -m rna.run method=rmu" in capsys.readouterr().out
 
 
+@pytest.mark.whole
 def test_a_rescaled_model_is_looked_at_where_it_lies(tmp_path: Path):
     """On one GPU no hook moves what enters it, as over two."""
     with pretended.gpus(1):
@@ -226,6 +227,7 @@ def test_an_export(devices: str, trials: tuple[Path, list[str]], tmp_path: Path)
         assert torch.equal(found[name], tensor)
 
 
+@pytest.mark.whole
 def test_a_values_slope_meets_its_gradient_where_the_hidden_states_are(tmp_path: Path):
     """The head on the first GPU, what enters it on the second; a backward pass of C++ alone says no places."""
     with pretended.gpus(2):
@@ -320,6 +322,7 @@ def test_a_model_is_gone_before_another_is_loaded(tmp_path: Path, monkeypatch: p
     assert there == [None]
 
 
+@pytest.mark.whole
 def test_an_arms_peak_memory_is_its_own():
     """A gigabyte that an earlier arm took and gave back is not the next one's."""
     taken = torch.ones(2**28)

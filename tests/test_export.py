@@ -86,6 +86,7 @@ def test_the_card_says_what_was_done_and_what_came_of_it(tmp_path: Path):
         assert said in card
 
 
+@pytest.mark.whole
 def test_what_cannot_be_exported_is_said_in_one_line(tmp_path: Path):
     row = trained(tmp_path, "method=rmu", "train_only=true")
     out = str(tmp_path)

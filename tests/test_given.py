@@ -60,6 +60,7 @@ def test_its_verdicts_are_against_the_base(finished: tuple[Path, list[trial.Arm]
     assert "plain" not in said
 
 
+@pytest.mark.whole
 def test_nothing_is_trained_and_the_record_says_what_it_is(finished: tuple[Path, list[trial.Arm]]):
     folder, rows = finished
     record = results.read(str(folder), rows[1].key)
@@ -93,6 +94,7 @@ def test_the_report_shows_it_among_the_references_by_its_folders_name(
     assert report([], Filters(), str(folder), "python -m rna.report").is_dir()
 
 
+@pytest.mark.whole
 def test_its_key_is_its_content_and_the_bases(tmp_path: Path):
     def key(given: Path, *more: str) -> str:
         return results.train_key(results.train_identity(config.check(run.compose(words(tmp_path, given, *more), None))))
@@ -148,6 +150,7 @@ def test_what_cannot_be_judged_is_refused_in_one_line(
     assert not list((tmp_path / "o").glob("results/*"))
 
 
+@pytest.mark.whole
 def test_what_needs_trained_tensors_says_that_there_are_none(
     finished: tuple[Path, list[trial.Arm]], called: Callable[..., str], tmp_path: Path
 ):

@@ -99,6 +99,7 @@ def test_what_is_said_wins_over_the_released_scripts_numbers():
     assert back == composed("experiment=paper/simnpo_mse")
 
 
+@pytest.mark.whole
 def test_the_released_scripts_seed_and_epsilon_hold_on_every_model():
     for model in ("demo", "smollm2_135m"):
         found = composed(f"model={model}", "variant=official")
@@ -107,6 +108,7 @@ def test_the_released_scripts_seed_and_epsilon_hold_on_every_model():
         assert (plain.seed, plain.train.eps) == (0, 1e-8)
 
 
+@pytest.mark.whole
 def test_a_rows_numbers_go_along_to_another_model_and_with_another_retain_loss():
     other = composed("experiment=official/simnpo_mse", "model=qwen3_8b")
     assert (other.model.name, other.alpha, other.train.steps) == ("qwen3_8b", {"bio": 10.0, "cyber": 5.0}, 50)
@@ -134,6 +136,7 @@ def test_alpha_is_the_topics_the_defaults_the_tuned_or_one(overrides: list[str],
     assert composed(*overrides).alpha == {"bio": alpha[0], "cyber": alpha[1]}
 
 
+@pytest.mark.whole
 def test_tuned_weights_for_other_topics_are_no_guess_for_ones_own():
     message = r"^retain\.alpha\.text: .*tuned weights are for bio, cyber .*retain\.alpha\.default=NUMBER$"
     with pytest.raises(ValueError, match=message):
@@ -152,6 +155,7 @@ def test_a_tuned_weight_that_is_no_number_is_refused(said: str):
         composed(said)
 
 
+@pytest.mark.whole
 def test_the_readmes_command_at_matched_forgetting_varies_alpha():
     readme = (CONF.parent / "README.md").read_text(encoding="utf-8")
     words = re.findall(r"`python -m rna\.run -m (.*retain\.alpha\.default=\S+ .*)`", readme)[0].split()
@@ -307,6 +311,7 @@ def test_options_that_do_not_exist_are_refused(override: str, message: str):
         composed(override)
 
 
+@pytest.mark.whole
 @shared.needed
 def test_real_mmlu_is_asked_plain_perturbed_and_neutral(tmp_path: Path):
     """A random tiny model on a stratified sample of the real questions: 12 subjects, no network."""

@@ -187,6 +187,7 @@ def test_documents_are_a_list_of_lists(rows: list[list[int]], cut: int):
         assert packed([*rows[:-1], [*rows[-1][:-1], 7, 7]]).digest() != made.digest()
 
 
+@pytest.mark.whole
 def test_a_large_corpus_is_read_in_little_memory(tmp_path):
     """40 MB of text cut to 8 tokens a document: what is kept grows with the tokens kept, not with the file."""
     path = tmp_path / "large.txt"

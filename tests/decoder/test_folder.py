@@ -319,6 +319,7 @@ LATE: list[tuple[str, Fault, str]] = [
 ]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("num_layers", [None, 2])
 @pytest.mark.parametrize(("fault", "said"), [pytest.param(*rest, id=name) for name, *rest in LATE])
 def test_what_only_loading_shows_is_refused_in_one_line(

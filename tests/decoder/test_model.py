@@ -287,6 +287,7 @@ def test_out_of_memory_names_sizes_and_what_helps(
         assert hint in said
 
 
+@pytest.mark.whole
 def test_a_full_disk_is_said_and_nothing_earlier_is_lost(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     said, record = failing(OSError(errno.ENOSPC, "No space left on device"), monkeypatch, tmp_path)
     assert record["reason"] == "disk full"

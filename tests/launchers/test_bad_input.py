@@ -38,6 +38,7 @@ def test_it_is_one_line_and_nothing_is_started(tmp_path: Path, arguments: tuple[
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.whole
 def test_no_sbatch_on_the_machine(tmp_path: Path):
     printed = sweep(tmp_path, "hydra/launcher=slurm", "+x=1", code=2, PATH=str(tmp_path))
     assert printed == "error: hydra/launcher=slurm: no sbatch on this machine; allowed here: basic, gpu_pool\n"

@@ -14,8 +14,15 @@ import pytest
 from rna.sweep import ledger
 from tests.launchers.running import ROOT
 
-METHOD = ("method=npo", "retain=kl", "train.steps=20", "train.lr=2e-5,2e-3", "noise.nu=0,0.3", "seed=0,1")
-RACE = ("baseline=skip", "wandb=disabled", "hydra.sweeper.study_name=r", "eval.race=true")
+METHOD = ("method=npo", "retain=kl", "train.steps=10", "train.lr=2e-5,2e-3", "noise=none", "seed=0,1")
+RACE = (
+    "baseline=skip",
+    "model.retrained=null",
+    "eval.limit=300",
+    "wandb=disabled",
+    "hydra.sweeper.study_name=r",
+    "eval.race=true",
+)
 POOL = ("hydra/launcher=gpu_pool", "hydra.launcher.processes=2")
 ALL = ("-m", *METHOD, *RACE, *POOL)
 

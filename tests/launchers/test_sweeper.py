@@ -377,6 +377,7 @@ def test_a_studys_name_belongs_to_its_search_space(tmp_path: Path):
     assert "hydra.sweeper.study_name=toy: this study has another search space (sampler differ)" in printed
 
 
+@pytest.mark.whole
 def test_after_the_timeout_nothing_is_started(tmp_path: Path):
     assert "0 done, 0 failed, 2 left: the same command goes on" in sweep(tmp_path, "+x=1,2", "hydra.sweeper.timeout=0")
     assert noted(tmp_path) == []
@@ -402,6 +403,7 @@ def test_a_finished_cell_is_one_line_and_its_own_words_are_in_its_log(tmp_path: 
     assert [log.count("working on x0.") for log in logs] == [1, 1, 1]
 
 
+@pytest.mark.whole
 def test_with_verbose_a_cells_own_words_are_shown(tmp_path: Path):
     printed = sweep(tmp_path, "+x=0.1,0.2", "hydra/launcher=basic", "hydra.verbose=true")
     assert printed.count("working on x0.") == 2

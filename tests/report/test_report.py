@@ -752,6 +752,7 @@ def test_the_page_says_for_each_method_what_matched_forgetting_wants(tmp_path: P
     assert "retain.alpha.default=1,2,4,8,16 seed=0,1,2" in str(item.command)
 
 
+@pytest.mark.whole
 def test_names_with_special_characters_are_shown_and_not_run(tmp_path: Path):
     made = settings(keyword="<script>alert(1)</script> & 50% _x_")
     made.model.name = "<img src=x onerror=alert(2)>"

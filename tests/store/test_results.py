@@ -463,6 +463,7 @@ def test_leaving_questions_out_is_in_the_key_of_every_choice_task_and_keeping_th
 NGRAMS = ("eval=ngram_similarity",)
 
 
+@pytest.mark.whole
 def test_noise_at_inference_is_a_new_evaluation_of_the_plain_trial():
     plain = settings("noise=none")
     made = [settings("noise=inference", *more) for more in ([], ["noise.nu=0.1"], ["noise.samples=3"], ["eval.seed=1"])]

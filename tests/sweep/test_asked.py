@@ -170,6 +170,7 @@ def test_a_log_is_followed_across_its_characters_until_nobody_works(tmp_path: Pa
     assert "7_0_log.err <==\noom_kill\n" in text
 
 
+@pytest.mark.whole
 def test_a_tight_loop_of_looks_refuses_no_start(tmp_path: Path):
     folder = made(tmp_path)
     code = f"""
@@ -192,6 +193,7 @@ print(seen)
     assert int(looker.communicate()[0]) > 10
 
 
+@pytest.mark.whole
 @pytest.mark.skipif(os.geteuid() != 0, reason="a mount, and another user, need root")
 def test_a_sweep_is_seen_by_another_user_and_on_a_read_only_disk(tmp_path: Path):
     folder = made(tmp_path)

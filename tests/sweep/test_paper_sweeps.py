@@ -28,6 +28,7 @@ def model(request: pytest.FixtureRequest) -> tuple[str, int]:
     return f"model={request.param[0]}", request.param[1]
 
 
+@pytest.mark.whole
 def test_noise_falls_on_each_single_layer_of_the_model(model):
     words, depth = model
     made = cells("noise_per_layer", words)
@@ -35,17 +36,20 @@ def test_noise_falls_on_each_single_layer_of_the_model(model):
     assert {one["noise.nu"] for one in made} == {"0.01"}
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("overrides", "reach"), [((), 2), (("model=zephyr_7b",), 7), (("layer.unlearn=1",), 1)])
 def test_an_rm_method_gets_noise_on_the_layers_it_reads(overrides, reach):
     made = cells("noise_per_layer", "method=rmu", *overrides)
     assert [one["noise.layers"] for one in made] == [str(layer) for layer in range(reach + 1)]
 
 
+@pytest.mark.whole
 def test_regions_are_shares_of_the_depth(model):
     words, depth = model
     assert [one.noise.layers for one in settings("noise_regions", words, "retain=kl")] == REGIONS[depth]
 
 
+@pytest.mark.whole
 def test_all_layers_have_noise_at_small_scales(model):
     words, depth = model
     made = cells("noise_all_layers", words)
@@ -91,6 +95,7 @@ def test_figure_3_sweeps_the_noise_scale_over_seeds(model):
 SETTING = ["model=zephyr_7b", "data=wmdp", "eval=wmdp"]
 
 
+@pytest.mark.whole
 def test_the_joint_sweep_draws_every_topics_alpha_where_alphas_are_tuned():
     with hydra.initialize_config_dir(str(CONF), **config.version_base()):
         master = hydra.compose("config", overrides=["sweep=joint", *SETTING], return_hydra_config=True)
@@ -101,6 +106,7 @@ def test_the_joint_sweep_draws_every_topics_alpha_where_alphas_are_tuned():
         assert made.alpha == {"bio": value, "cyber": value}
 
 
+@pytest.mark.whole
 def test_po_alpha_gives_each_topic_its_own_alpha_where_alphas_are_tuned():
     fixed, found = cells_of("po_alpha", ["method=npo", "retain=kl", *SETTING])
     assert len(found) == 49
@@ -109,6 +115,7 @@ def test_po_alpha_gives_each_topic_its_own_alpha_where_alphas_are_tuned():
     assert made.alpha == {"bio": 5.0, "cyber": 100.0}
 
 
+@pytest.mark.whole
 def test_a_model_of_ones_own_is_asked_for_its_depth(tmp_path):
     (tmp_path / "config.json").write_text('{"num_hidden_layers": 6}')
     local = ["model=local", f"model.path={tmp_path}", "model.unlearn_layer=2"]

@@ -50,6 +50,7 @@ def test_a_dimensions_root_mean_square_is_the_middle_tokens():
     assert strength.root_mean_square(torch.tensor([500.0, 3.0, 1.0]), 9) == 1.0
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("noise", ["rna", "early", "all_layers", "none"])
 @pytest.mark.parametrize("method", ["rmu", "adaptive_rmu", "rsv", "npo"])  # the other two have no aim, as npo
 def test_no_default_of_the_demo_is_warned_of(method: str, noise: str, warned: Callable[..., list[str]]):
