@@ -41,6 +41,6 @@ def count(largest: int) -> int:
 
 
 def block(number: int, of: int, population: int) -> range:
-    """The ranks of a task's questions in block `number`, from 0, of so many blocks."""
-    ends = [0, *(round(population / 2 ** (of - 1 - place)) for place in range(of))]
+    """The ranks of a task's questions in block `number`, from 0, of so many blocks; the first is never empty."""
+    ends = [0, *(math.ceil(population / 2 ** (of - 1 - place)) for place in range(of))]
     return range(ends[number], ends[number + 1])

@@ -92,6 +92,7 @@ def answer_block(
         them.
 
     Raises:
+        ValueError: if a task has no question there.
         NotFinite: if an answer has no finite likelihood.
     """
     tasks, loaded = _asked(list(names), options)
@@ -100,6 +101,9 @@ def answer_block(
         name: blocks.population(loaded[task].eval_docs, options.tasks[name].subjects, leave_out=leave_out)
         for name, task in tasks.items()
     }
+    for name, places in order.items():
+        if not places:
+            raise ValueError(f"eval.race=true: {name} has no question on the select half; allowed: a larger eval.limit")
     of = blocks.count(max(map(len, order.values())))
     chosen = {name: [places[rank] for rank in blocks.block(number, of, len(places))] for name, places in order.items()}
     wanted = {task: {place for name in tasks if tasks[name] == task for place in chosen[name]} for task in loaded}
@@ -153,7 +157,8 @@ def _verdicts(
         _refuse_not_finite(name, [request.resps[0][0] for request in requests])
         task = copy.copy(loaded[name])
         task._instances = requests
-        task.apply_filters()
+        if requests:  # a small task may have none in a block
+            task.apply_filters()
         found[name] = []
         for _, of_one in itertools.groupby(requests, lambda request: request.doc_id):
             one = sorted(of_one, key=lambda request: request.idx)

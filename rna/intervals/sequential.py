@@ -16,7 +16,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import log_ndtr
 
 
 def doubt(blocks: Sequence[np.ndarray], population: int, largest: float = 1.0) -> float:
@@ -27,6 +26,8 @@ def doubt(blocks: Sequence[np.ndarray], population: int, largest: float = 1.0) -
         population: how many there are in all.
         largest: c, the most that a value can be.
     """
+    from scipy.special import log_ndtr  # half a second, which `python -m rna.sweep` has no use for
+
     most, asked, total, squares = 0.0, 0, 0.0, 0.0
     for values in blocks:
         asked, total, squares = asked + len(values), total + float(values.sum()), squares + float((values**2).sum())

@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -28,6 +29,12 @@ def test_blocks_double_and_hold_each_question_once(population: int, of: int):
         assert abs(len(after) - 2 * len(before)) <= 2  # each end is rounded
 
 
+def test_a_small_task_beside_a_large_one_is_asked_from_the_first_block_on():
+    found = [len(blocks.block(number, 9, 5)) for number in range(9)]
+    assert found[0] == 1
+    assert sum(found) == 5
+
+
 def test_each_subject_has_its_share_of_every_beginning():
     made = rows(4000)
     order = blocks.population(made, None, leave_out=False)
@@ -49,6 +56,18 @@ def test_only_the_subjects_that_are_asked_for_count():
     made = rows(300)
     order = blocks.population(made, [SUBJECTS[1]], leave_out=False)
     assert {made[place]["subject"] for place in order} == {SUBJECTS[1]}
+
+
+@pytest.mark.whole
+def test_tasks_of_few_questions_are_asked_too_and_those_of_none_refused(demo: Any):
+    (decoder, tokenizer), options = demo, config.check(compose(["eval.limit=4"], None)).eval
+    few = {
+        name: replace(task, subjects=["herbs"]) if name == "related" else task for name, task in options.tasks.items()
+    }
+    made = evaluate.answer_block(decoder, tokenizer, ["perturbed"], options, 0, lambda *_: None)
+    assert 1 <= made["tasks"]["perturbed"]["n"] == made["tasks"]["perturbed"]["population"] <= 4
+    with pytest.raises(ValueError, match=r"eval\.race=true: related has no question on the select half"):
+        evaluate.answer_block(decoder, tokenizer, ["related"], replace(options, tasks=few), 0, lambda *_: None)
 
 
 @pytest.mark.whole
