@@ -77,6 +77,8 @@ def test_the_canonical_call_ends_in_a_table_and_complete_records(finished: tuple
         assert re.search(rf"^ *{row}\D*(\d\S* ± \S+\s+){{4}}$", printed, re.MULTILINE), printed
     for word in ("marsh fevers", "Lake Geneva", "Reduction: ", "recovery: "):
         assert word in printed
+    for foreign in ("--metadata", "`pretrained`", "Passed an already"):  # what libraries say in passing
+        assert foreign not in printed
     found = records(folder)
     trained = [record for record in found.values() if record["kind"] == "train"]
     assert len(trained) == BASE_AND_ARMS

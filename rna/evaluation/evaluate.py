@@ -144,7 +144,6 @@ def _verdicts(
     Raises:
         NotFinite: if an answer has no finite likelihood.
     """
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     wanted: dict[str, list[Any]] = {}
     for name, task in loaded.items():
         every = _requests(harness, task, options)
@@ -191,6 +190,7 @@ def questions_of(names: list[str], options: EvalSettings) -> int:
 
 def _asked(names: list[str], options: EvalSettings) -> tuple[dict[str, str], dict[str, Any]]:
     """lm-eval's name of each of `options.tasks`, and its tasks by these."""
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     fields = ("keyword", "neutral_keyword", "seed", "replaced", "policy", "mmlu_path", "wmdp_path", "ngrams_path")
     metadata: dict[str, Any] = {name: getattr(options, name) for name in fields}
     if options.limit is not None:
