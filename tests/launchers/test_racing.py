@@ -9,10 +9,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from hydra_plugins.rna_optuna_sweeper import space
+from hydra_plugins.rna_optuna_sweeper._racing import Racing
+from hydra_plugins.rna_optuna_sweeper._said import Said
+from hydra_plugins.rna_optuna_sweeper._todo import Todo
 
-from rna.sweep import ledger
+from rna.sweep import Trial, ledger
+from rna.sweep.race import Race
 from tests.launchers.running import ROOT
+from tests.sweep.racing import MadeUp, rules
 
 METHOD = ("method=npo", "retain=kl", "train.steps=10", "train.lr=2e-5,2e-3", "noise=none", "seed=0,1")
 RACE = (
@@ -102,6 +109,81 @@ def test_a_race_finds_the_winner_that_the_whole_sweep_has(tmp_path: Path):
     assert {trial.status for trial in ledger.trials(output / "sweeps" / "r")} == {ledger.DONE}
     assert not (output / "sweeps" / "r" / "race.json").exists()
     assert best_of(output) == winner
+
+
+def _address(number: int) -> dict[str, Any]:
+    return {"group": f"{number // 2}", "n": number}
+
+
+class Sweep:
+    """Settings of two seeds each, whose trials answer what they are asked as soon as they are started."""
+
+    def __init__(self, folder: Path, *shares: float) -> None:
+        questions = np.random.default_rng(0).permutation(400)
+        right = np.array([[questions < share * 400] * 2 for share in shares], dtype=np.int8)
+        self.made, self.there = MadeUp({"perturbed": right}), dict.fromkeys(range(2 * len(shares)), 0)
+        self.trials = [
+            Trial(n, [f"x={n // 2}", f"seed={n % 2}"], address={"group": f"{n // 2}", "n": n}) for n in self.there
+        ]
+        todo = Todo(self.trials, space.parse([]), "grid", None)
+        race = Race(rules(len(shares)))
+        self.racing = Racing(race, self, folder, todo, Said(folder), finalists=1)
+
+    def answered(self, address: dict[str, Any], _tasks: Any) -> list[dict[str, Any]]:
+        return self.made.blocks(address["n"] // 2, address["n"] % 2, self.there[address["n"]])
+
+    def work(self, trial: Trial) -> None:
+        assert trial.race is not None
+        trial.status = ledger.RUNNING
+        self.there[trial.number] = trial.race["blocks"]
+        assert self.racing.ended(trial)
+        assert trial.status == ledger.QUEUED
+
+    def begin(self, trials: list[Trial]) -> None:
+        for trial in trials:
+            assert self.racing.starts(trial)
+            self.work(trial)
+            assert not self.racing.starts(trial)  # it waits for its next turn
+
+
+def test_one_block_after_another_until_one_setting_is_left_for_the_whole_evaluation(tmp_path: Path):
+    sweep = Sweep(tmp_path, 0.5, 0.9, 0.52)
+    sweep.begin(sweep.trials)
+    while (trial := sweep.racing.next(busy=False)) and trial.race and trial.race["blocks"] is not None:
+        sweep.work(trial)
+    assert trial is not None
+    assert trial.cell[0] == "x=1"
+    assert trial.race is not None
+    for one in sweep.trials[2:4]:
+        one.status = ledger.DONE
+    assert sweep.racing.next(busy=False) is None
+    assert {one.number for one in sweep.racing.stopped()} == {0, 1, 4, 5}
+    assert sweep.there[0] < sweep.there[2] == 5
+
+
+def test_who_is_ahead_waits_for_half_of_the_others_unless_nothing_is_in_work(tmp_path: Path):
+    sweep = Sweep(tmp_path, 0.9, 0.8, 0.7, 0.6)
+    sweep.begin(sweep.trials[:2])
+    assert sweep.racing.next(busy=True) is None
+    ahead = sweep.racing.next(busy=False)
+    assert ahead is not None
+    assert ahead.number == 0
+    sweep.begin(sweep.trials[2:4])
+    assert sweep.racing.next(busy=True) is not None
+
+
+@pytest.mark.parametrize("status", [ledger.FAILED, ledger.DONE])
+def test_a_seed_that_answers_no_more_holds_up_no_setting(tmp_path: Path, status: str):
+    sweep = Sweep(tmp_path, 0.9, 0.8)
+    sweep.begin(sweep.trials)
+    sweep.trials[0].status = status  # failed, or evaluated whole by another command
+    asked: list[int] = []
+    while (trial := sweep.racing.next(busy=False)) and trial.race and trial.race["blocks"] is not None:
+        asked.append(trial.number)
+        sweep.work(trial)
+    assert trial is not None
+    assert trial.number == 1
+    assert asked.count(1) == 4
 
 
 REFUSED = {

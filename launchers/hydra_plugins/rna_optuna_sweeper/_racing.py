@@ -67,7 +67,7 @@ class Racing:
 
         A setting that is ahead of half of the others waits for these, unless nothing else is in work.
         """
-        self._leave_failed()
+        self._leave_behind()
         inside = self.race.standing().inside
         waiting = [name for name in inside if self.race.depth(name) < (self.race.of or 1)]
         if waiting:
@@ -169,15 +169,24 @@ class Racing:
                 self._join(trial)
         self.out = self.race.standing().out  # which was said then
 
-    def _leave_failed(self) -> None:
-        """Let a setting go on without the seeds that have failed."""
-        for name, trials in self.groups.items():
-            if len(self.race.answers[name]) != sum(trial.status != ledger.FAILED for trial in trials):
+    def _leave_behind(self) -> None:
+        """Let a setting go on without the seeds that answer no more."""
+        for name in self.groups:
+            if len(self.race.answers[name]) != len(self._runners(name)):
                 self._take(name)
 
     def _take(self, name: str) -> None:
-        found = [self._answers(trial) for trial in self.groups[name] if trial.status != ledger.FAILED]
-        self.race.take(name, found)
+        self.race.take(name, [self._answers(trial) for trial in self._runners(name)])
+
+    def _runners(self, name: str) -> list[Trial]:
+        """A setting's trials but those that have failed, or were evaluated whole before they had answered all."""
+        return [trial for trial in self.groups[name] if trial.status != ledger.FAILED and not self._done_early(trial)]
+
+    def _done_early(self, trial: Trial) -> bool:
+        if trial.status != ledger.DONE:
+            return False
+        there = self._answers(trial)
+        return not there or len(there) < int(there[0]["of"])
 
     def _answers(self, trial: Trial) -> list[dict[str, Any]]:
         return self.store.answered(trial.address, self.race.rules.tasks)
@@ -228,13 +237,14 @@ def rules(
     given: dict[str, float] = {**options.race}
     if unknown := sorted(set(given) - {"error", "tolerance", "finalists"}):
         raise ValueError(f"hydra.sweeper.race.{unknown[0]}: no such option; allowed: error, tolerance, finalists")
-    for key, low, high in (("error", 0.0, 0.5), ("tolerance", -1.0, 1.0)):
-        if not low < given[key] < high:
-            raise ValueError(f"hydra.sweeper.race.{key}={given[key]}: must be a number {_between(low, high)}")
-    if given["tolerance"] < 0:
-        raise ValueError(f"hydra.sweeper.race.tolerance={given['tolerance']}: must be a number from 0 to below 1")
-    if given["finalists"] != int(given["finalists"]) or given["finalists"] < 1:
-        raise ValueError(f"hydra.sweeper.race.finalists={given['finalists']}: must be a whole number ≥ 1")
+    error, tolerance, finalists = (given[key] for key in ("error", "tolerance", "finalists"))
+    for key, fits, must in (
+        ("error", 0 < error < 0.5, "a number above 0 and below 0.5"),
+        ("tolerance", 0 <= tolerance < 1, "a number from 0 to below 1"),
+        ("finalists", finalists == int(finalists) and finalists >= 1, "a whole number ≥ 1"),
+    ):
+        if not fits:
+            raise ValueError(f"hydra.sweeper.race.{key}={given[key]:g}: must be {must}")
     if sampler not in SAMPLERS:
         raise ValueError(
             f"eval.race=true: hydra.sweeper.sampler={sampler} draws by what trials come to, which a race does not find "
@@ -251,11 +261,7 @@ def rules(
     objective = Goal(metric, _tasks(store, address, metric, "objectives"), 1 if direction == "maximize" else -1)
     constraints = tuple(_goal(store, address, item) for item in goals.constraints)
     seeds = next((len(axis.choices) for axis in space.axes if axis.key == "seed"), 1) if sampler == "grid" else 1
-    return Rules(objective, constraints, max(total // max(seeds, 1), 1), given["error"], given["tolerance"])
-
-
-def _between(low: float, high: float) -> str:
-    return f"above {low:g} and below {high:g}"
+    return Rules(objective, constraints, max(total // max(seeds, 1), 1), error, tolerance)
 
 
 def _goal(store: Any, address: Mapping[str, Any], item: Constraint) -> Goal:
