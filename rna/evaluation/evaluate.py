@@ -170,6 +170,7 @@ def _verdicts(
 def _requests(harness: Any, task: Any, options: EvalSettings) -> list[Any]:
     """A task's requests, built once in a process but where a model's template is in them."""
     if options.chat_template:
+        task = copy.copy(task)  # whose own requests stay without it
         task.build_all_requests(apply_chat_template=True, chat_template=harness.apply_chat_template)
     elif not hasattr(task, "_instances"):
         task.build_all_requests()

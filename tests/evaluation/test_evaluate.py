@@ -3,7 +3,9 @@
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -263,6 +265,20 @@ def test_a_chat_template_asks_as_lm_eval_does(demo, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.whole
+def test_requests_are_built_once_and_a_template_stays_out_of_those_without():
+    options = config.check(run.compose([], None)).eval
+    _, loaded = evaluate._asked(["related"], options)
+    (task,) = loaded.values()
+
+    def prompts(**changed: bool) -> list[str]:
+        harness = SimpleNamespace(apply_chat_template=lambda turns, **_: f"USER: {turns[-1]['content']}")
+        return [one.args[0] for one in evaluate._requests(harness, task, replace(options, **changed))]
+
+    assert all(prompt.startswith("USER: ") for prompt in prompts(chat_template=True))
+    assert not any(prompt.startswith("USER: ") for prompt in prompts())
+    assert evaluate._requests(None, task, options) is evaluate._requests(None, task, options)
+
+
 def test_a_chat_template_is_part_of_the_evaluations_key_and_a_model_without_one_is_refused(
     tmp_path: Path, rna_here: Callable[..., str]
 ):
@@ -378,7 +394,6 @@ def test_vllm_gets_an_exported_copy_and_arguments_it_knows(demo, monkeypatch: py
     """vLLM may not be here: the source of lm-eval's class says what it knows, and a stand-in what it gets."""
     import ast
     import sys
-    from types import SimpleNamespace
 
     import lm_eval
     from transformers import AutoModelForCausalLM
