@@ -82,6 +82,7 @@ def run(settings: Settings) -> None:
     """A trial beside its base, its plain twin and the retrained model, each computed once and then read."""
     from rna import trial
 
+    prepare(settings)
     rows = trial.arms(settings)
     compute(settings, rows, trial.to_compute(settings, rows))
     report(settings, rows)
@@ -91,21 +92,26 @@ def answer(settings: Settings, tasks: list[str], blocks: int) -> dict[str, Any]:
     """What a race asks of a trial: train it if it is not, and answer these blocks; nothing is shown."""
     from rna import trial
 
+    prepare(settings)
     row = trial.in_a_race(settings, trial.Part(tuple(tasks), blocks))
     compute(settings, [row], [] if row.complete else [row])
     return {"key": row.key}
 
 
+def prepare(settings: Settings) -> None:
+    """Refuse what can be refused before anything is read, and say what a user should know."""
+    results.check_writable(settings.output_dir)
+    check_models(settings)
+    for notice in settings.notices:
+        print(notice, file=sys.stderr, flush=True)
+
+
 def compute(settings: Settings, rows: "list[Arm]", wanted: "list[Arm]") -> None:
-    """Check what can be checked without a model, bring what is wanted into being, and read what there is then."""
+    """Bring what is wanted into being, and read what there is then."""
     from rna import trial
     from rna.corpora import data
 
-    results.check_writable(settings.output_dir)
-    check_models(settings)
     said = len(settings.notices)
-    for notice in settings.notices:
-        print(notice, file=sys.stderr, flush=True)
     if wanted and ledger.OWNER not in os.environ:  # a sweep has asked already
         from rna import track
 
