@@ -12,7 +12,8 @@ interval. Nothing is decided for good: all follows from the answers that there a
 the one that had beaten it turns out not to meet a constraint, and a sweep that is killed goes on as it was.
 
 The error is shared by the comparisons of the best setting with the others and, one half, by its constraints. So with
-probability ≥ 1 − error the winner is, on the whole half, the best setting or within the tolerance of it.
+probability ≥ 1 − error, as far as the test's normal approximation holds, the winner is, on the whole half, the best
+setting or within the tolerance of it.
 """
 
 import math
