@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -370,7 +371,7 @@ def _fit(
         "delta": str(path.relative_to(settings.output_dir)),
         "delta_bytes": path.stat().st_size,
         "delta_sha256": results.tensors_digest(settings.output_dir, row.key),
-        "truncated_documents": {corpus.name: corpus.truncated for corpus in every},
+        "truncated_documents": {corpus.name: corpus.truncated for corpus in every if corpus.truncated is not None},
         "warnings": warned,
     }
     if short := {corpus.name: corpus.short for corpus in every if corpus.short}:
@@ -461,6 +462,7 @@ def _memory(row: Arm, cache: Cache, corpora: Any, decoder: Any) -> Memory | None
         "numerics": NUMERICS,
         "model": row.identity["model"],
         "device": [decoder.device.type, device, torch.__version__, settings.train.compile],
+        "transformers": version("transformers"),
         "seed": settings.seed,
         "batch_size": settings.train.batch_size,
         "variant": settings.variant,

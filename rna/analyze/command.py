@@ -214,13 +214,13 @@ def _arms(settings: Settings, records: list[Record]) -> "list[Arm]":
 
 def _documents(settings: Settings, tokenizer: Any, limit: int) -> list[list[int]]:
     """The first forget documents, the topics in turn."""
-    from rna.corpora import data
+    from rna.corpora import Documents, data, tokenise
 
-    texts: list[data.Documents] = []
+    texts: list[Documents] = []
     for topic, corpus in settings.data.topics.items():
         found = data.read_texts(corpus, f"data.topics.{topic}.path")
-        made = data.tokenise(tokenizer, found, max_length=corpus.max_length)
-        texts.append(data.Documents(made["ids"], made["lengths"]))
+        made = tokenise(tokenizer, found, max_length=corpus.max_length)
+        texts.append(Documents(made["ids"], made["lengths"]))
     found = [ids for turn in zip(*texts, strict=False) for ids in turn][:limit]
     if len(found) < 2:
         raise ValueError(f"data.topics: {len(found)} forget documents; an interval needs at least 2")

@@ -4,8 +4,10 @@ from .cache import Cache as Cache
 from .cache import Memory as Memory
 from .data import Corpora as Corpora
 from .data import Corpus as Corpus
-from .data import Feed as Feed
 from .data import read_texts as read_texts
+from .documents import Documents as Documents
+from .documents import tokenise as tokenise
+from .feed import Feed as Feed
 from .formats import Row as Row
 from .rows import read_rows as read_rows
 from .rows import whole as whole

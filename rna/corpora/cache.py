@@ -36,16 +36,21 @@ class Cache:
     def _path(self, kind: str, identity: Any) -> Path | None:
         return self.folder / f"{kind}-{digest(identity)}.safetensors" if self.folder else None
 
-    def load(self, kind: str, identity: Any) -> "dict[str, Tensor] | None":
-        """The entry's tensors, or None if there is none that can be read."""
+    def load(self, kind: str, identity: Any, *, mapped: bool = False) -> "dict[str, Tensor] | None":
+        """The entry's tensors, or None if there is none that can be read.
+
+        Args:
+            mapped: leave them on the disk until they are read.
+        """
         path = self._path(kind, identity)
         if path is None:
             return None
         from safetensors import SafetensorError
-        from safetensors.torch import load
+        from safetensors.torch import load, load_file
 
         try:
-            tensors = load(path.read_bytes())
+            with path.open("rb"):  # safetensors says of whatever it cannot open that there is no such file
+                tensors = load_file(path) if mapped else load(path.read_bytes())
             os.utime(path)  # used just now
         except FileNotFoundError:
             return None

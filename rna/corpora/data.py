@@ -1,78 +1,28 @@
-"""Corpora in, batches out: texts from files, tokenised once, drawn in an order of their own seed."""
+"""Corpora in, documents out: texts from files, each read and judged before a model is loaded, tokenised once."""
 
 import functools
-import hashlib
 import os
 import sys
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any
 
 import torch
 
 from rna import NUMERICS
-from rna.corpora.batch import Batch, pad
 from rna.corpora.cache import Cache
+from rna.corpora.documents import Documents, Pair, Texts, lay_texts, tokenise, tokenise_pairs
 from rna.corpora.rows import read_rows, whole
-from rna.corpora.sources import folded, left_out, model_fingerprint, text_files, text_fingerprint
+from rna.corpora.sources import digest, folded, left_out, model_fingerprint, text_files, text_fingerprint
 from rna.settings import JUDGED, REFUSALS, CorpusSettings, Settings, without_defaults
 
 WORD = 256  # characters that no token is longer than
 NOWHERE = Cache(None, 0)
-LARGE = 2**24  # bytes of files whose reading is kept
-TOGETHER, LETTERS = 256, 2**19  # texts, and their characters, that are tokenised at once, on all cores
+LARGE = 2**24  # bytes of files whose reading is kept, and whose documents are tokenised as they are drawn
 SPECIAL = 8  # tokens that a tokenizer puts before a text, at most
 PARTED = 2  # of `rna.decoder.tokenizer`, by which kept tokens are known; raised where the same files give others
-
-
-class Documents(Sequence[list[int]]):
-    """Token ids of many documents end to end: four bytes a token, whatever their number.
-
-    Args:
-        starts: of question-answer pairs, the token with which each answer begins.
-        prompts: of pairs, how many tokens stand before it and the white space in front of it, which one token may hold.
-    """
-
-    def __init__(
-        self,
-        ids: torch.Tensor,
-        lengths: torch.Tensor,
-        starts: torch.Tensor | None = None,
-        prompts: torch.Tensor | None = None,
-    ) -> None:
-        self.ids, self.ends, self.starts, self.prompts = ids, lengths.cumsum(0), starts, prompts
-
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    @overload
-    def __getitem__(self, index: int) -> list[int]: ...
-    @overload
-    def __getitem__(self, index: slice) -> "Documents": ...
-    def __getitem__(self, index: int | slice) -> "list[int] | Documents":
-        if isinstance(index, slice):
-            first, last, step = index.indices(len(self))
-            assert step == 1
-            start = int(self.ends[first - 1]) if first else 0
-            ends = self.ends[first:last] - start
-            stop = int(ends[-1]) if len(ends) else 0
-            starts, prompts = (one[first:last] if one is not None else None for one in (self.starts, self.prompts))
-            return Documents(self.ids[start : start + stop], ends.diff(prepend=ends.new_zeros(1)), starts, prompts)
-        place = range(len(self))[index]
-        return self.ids[int(self.ends[place - 1]) if place else 0 : int(self.ends[place])].tolist()
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and list(self) == list(other)
-
-    def digest(self) -> str:
-        """A hash of all tokens and lengths, and of where answers begin."""
-        hashed = hashlib.sha256(self.ids.numpy().tobytes())
-        hashed.update(self.ends.numpy().tobytes())
-        hashed.update(self.starts.numpy().tobytes() if self.starts is not None else b"")
-        return hashed.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -82,7 +32,7 @@ class Corpus:
     name: str
     documents: Documents
     held_out: Documents
-    truncated: int  # documents cut at the maximum length
+    truncated: int | None  # documents cut at the maximum length; None: not counted, as each is tokenised when drawn
     short: int = 0  # documents left out, as there is nothing to predict in a single token
     unanswered: int = 0  # pairs left out, as the maximum length cuts their whole answer away
     answer_only: bool = False  # log π counts the answers alone
@@ -109,10 +59,6 @@ def read_texts(corpus: CorpusSettings, key: str, tally: Tally | None = None) -> 
         ValueError: naming `key`, the file and the line, for a row without the field or whose field is no text.
     """
     return (text for text, _ in _documents(corpus, key, tally or Tally()))
-
-
-T = TypeVar("T")
-Pair = tuple[str, int]  # a text, and the character of it with which the answer begins; 0 for what is no pair
 
 
 def _documents(corpus: CorpusSettings, key: str, tally: Tally) -> Iterator[Pair]:
@@ -153,150 +99,6 @@ def in_template(template: str, question: str, answer: str) -> Pair:
     return prompt + answer + behind, len(prompt)
 
 
-def tokenise(tokenizer: Any, texts: Iterator[str], *, max_length: int) -> dict[str, torch.Tensor]:
-    """Token ids of each document of two tokens or more, cut at `max_length`: `ids` end to end, `lengths`, how many
-    documents were cut, `truncated`, and how many were less than two tokens, `short`. The texts are read as they are
-    wanted.
-    """
-    ids, lengths, truncated, short = array("i"), array("i"), 0, 0
-    for found in (row for batch in _together(texts, len) for row in _encoded(tokenizer, batch)["input_ids"]):
-        if len(found) < 2:
-            short += 1
-            continue
-        truncated += len(found) > max_length
-        ids.extend(found[:max_length])
-        lengths.append(min(len(found), max_length))
-    return _packed(ids=ids, lengths=lengths) | {"truncated": torch.tensor(truncated), "short": torch.tensor(short)}
-
-
-def tokenise_pairs(tokenizer: Any, pairs: Iterable[Pair], *, max_length: int) -> dict[str, torch.Tensor]:
-    """As `tokenise`, with `starts` and `prompts` as `Documents` has them, and how many pairs were left out because
-    nothing of their answer is within `max_length`, `unanswered`.
-
-    A text's tokens are those of the whole of it; an answer begins with the first that holds a character of it.
-    """
-    ids, lengths, starts, prompts = array("i"), array("i"), array("i"), array("i")
-    truncated, unanswered = 0, 0
-    for (text, place), found, offsets in _encoded_pairs(tokenizer, pairs):
-        ends, bare = [end for _, end in offsets], len(text[:place].rstrip())
-        start, prompt = (next((i for i, end in enumerate(ends) if end > stop), len(ends)) for stop in (place, bare))
-        if max(start, 1) >= min(len(found), max_length):
-            unanswered += 1
-            continue
-        truncated += len(found) > max_length
-        ids.extend(found[:max_length])
-        lengths.append(min(len(found), max_length))
-        starts.append(start)
-        prompts.append(prompt)
-    counts = {"truncated": torch.tensor(truncated), "unanswered": torch.tensor(unanswered)}
-    return _packed(ids=ids, lengths=lengths, starts=starts, prompts=prompts) | counts
-
-
-def _encoded_pairs(tokenizer: Any, pairs: Iterable[Pair]) -> Iterator[tuple[Pair, list[int], list[tuple[int, int]]]]:
-    """Each pair with its tokens and where in the text each of them begins and ends."""
-    for batch in _together(pairs, lambda pair: len(pair[0])):
-        made = _encoded(tokenizer, [text for text, _ in batch], return_offsets_mapping=True)
-        yield from zip(batch, made["input_ids"], made["offset_mapping"], strict=True)
-
-
-def _encoded(tokenizer: Any, texts: list[str], **more: bool) -> Any:
-    bare = {"return_attention_mask": False, "return_token_type_ids": False}
-    return tokenizer(texts, add_special_tokens=True, verbose=False, **bare, **more)
-
-
-def _together(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
-    """The items in batches as large as `TOGETHER` and `LETTERS` let them be."""
-    batch: list[T] = []
-    letters = 0
-    for item in items:
-        batch.append(item)
-        letters += size(item)
-        if len(batch) == TOGETHER or letters >= LETTERS:
-            yield batch
-            batch, letters = [], 0
-    if batch:
-        yield batch
-
-
-def _packed(**parts: "array[int]") -> dict[str, torch.Tensor]:
-    return {
-        name: torch.frombuffer(part, dtype=torch.int32) if part else torch.empty(0, dtype=torch.int32)
-        for name, part in parts.items()
-    }
-
-
-class Feed:
-    """Batches without end: each pass over the documents in a fresh random order, none left out, none repeated.
-
-    Args:
-        shuffled: if not, every pass is in file order.
-        official: pad on the left and count padding, as the authors' released code does.
-        answer_only: log π counts the documents from their answers on.
-    """
-
-    def __init__(
-        self,
-        documents: Sequence[list[int]],
-        *,
-        batch_size: int,
-        pad_id: int,
-        generator: torch.Generator,
-        shuffled: bool = True,
-        official: bool = False,
-        answer_only: bool = False,
-    ) -> None:
-        self.documents, self.batch_size, self.pad_id, self.generator = documents, batch_size, pad_id, generator
-        self.shuffled, self.official, self.answer_only = shuffled, official, answer_only
-        self.order: list[int] = []
-        self.drawn = 0  # batches so far
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self
-
-    def __next__(self) -> Batch:
-        return self.batch(self.draw())
-
-    def draw(self) -> list[int]:
-        """The numbers of the next batch's documents."""
-        while len(self.order) < self.batch_size:
-            count = len(self.documents)
-            self.order += torch.randperm(count, generator=self.generator).tolist() if self.shuffled else range(count)
-        chosen, self.order = self.order[: self.batch_size], self.order[self.batch_size :]
-        self.drawn += 1
-        return chosen
-
-    def batch(self, chosen: list[int]) -> Batch:
-        starts = self.starts(chosen) if self.answer_only else None
-        return pad([self.documents[index] for index in chosen], self.pad_id, official=self.official, starts=starts)
-
-    def starts(self, chosen: list[int]) -> list[int]:
-        """Where the answers of these documents, which must be pairs, begin."""
-        assert isinstance(self.documents, Documents)
-        assert self.documents.starts is not None
-        return self.documents.starts[chosen].tolist()
-
-    def behind(self, feed: "Feed", chosen: list[int], *, max_length: int) -> Batch:
-        """The next of these refusals behind the questions of the pairs that were chosen from another feed."""
-        assert isinstance(feed.documents, Documents)
-        assert feed.documents.prompts is not None
-        drawn, sizes = self.draw(), feed.documents.prompts[chosen].tolist()
-        prompts = [feed.documents[index][:size] for index, size in zip(chosen, sizes, strict=True)]
-        starts = [size + start for size, start in zip(sizes, self.starts(drawn), strict=True)]
-        rows = [  # of which a token of the refusal is left
-            (prompt + self.documents[index])[: max(max_length, start + 1)]
-            for prompt, index, start in zip(prompts, drawn, starts, strict=True)
-        ]
-        return pad(rows, self.pad_id, starts=starts if feed.answer_only else None)
-
-    def state(self) -> dict[str, Any]:
-        """Where the feed stands, for a checkpoint."""
-        return {"order": self.order, "drawn": self.drawn, "generator": self.generator.get_state()}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.order, self.drawn = state["order"], state["drawn"]
-        self.generator.set_state(state["generator"])
-
-
 @dataclass(frozen=True)
 class Corpora:
     """Everything a trial reads: the forget set by topic, the retain set, and the refusals for DPO.
@@ -326,7 +128,7 @@ def validate(settings: Settings, cache: Cache = NOWHERE) -> None:
         def count() -> Tally:
             return _counted(key, corpus, tokenizer, as_pairs=as_pairs, least=least)
 
-        if sum(file.stat().st_size for file in files) < LARGE:
+        if not _large(files):
             tally = count()
         else:
             model = settings.judged()
@@ -363,6 +165,10 @@ def validate(settings: Settings, cache: Cache = NOWHERE) -> None:
         _check_batch(f"data.refusals={corpus.path}", len(tally.judged), settings.train.batch_size, 0, corpus.max_length)
     for line in said:
         print(line, file=sys.stderr, flush=True)
+
+
+def _large(files: list[Path]) -> bool:
+    return sum(file.stat().st_size for file in files) >= LARGE
 
 
 def _identity(corpus: CorpusSettings, key: str, hashes: Path | None, model: str) -> list[Any]:
@@ -495,7 +301,7 @@ def refusals(settings: Settings) -> CorpusSettings:
 
 
 def load(settings: Settings, tokenizer: Any, cache: Cache) -> Corpora:
-    """Tokenise the trial's corpora, or find them tokenised.
+    """Tokenise the trial's corpora, or find them tokenised; the documents of large files when they are drawn.
 
     Raises:
         ValueError: if there are fewer documents of two tokens or more than one batch.
@@ -524,6 +330,8 @@ def load(settings: Settings, tokenizer: Any, cache: Cache) -> Corpora:
             return tokenise_pairs(tokenizer, _documents(corpus, key, Tally()), max_length=corpus.max_length)
 
         as_pairs = corpus.pairs() and name.startswith("forget/")  # of retain samples every token counts
+        if not as_pairs and _large(text_files(corpus.path, key, corpus.files, corpus.hub_files)):
+            return untokenised(name, key, corpus, holdout)
         found = tokens(key, corpus, make, *(["pairs"] if as_pairs else []))
         documents = _documents_of(found)
         unanswered, short = (int(found[what]) if what in found else 0 for what in ("unanswered", "short"))
@@ -532,6 +340,27 @@ def load(settings: Settings, tokenizer: Any, cache: Cache) -> Corpora:
         answer_only = as_pairs and corpus.answer_only
         truncated = int(found["truncated"])
         return Corpus(name, documents[:kept], documents[kept:], truncated, short, unanswered, answer_only)
+
+    def untokenised(name: str, key: str, corpus: CorpusSettings, holdout: float) -> Corpus:
+        """Documents that are tokenised when they are drawn; their texts are mapped from the cache."""
+
+        def encode(text: str) -> list[int]:
+            return tokenise(tokenizer, iter([text]), max_length=corpus.max_length)["ids"].tolist()
+
+        def used(text: str) -> bool:
+            return _length(text, 0, corpus.max_length, lambda: tokenizer, 2) > 0
+
+        identity, read = _identity(corpus, key, hashes, own), Tally()
+        found = cache.load("texts", identity, mapped=True)
+        if found is None:
+            texts = (text for text, _ in _documents(corpus, key, read))
+            found = lay_texts(text for text in texts if used(text))
+            found |= {"short": torch.tensor(read.documents - len(found["ends"]))}
+            cache.save("texts", identity, found)
+        documents = Texts(found["letters"], found["ends"], encode, digest(identity))
+        kept = len(documents) - round(holdout * len(documents))
+        _check_batch(f"{key}={corpus.path}", kept, settings.train.batch_size, 0, corpus.max_length)
+        return Corpus(name, documents[:kept], documents[kept:], None, int(found["short"]))
 
     def behind(template: str) -> Corpus:
         """Refusals without what stands before them: their tokens as they follow a question in this template."""

@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class Stream:
     hidden_BTD: Float[Tensor, "B T D"]
     layer: int
     layer_inputs: list[dict[str, Any]] = field(repr=False)
+    batch: Batch | None = None  # what it is the stream of
 
 
 @dataclass(frozen=True)
@@ -386,13 +387,20 @@ def embed(decoder: Decoder, batch: Batch) -> Stream:
         layer.forward = step_over
     try:
         with torch.no_grad():
-            decoder.base(input_ids=batch.ids_BT, attention_mask=batch.mask_BT.long(), use_cache=False)
+            decoder.base(**_read(batch), use_cache=False)
     finally:
         for layer, forward in zip(decoder.layers, own, strict=True):
             del layer.forward
             if forward is not None:
                 layer.forward = forward
-    return Stream(entering[0], 0, _attending(caught) if batch.counts_padding else caught)
+    return Stream(entering[0], 0, _attending(caught) if batch.counts_padding else caught, batch)
+
+
+def _read(batch: Batch) -> dict[str, Tensor]:
+    """What a model is given of a batch."""
+    if batch.packing is None:
+        return {"input_ids": batch.ids_BT, "attention_mask": batch.mask_BT.long()}
+    return {"input_ids": batch.packing.ids_RT, "position_ids": batch.packing.positions_RT}
 
 
 def _attending(layer_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -450,7 +458,7 @@ def advance(
             hidden_BTD = run(hidden_BTD)
         if add_noise is not None:
             hidden_BTD = add_noise(index, hidden_BTD)
-    return Stream(hidden_BTD, stop, stream.layer_inputs)
+    return replace(stream, hidden_BTD=hidden_BTD, layer=stop)
 
 
 def stream_at(
@@ -506,7 +514,8 @@ def mlp_output_at(
 def head_hidden(decoder: Decoder, stream: Stream, keep_BT: Bool[Tensor, "B T"]) -> Float[Tensor, "N D"]:
     """The normalised stream at the kept positions, ready for `logits`; the stream has left the last layer."""
     assert stream.layer == len(decoder.layers), "the suffix has not been run"
-    return decoder.norm(stream.hidden_BTD[keep_BT.to(stream.hidden_BTD.device)])
+    assert stream.batch is not None
+    return decoder.norm(stream.batch.of(stream.hidden_BTD, keep_BT))
 
 
 def logits(decoder: Decoder, hidden_ND: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:

@@ -448,7 +448,7 @@ def perplexity(
         NotFinite: if a document has no finite likelihood.
     """
     corpora = {
-        role: [ids for ids in documents if len(ids) >= JUDGED][: options.max_documents]
+        role: list(itertools.islice((ids for ids in documents if len(ids) >= JUDGED), options.max_documents))
         for role, documents in held_out.items()
     }
     for role, documents in corpora.items():

@@ -6,7 +6,7 @@ Shapes: B sequences, T tokens, D hidden width, N real tokens of a batch laid end
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -160,7 +160,7 @@ class Step:
         setup, batch = self.setup, self.retain
         entry = self._prefix_of("retain", self._shared())
         with torch.no_grad():
-            target_ND = self._read(entry, batch, policy=False, noise=setup.noise)
+            target_ND = self._read(entry, batch, policy=False, add_noise=self._noise(batch))
         hidden_ND = self._read(entry, batch, policy=True)
         self._note_norm("retain", hidden_ND)
         if setup.official:
@@ -172,7 +172,7 @@ class Step:
         entry = self._prefix_of("retain", self._shared())
         with torch.no_grad():
             start = self._prefix(batch.unmasked(), self._shared()) if setup.official else entry
-            noised = model.advance(decoder, start, len(decoder.layers), add_noise=setup.noise)
+            noised = model.advance(decoder, start, len(decoder.layers), add_noise=self._noise(batch))
             hidden_ref_ND = model.head_hidden(decoder, noised, batch.counted_BT)
         hidden_ND = model.head_hidden(decoder, self._policy_stream(entry, batch, note="retain"), batch.counted_BT)
         if setup.official:  # on whole logits, so that every gradient is rounded where the released code rounds it
@@ -212,29 +212,40 @@ class Step:
             if stop == 0:
                 return start
             found_BTD = self.recall("states", stop, role, lambda: model.advance(self.decoder, start, stop).hidden_BTD)
-        return Stream(found_BTD, stop, start.layer_inputs)
+        return replace(start, hidden_BTD=found_BTD, layer=stop)
 
     def _prefix(self, batch: Batch, stop: int) -> Stream:
         with torch.no_grad():
             return model.advance(self.decoder, model.embed(self.decoder, batch), stop)
 
     def _read(
-        self, entry: Stream, batch: Batch, *, policy: bool, noise: GaussianNoise | None = None
+        self, entry: Stream, batch: Batch, *, policy: bool, add_noise: model.AddNoise | None = None
     ) -> Float[Tensor, "N D"]:
         """The unlearn layer's output at the real tokens."""
         site = model.stream_at if self.setup.site == "residual" else model.mlp_output_at
         deltas = self.policy if policy else None
         hidden_BTD = site(
-            self.decoder, entry, self.setup.layer, policy=deltas, add_noise=noise, recompute=self.recompute
+            self.decoder, entry, self.setup.layer, policy=deltas, add_noise=add_noise, recompute=self.recompute
         )
-        return hidden_BTD[batch.counted_BT.to(hidden_BTD.device)]
+        return batch.of(hidden_BTD, batch.counted_BT)
+
+    def _noise(self, batch: Batch) -> model.AddNoise | None:
+        """The noise of RNA, each token's the same whether its batch is padded or packed."""
+        noise = self.setup.noise
+        if noise is None or batch.packing is None:
+            return noise
+
+        def add_noise(layer: int, hidden: Tensor) -> Tensor:
+            return batch.as_read(noise(layer, batch.padded(hidden))) if layer in noise.layers else hidden
+
+        return add_noise
 
     def _policy_stream(self, entry: Stream, batch: Batch, *, note: str | None) -> Stream:
         """The policy run to the end, its norm at the unlearn layer noted on the way."""
         run = partial(model.advance, self.decoder, policy=self.policy, recompute=self.recompute)
         middle = run(entry, self.setup.layer + 1)
         if note:
-            self._note_norm(note, middle.hidden_BTD[batch.counted_BT.to(middle.hidden_BTD.device)])
+            self._note_norm(note, batch.of(middle.hidden_BTD, batch.counted_BT))
         return run(middle, len(self.decoder.layers))
 
     def _log_probs(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rna import ends
 from rna.corpora import Batch, Corpora, Corpus, Feed, Memory
-from rna.decoder import Decoder, Deltas, model
+from rna.decoder import Decoder, Deltas, Pack, model, packer
 from rna.settings import LAYER, Settings, generator, seed_of, users_code
 from rna.unlearning.checkpoint import Checkpoint, Pace
 from rna.unlearning.noise import GaussianNoise, Normals, standard_deviation
@@ -151,6 +151,7 @@ def train(
     optimizer = adamw(policy.values(), lr=options.lr, eps=options.eps, weight_decay=0.0)
     loss_scale = LOSS_SCALE[next(decoder.model.parameters()).dtype]
     topics = list(source.forget)
+    pack: Pack = (lambda batch: batch) if setup.official else packer(decoder)
     curve: list[StepReport] = []
     if checkpoint is not None and (state := checkpoint.load()) is not None:
         curve = _restore(state, policy, optimizer, setup, source)
@@ -162,7 +163,7 @@ def train(
         for step in range(len(curve), options.steps):
             started = time.perf_counter()
             topic = topics[step % len(topics)]
-            micros = _draw(settings, source, topic, decoder.device)
+            micros = _draw(settings, source, topic, lambda batch: pack(batch).to(decoder.device))
             alpha = settings.alpha[topic]
 
             optimizer.zero_grad()
@@ -220,9 +221,9 @@ def train(
     return model.rounded(decoder, policy)
 
 
-def _draw(settings: Settings, source: Feeds, topic: str, device: torch.device) -> list[Micro]:
-    """A step's micro-batches. Forget losses of a layer and every retain loss are means over tokens, forget losses of
-    logits over sequences: each micro-batch counts by its tokens or its sequences."""
+def _draw(settings: Settings, source: Feeds, topic: str, place: Pack) -> list[Micro]:
+    """A step's micro-batches, each batch put in its place. Forget losses of a layer and every retain loss are means
+    over tokens, forget losses of logits over sequences: each micro-batch counts by its tokens or its sequences."""
     micros: list[Micro] = []
     for _ in range(settings.train.grad_accumulation):
         forget, retain = source.forget[topic], source.retain[topic]
@@ -233,13 +234,13 @@ def _draw(settings: Settings, source: Feeds, topic: str, device: torch.device) -
             refusal = None
         elif topic in source.behind:
             longest = settings.data.topics[topic].max_length
-            refusal = idk.behind(forget, chosen, max_length=longest).to(device)
+            refusal = place(idk.behind(forget, chosen, max_length=longest))
         else:
-            refusal = next(idk).to(device)
+            refusal = place(next(idk))
         kept = next(retain)
         if topic in settings.data.retain_cut:
             kept = kept.cut(settings.data.retain_cut[topic])
-        micros.append(Micro(forget.batch(chosen).to(device), kept.to(device), refusal, numbers))
+        micros.append(Micro(place(forget.batch(chosen)), place(kept), refusal, numbers))
     forget_tokens = sum(micro.forget.tokens for micro in micros)
     retain_tokens = sum(micro.retain.tokens for micro in micros)
     for micro in micros:

@@ -5,14 +5,19 @@
 
 `plain` is two whole models and whole forwards (tests/oracle.py) with every parameter requiring a gradient, as public
 code has it; `frozen` is the same with gradients for the trained tensors only. `staged` is this project's step, and
-`remembered` the same where another trial of a sweep has left the reference's forget values in the cache; `entered` has
-the hidden states that enter the first trained layer from there too, read from the disk. Every
-measurement is a process of its own. Weights and tokens are random. Prints a table and writes JSON.
+`padded` the same with batches that are padded, not packed; `remembered` is `staged` where another trial of a sweep has
+left the reference's forget values in the cache; `entered` has the hidden states that enter the first trained layer from
+there too, read from the disk. Every measurement is a process of its own. Weights and tokens are random.
+
+All documents are as long as the shape says, or, with `--lengths real`, as long as Wikitext's lines are and cut there;
+then each step has other batches, and a step's time is the mean over them. Prints a table and writes JSON.
 """
 
 import argparse
+import functools
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -35,7 +40,7 @@ METHODS = {
     "simnpo+kl": "kl",
     "simnpo+mse": "mse",
 }
-WAYS = ("plain", "frozen", "staged", "remembered", "entered")
+WAYS = ("plain", "frozen", "padded", "staged", "remembered", "entered")
 SHAPES: dict[str, dict[str, Any]] = {
     "smollm2_135m": {
         "architecture": "Llama",
@@ -71,6 +76,49 @@ SHAPES: dict[str, dict[str, Any]] = {
         },
     },
 }
+LINES = (
+    2,
+    4,
+    5,
+    6,
+    6,
+    7,
+    7,
+    8,
+    8,
+    9,
+    10,
+    12,
+    14,
+    17,
+    23,
+    33,
+    45,
+    57,
+    67,
+    76,
+    86,
+    94,
+    101,
+    107,
+    115,
+    123,
+    131,
+    138,
+    146,
+    156,
+    165,
+    175,
+    188,
+    198,
+    212,
+    227,
+    243,
+    265,
+    294,
+    339,
+    565,
+)  # Wikitext-2's test lines of two tokens or more by SmolLM2's tokenizer: each fortieth of them
 OPTIONS = {
     "rmu": {"coefficient": 6.5},
     "adaptive_rmu": {"beta": 3.0},
@@ -115,14 +163,29 @@ class WithoutModules:
         pass
 
 
-def measure(shape: dict[str, Any], name: str, way: str, device: str, steps: int) -> dict[str, Any]:
-    """Seconds, floating point operations and peak bytes of a step, after one that warms up."""
+def lengths_of(shape: dict[str, Any], real: bool, batches: int) -> list[list[int]]:
+    """Tokens of each document of so many batches: the shape's, or those of Wikitext's lines, evenly of each size."""
+    count = batches * shape["batch"]
+    places = [(index + 0.5) / count * (len(LINES) - 1) for index in range(count)]
+    steps = [LINES[int(place) : int(place) + 2] for place in places]
+    found = [low + (high - low) * (place % 1) for place, (low, high) in zip(places, steps, strict=True)]
+    tokens = [min(round(length), shape["tokens"]) if real else shape["tokens"] for length in found]
+    random.Random(0).shuffle(tokens)
+    return [tokens[first : first + shape["batch"]] for first in range(0, count, shape["batch"])]
+
+
+def measure(shape: dict[str, Any], name: str, way: str, device: str, lengths: list[list[int]]) -> dict[str, Any]:
+    """Seconds, floating point operations and peak bytes of a step, after one that warms up.
+
+    Args:
+        lengths: of the documents of each batch: two for the step that warms up, then two for each step.
+    """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from rna.corpora.batch import Batch
+    from rna.corpora.batch import Batch, pad
     from rna.corpora.cache import Cache, States
-    from rna.decoder import model
+    from rna.decoder import model, packer
     from rna.unlearning import losses
     from rna.unlearning.noise import GaussianNoise, Normals
     from rna.unlearning.step import Step
@@ -146,17 +209,19 @@ def measure(shape: dict[str, Any], name: str, way: str, device: str, steps: int)
         directions={"text": draw(decoder.width, source)},
     )
 
-    def batch(tokens: int) -> Batch:
-        size = (shape["batch"], tokens)
-        ids_BT = torch.randint(0, vocabulary, size, generator=source, device=device)
-        return Batch(ids_BT, torch.ones(size, dtype=torch.bool, device=device))
+    pack = packer(decoder) if way not in ("plain", "frozen", "padded") else lambda batch: batch
 
-    forget, retain = batch(shape["tokens"]), batch(shape["tokens"])
-    refusal = batch(16) if method == "dpo" else None
+    def batch(tokens: list[int]) -> Batch:
+        rows = [torch.randint(0, vocabulary, (count,), generator=source, device=device).tolist() for count in tokens]
+        return pack(pad(rows, 0)).to(torch.device(device))
+
+    pairs = zip(lengths[::2], lengths[1::2], strict=True)
+    made = [(number, batch(one), batch(two)) for number, (one, two) in enumerate(pairs)]
+    refusal = batch([16] * shape["batch"]) if method == "dpo" else None
     folder = tempfile.TemporaryDirectory()
     kept, states = Cache(Path(folder.name), 2**40), dict[str, States]()
     names = model.trained_names(decoder, range(layer - 2, layer + 1), "down_proj")
-    ours, memory = way not in ("plain", "frozen"), {}
+    ours, memory = way not in ("plain", "frozen"), dict[Any, torch.Tensor]()
     if ours:
         model.keep_freed_memory()
         policy = model.masters(decoder, names)
@@ -172,17 +237,17 @@ def measure(shape: dict[str, Any], name: str, way: str, device: str, steps: int)
     def compute(_kind: str, _what: Any, _role: str, value: Any) -> torch.Tensor:
         return value()
 
-    def remember(kind: str, _what: Any, role: str, value: Any) -> torch.Tensor:
+    def remember(number: int, kind: str, _what: Any, role: str, value: Any) -> torch.Tensor:
         if kind == "states":
-            return states.setdefault(role, States(kept, role)).recall(0, value) if way == "entered" else value()
-        if role not in memory:
-            memory[role] = value()
-        return memory[role]
+            return states.setdefault(role, States(kept, role)).recall(number, value) if way == "entered" else value()
+        if (number, role) not in memory:
+            memory[number, role] = value()
+        return memory[number, role]
 
-    def step() -> None:
+    def step(number: int, forget: Batch, retain: Batch) -> None:
         optimizer.zero_grad()
         if ours:
-            recall = compute if way == "staged" else remember
+            recall = compute if way in ("padded", "staged") else functools.partial(remember, number)
             for key, loss in Step(decoder, policy, trial, "text", forget, retain, refusal, recall):
                 (loss if key == "forget" else 5.0 * loss).backward()
         else:
@@ -193,34 +258,39 @@ def measure(shape: dict[str, Any], name: str, way: str, device: str, steps: int)
         if gpu:
             torch.cuda.synchronize()
 
-    step()
+    for one in made if way in ("remembered", "entered") else made[:1]:
+        step(*one)
     seconds: list[float] = []
-    for _ in range(steps):
+    for one in made[1:]:
         started = time.perf_counter()
-        step()
+        step(*one)
         seconds.append(time.perf_counter() - started)
     peak = torch.cuda.max_memory_allocated() if gpu else resident("VmHWM") - before
     counter = FlopCounterMode(display=False)
     counter.mod_tracker = WithoutModules()  # its hooks on modules refuse a gradient taken inside the forward pass
     with counter:
-        step()
+        for one in made[1:]:
+            step(*one)
     return {
         "method": name,
         "way": way,
-        "seconds": statistics.median(seconds),
+        "seconds": (statistics.median if lengths[0] == lengths[-1] else statistics.mean)(seconds),
         "all_seconds": seconds,
         "peak_bytes": peak,
-        "flops": counter.get_total_flops(),
+        "flops": counter.get_total_flops() / len(seconds),
     }
 
 
-def minimum(shape: dict[str, Any], name: str) -> dict[str, float]:
+def minimum(shape: dict[str, Any], name: str, tokens: float) -> dict[str, float]:
     """Matrix products a step cannot do without: layer and head passes in units of one batch, and their FLOPs.
 
     A backward pass through a frozen layer costs what its forward does (no weight gradients); the trained block adds
     the gradient of three matrices, counted as layers' shares. Attention scores are left out: they are under a tenth.
+
+    Args:
+        tokens: of a document, in the mean.
     """
-    config, batch = shape["config"], shape["batch"] * shape["tokens"]
+    config, batch = shape["config"], shape["batch"] * tokens
     width, inner, depth = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
     kv = config["num_key_value_heads"] * width // config["num_attention_heads"]
     layer_flops = 2 * batch * (2 * width * width + 2 * width * kv + 3 * width * inner)
@@ -235,7 +305,7 @@ def minimum(shape: dict[str, Any], name: str) -> dict[str, float]:
         layers = (first + policy + 3 * forget_ref) + (first + policy + 3)
         return {"layers": layers, "heads": 0, "flops": layers * layer_flops}
     above = depth - first
-    policy, refusal = 2 * above - 1 + 4 * down, 16 / shape["tokens"]
+    policy, refusal = 2 * above - 1 + 4 * down, 16 / tokens
     forget_ref = method != "simnpo"
     forget = first + policy + above * forget_ref
     layers = forget + first + policy + above + (refusal * (first + policy + above) if method == "dpo" else 0)
@@ -277,23 +347,26 @@ def main() -> None:
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--device", default=None)
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--lengths", choices=("whole", "real"), default="whole")
     parser.add_argument("--out", default="outputs/bench/step.json")
     parser.add_argument("--one", nargs=2, metavar=("METHOD", "WAY"), help=argparse.SUPPRESS)
     parser.add_argument("--peak", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     device = options.device or ("cuda" if options.shape == "zephyr_7b" else "cpu")
     shape = SHAPES[options.shape]
+    lengths = lengths_of(shape, options.lengths == "real", 2 + 2 * options.steps)
     if options.one:
         import torch  # noqa: F401  # imported before memory is read: the interpreter's own is not the step's
         import transformers  # noqa: F401
 
-        print(json.dumps(measure(shape, *options.one, device, options.steps)))
+        print(json.dumps(measure(shape, *options.one, device, lengths)))
         return
     if options.peak:
         print(json.dumps({"peak": matrix_peak(shape, device)}))
         return
 
-    common = ["--shape", options.shape, "--device", device, "--steps", str(options.steps)]
+    mean = statistics.mean(sum(batch) for batch in lengths[2:]) / shape["batch"]
+    common = ["--shape", options.shape, "--device", device, "--steps", str(options.steps), "--lengths", options.lengths]
     peak = child([*common, "--peak"])["peak"]
     print(f"{options.shape}, {device}; a matrix product reaches {peak / 1e9:.0f} GFLOP/s")
     print(
@@ -302,7 +375,7 @@ def main() -> None:
     )
     rows: list[dict[str, Any]] = []
     for name in options.methods.split(","):
-        least = minimum(shape, name)
+        least = minimum(shape, name, mean)
         found = {way: child([*common, "--one", name, way]) for way in options.ways.split(",")}
         base = found.get("plain") or next(iter(found.values()))
         for way, row in found.items():

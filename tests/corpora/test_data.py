@@ -13,8 +13,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rna.corpora import data
+from rna.corpora import data, documents
 from rna.corpora.cache import Cache
+from rna.corpora.documents import Documents
+from rna.corpora.feed import Feed
 from rna.settings.fields import (
     BUILTIN,
     CorpusSettings,
@@ -141,12 +143,12 @@ def words(texts: list[str], **options: bool) -> dict[str, list[list[int]]]:
 
 
 def tokenise(*texts: str, max_length: int = 100) -> dict[str, torch.Tensor]:
-    return data.tokenise(words, iter(texts), max_length=max_length)
+    return documents.tokenise(words, iter(texts), max_length=max_length)
 
 
 def test_tokenise_counts_what_it_cuts():
     made = tokenise("a bb ccc", "a bb", "a bb ccc dddd", max_length=3)
-    assert data.Documents(made["ids"], made["lengths"]) == [[0, 1, 2], [0, 1, 2], [0, 1, 2]]
+    assert Documents(made["ids"], made["lengths"]) == [[0, 1, 2], [0, 1, 2], [0, 1, 2]]
     assert made["truncated"] == 2
 
 
@@ -162,16 +164,16 @@ def test_texts_tokenised_together_are_those_of_each_alone(together: int, letters
         line for count in (0, 1, 3, 80) for line in ("", "The lake", "Größe 🙂 of\ta  lake ", "a" * 300)[: count + 1]
     ]
     alone = [demo[1](text)["input_ids"][:50] for text in texts]
-    monkeypatch.setattr(data, "TOGETHER", together)
-    monkeypatch.setattr(data, "LETTERS", letters)
-    made = data.tokenise(demo[1], iter(texts), max_length=50)
-    assert list(data.Documents(made["ids"], made["lengths"])) == [ids for ids in alone if len(ids) >= 2]
+    monkeypatch.setattr(documents, "TOGETHER", together)
+    monkeypatch.setattr(documents, "LETTERS", letters)
+    made = documents.tokenise(demo[1], iter(texts), max_length=50)
+    assert list(Documents(made["ids"], made["lengths"])) == [ids for ids in alone if len(ids) >= 2]
     assert int(made["short"]) == sum(len(ids) < 2 for ids in alone)
 
 
-def packed(rows: list[list[int]]) -> data.Documents:
+def packed(rows: list[list[int]]) -> Documents:
     ids = torch.tensor([token for row in rows for token in row], dtype=torch.int32)
-    return data.Documents(ids, torch.tensor([len(row) for row in rows], dtype=torch.int32))
+    return Documents(ids, torch.tensor([len(row) for row in rows], dtype=torch.int32))
 
 
 @given(st.lists(st.lists(st.integers(0, 2**31 - 1), min_size=2, max_size=9), max_size=6), st.integers(0, 6))
@@ -200,7 +202,7 @@ def test_a_large_corpus_is_read_in_little_memory(tmp_path):
 
     tracemalloc.start()
     texts = data.read_texts(CorpusSettings(str(path)), "data.retain.path")
-    made = data.tokenise(by_length, texts, max_length=8)
+    made = documents.tokenise(by_length, texts, max_length=8)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(made["lengths"]) == 4000
@@ -226,7 +228,7 @@ DOCUMENTS = [[10 + number] * (1 + number % 3) for number in range(10)]
 def first_tokens(count: int, *, batch_size: int, seed: int = 0) -> list[int]:
     """The documents of `count` batches, told apart by their first token."""
     source = torch.Generator().manual_seed(seed)
-    endless = data.Feed(DOCUMENTS, batch_size=batch_size, pad_id=0, generator=source)
+    endless = Feed(DOCUMENTS, batch_size=batch_size, pad_id=0, generator=source)
     return [row for batch in islice(endless, count) for row in batch.ids_BT[:, 0].tolist()]
 
 
@@ -250,7 +252,7 @@ def test_the_order_belongs_to_the_generator():
 
 
 def test_batches_hold_whole_documents():
-    batch = next(data.Feed([[1, 2, 3], [4]], batch_size=2, pad_id=9, generator=torch.Generator()))
+    batch = next(Feed([[1, 2, 3], [4]], batch_size=2, pad_id=9, generator=torch.Generator()))
     assert sorted(row[mask].tolist() for row, mask in zip(batch.ids_BT, batch.mask_BT, strict=True)) == [[1, 2, 3], [4]]
 
 
@@ -422,3 +424,33 @@ def test_load_brings_a_hundred_refusals_of_its_own_for_dpo(tmp_path):
     refusals = data.load(settings(path, path, method="dpo", holdout=0.5), words, NO_CACHE).refusals
     assert refusals is not None
     assert (len(refusals.documents), refusals.held_out) == (100, [])
+
+
+@pytest.mark.whole  # where calls are not checked against their types, which looks at some of the documents
+def test_documents_of_large_files_are_tokenised_as_they_are_drawn(tmp_path, demo: Any, monkeypatch: pytest.MonkeyPatch):
+    rows = ["One two three.", "x", "größer als ein Wort", "ab", *(f"{LONG} {number}" for number in range(20)), "y"]
+    path = jsonl(tmp_path / "a.jsonl", *rows, LONG * 200)
+    made, cache = settings(path, path, holdout=0.3), Cache(tmp_path / "cache", 2**30)
+    before = data.load(made, demo[1], cache).retain
+    monkeypatch.setattr(data, "LARGE", 1)
+    asked: list[str] = []
+    tokenise = data.tokenise
+
+    def noted(tokenizer: Any, texts: Any, **options: Any) -> Any:
+        asked.extend(found := list(texts))
+        return tokenise(tokenizer, iter(found), **options)
+
+    monkeypatch.setattr(data, "tokenise", noted)
+    first = data.load(made, demo[1], cache).retain
+    assert set(asked) <= {"x", "ab", "y"}  # of which their letters leave open whether they are two tokens
+    asked.clear()
+    drawn = data.load(made, demo[1], cache).retain
+    assert asked == []
+    assert drawn.documents[1] == before.documents[1]
+    assert len(asked) == 1
+    assert (first.documents, first.held_out) == (before.documents, before.held_out)
+    assert (drawn.documents[2:5], drawn.held_out) == (before.documents[2:5], before.held_out)
+    assert (drawn.short, drawn.truncated) == (before.short, None)
+    digests = [first.documents.digest(), first.held_out.digest(), drawn.documents[1:].digest()]
+    assert len(set(digests)) == 3
+    assert drawn.documents.digest() == digests[0]

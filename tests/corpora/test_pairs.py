@@ -16,6 +16,7 @@ from rna import run
 from rna.corpora import data
 from rna.corpora.batch import pad
 from rna.corpora.cache import Cache
+from rna.corpora.documents import Documents, tokenise_pairs
 from rna.decoder import model
 from rna.report import commands
 from rna.settings import config
@@ -165,14 +166,14 @@ def test_a_cut_may_leave_a_part_of_the_answer_but_not_nothing():
         data.in_template("Q {question} A {answer}", "x", "aa bb cc"),
         data.in_template("Q {question} A {answer}", "x x", "y"),
     ]
-    made = data.tokenise_pairs(Words(), pairs, max_length=6)
+    made = tokenise_pairs(Words(), pairs, max_length=6)
     assert made["starts"].tolist() == [4, 5]
     assert made["lengths"].tolist() == [6, 6]
     assert (int(made["truncated"]), int(made["unanswered"])) == (1, 0)
-    made = data.tokenise_pairs(Words(), pairs, max_length=5)
+    made = tokenise_pairs(Words(), pairs, max_length=5)
     assert (made["starts"].tolist(), made["lengths"].tolist()) == ([4], [5])
     assert (int(made["truncated"]), int(made["unanswered"])) == (1, 1)
-    assert int(data.tokenise_pairs(Words(), pairs, max_length=4)["unanswered"]) == 2
+    assert int(tokenise_pairs(Words(), pairs, max_length=4)["unanswered"]) == 2
 
 
 def test_answers_out_of_reach_are_counted_and_refused_where_none_is_left(tmp_path: Path, demo: Any):
@@ -229,11 +230,11 @@ def test_a_record_says_which_documents_were_not_used(tmp_path: Path):
 
 def test_a_slice_and_a_digest_know_where_answers_begin():
     ids, lengths = torch.arange(9, dtype=torch.int32), torch.tensor([4, 5], dtype=torch.int32)
-    made = data.Documents(ids, lengths, torch.tensor([2, 3], dtype=torch.int32))
+    made = Documents(ids, lengths, torch.tensor([2, 3], dtype=torch.int32))
     assert made[1:].starts is not None
     assert made[1:].starts.tolist() == [3]
-    assert made.digest() != data.Documents(ids, lengths).digest()
-    assert made.digest() != data.Documents(ids, lengths, torch.tensor([2, 2], dtype=torch.int32)).digest()
+    assert made.digest() != Documents(ids, lengths).digest()
+    assert made.digest() != Documents(ids, lengths, torch.tensor([2, 2], dtype=torch.int32)).digest()
 
 
 def test_a_reports_command_reads_the_same_pairs(tmp_path: Path):
@@ -323,7 +324,7 @@ def test_a_refusal_stands_behind_the_question(tmp_path: Path, demo: Any, kind: s
     refusals = list(data.read_texts(data.refusals(settings), "data.refusals"))
     feeds = train.feeds(settings, data.load(settings, tokenizer, NO_CACHE), 0)
     for drawn in (0, 2):
-        micro = train._draw(settings, feeds, "text", torch.device("cpu"))[0]
+        micro = train._draw(settings, feeds, "text", lambda batch: batch)[0]
         assert micro.refusal is not None
         for row in range(2):
             whole = tokenizer(
@@ -341,7 +342,7 @@ def test_a_refusal_stands_behind_the_question(tmp_path: Path, demo: Any, kind: s
         tmp_path, *QA, "method=dpo", "data.order=file", f"data.topics.text.max_length={14 if kind == 'words' else 24}"
     )
     feeds = train.feeds(short, data.load(short, tokenizer, NO_CACHE), 0)
-    micro = train._draw(short, feeds, "text", torch.device("cpu"))[0]
+    micro = train._draw(short, feeds, "text", lambda batch: batch)[0]
     assert micro.refusal is not None
     assert micro.refusal.ids_BT.shape[1] <= (14 if kind == "words" else 24)
 

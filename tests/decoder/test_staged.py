@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rna.corpora.batch import Batch
-from rna.decoder import model
+from rna.decoder import model, packing
 from rna.settings.seeding import generator
 from rna.unlearning import losses
 from rna.unlearning.noise import GaussianNoise, Normals
@@ -32,6 +32,11 @@ def trial(method: str, retain_loss: str, noise_layers: tuple[int, ...] = (2,), s
 
 Batches = tuple[Batch, Batch, Batch]
 BATCHES: Batches = (tiny.batch(1), tiny.batch(2, (4, 11, 6)), tiny.batch(3, (3, 8, 5)))
+PACKED: Batches = (  # in one row, in two rows, in one
+    tiny.batch(1).packed(0.0),
+    tiny.batch(2, (4, 6, 11)).packed(0.01),
+    tiny.batch(3, (3, 8, 5)).packed(0.3, one_row=True),
+)
 
 
 def staged_gradients(
@@ -121,6 +126,38 @@ def test_noise_below_the_unlearn_layer_in_rm(noise_layers: tuple[int, ...]):
 def test_mlp_site_and_all_tensors():
     assert_same(tiny.decoder(), lambda: trial("rmu", "representation", (2,), "mlp"))
     assert_same(tiny.decoder(), lambda: trial("dpo", "kl"), trainable="all")
+
+
+@pytest.mark.parametrize(("method", "retain_loss"), CASES)
+def test_packed_batches_equal_the_plain_step(method: str, retain_loss: str):
+    assert_same(tiny.decoder(), lambda: trial(method, retain_loss), batches=PACKED)
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+@pytest.mark.parametrize("attention", [None, "eager"])
+def test_every_architecture_keeps_packed_documents_apart(architecture: str, attention: str | None):
+    decoder = tiny.decoder(architecture, attn_implementation=attention)
+    for pair in (("npo", "kl"), ("adaptive_rmu", "representation")):
+        assert_same(decoder, lambda pair=pair: trial(*pair), batches=PACKED)
+    assert packing.packer(decoder)(tiny.batch(0, (40, 2, 2, 2))).packing is not None
+
+
+def test_packed_batches_with_noise_anywhere_windows_and_gradient_checkpointing():
+    assert_same(tiny.decoder(), lambda: trial("npo", "mse", (0, 2, 3)), batches=PACKED, recompute=True)
+    assert_same(tiny.decoder(), lambda: trial("rmu", "representation", (0, 1, 2)), batches=PACKED)
+    assert_same(tiny.decoder(), lambda: trial("rsv", "representation", (2,), "mlp"), batches=PACKED)
+    assert_same(tiny.decoder("Mistral", sliding_window=3), lambda: trial("npo", "kl"), batches=PACKED)
+
+
+def test_a_model_that_mixes_packed_documents_reads_them_padded(capsys: pytest.CaptureFixture[str]):
+    decoder = tiny.decoder()
+
+    def mixed(_module: object, _inputs: object, hidden_BTD: torch.Tensor) -> torch.Tensor:
+        return hidden_BTD.cumsum(1) / hidden_BTD.shape[1]  # as a recurrence would, whatever the positions
+
+    decoder.layers[1].register_forward_hook(mixed)
+    assert packing.packer(decoder)(tiny.batch(0, (40, 2, 2, 2))).packing is None
+    assert "LlamaForCausalLM does not keep documents in one row apart" in capsys.readouterr().err
 
 
 def test_tied_embeddings_and_sliding_window():

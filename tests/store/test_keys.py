@@ -21,24 +21,24 @@ NUMBERS = {
     "dpo": ["method.beta=0.1", "method.log_prob=mean"],
 }
 KEYS = {  # variant method+retain: TRAIN_KEY, and a digest of the keys of its evaluations
-    "paper rmu+representation": ("d37633656fde7690", "4a14fcb9a1419056"),
-    "paper adaptive_rmu+representation": ("067c54f0f610cf5d", "05c18d7d6bca619f"),
-    "paper rsv+representation": ("4a865ed9009b9060", "8e03453163b9a93c"),
-    "paper npo+mse": ("7104f7e7c22c8d4d", "b5d0acf504e3a3ce"),
-    "paper npo+kl": ("02da60692d8bbe43", "2ab41fa94f18ac69"),
-    "paper simnpo+mse": ("94f49ad6af4f31ea", "96f833d1509095e6"),
-    "paper simnpo+kl": ("31b63baaab89a350", "ac81e631a3021aaf"),
-    "paper dpo+mse": ("2fb18a7a65d72bdf", "be962e875f91769b"),
-    "paper dpo+kl": ("cf52427dfa7cb5cf", "dcc563e2a616d101"),
-    "official rmu+representation": ("cdbba28412654147", "3cb9703e32bd5c2e"),
-    "official adaptive_rmu+representation": ("cf80e3f455a9e675", "dbdc4a04e5633c1f"),
-    "official rsv+representation": ("8703b31ff7ebc5a4", "04d856151aa7d2b7"),
-    "official npo+mse": ("354a2c76542c1641", "49b5bd065965ebb2"),
-    "official npo+kl": ("7e1c83771aacbab2", "a659fcf4e43edebe"),
-    "official simnpo+mse": ("7cd9574b366150d1", "e4e47c7cba69a85e"),
-    "official simnpo+kl": ("77364a7cd91569d9", "75e3a8391f562354"),
-    "official dpo+mse": ("c4ad888c77fc0d47", "d88c229d5a93c8aa"),
-    "official dpo+kl": ("a1c9f165f00a9d0b", "d40badc6a59a935e"),
+    "paper rmu+representation": ("996277e8523faebe", "42a00638b8c87373"),
+    "paper adaptive_rmu+representation": ("9c3bf960da6e4a34", "ea46d5ab96b79e9c"),
+    "paper rsv+representation": ("77969e1436fa37c4", "105a246ee37a5123"),
+    "paper npo+mse": ("68f3ef42df878d36", "1add001ffc0ffca8"),
+    "paper npo+kl": ("81658b996b02af68", "53b4983afa57f74d"),
+    "paper simnpo+mse": ("fc5b21c9dcf88fa1", "df0b06403738d3a5"),
+    "paper simnpo+kl": ("cc438f4e39c8dbcb", "087e9b44121b8552"),
+    "paper dpo+mse": ("8c9884f24e4fb088", "8151310373ca8a6a"),
+    "paper dpo+kl": ("00db5d9e1c4c7cba", "9bfa2c90eac989bd"),
+    "official rmu+representation": ("3767cd01979cbe7a", "c16f910f94aee380"),
+    "official adaptive_rmu+representation": ("ca3b16fe0d314e39", "77e814805ff63bc4"),
+    "official rsv+representation": ("2194aef466bd15f7", "d0be445e7b02fe72"),
+    "official npo+mse": ("6289a7c6ba5f4186", "f5872c073d696c0e"),
+    "official npo+kl": ("4b800ecf9ee7a7a0", "697ae4e9109a9fdc"),
+    "official simnpo+mse": ("4d92c2166cf99c04", "156e28f3fa044dc6"),
+    "official simnpo+kl": ("b372aed0e52872bd", "273f1f8523ff7cd3"),
+    "official dpo+mse": ("6e8f40e8c46a7c66", "c45db84f7517237a"),
+    "official dpo+kl": ("2fb09dd985977c26", "44c6ec01765aa8fe"),
 }
 
 
@@ -57,4 +57,4 @@ def test_the_demos_trials_and_their_evaluations_keep_their_keys(row: str, monkey
 
 def test_the_base_keeps_its_key():
     made = config.check(run.compose(["method=none"], None))
-    assert results.train_key(results.train_identity(made)) == "e0e59821e34dd09d"
+    assert results.train_key(results.train_identity(made)) == "e7ecb9413fdef35f"

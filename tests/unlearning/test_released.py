@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from rna.corpora import data
+from rna.corpora.documents import Documents
 from rna.decoder import model
 from rna.settings.seeding import generator, seed_of
 from rna.unlearning import train
@@ -39,7 +40,7 @@ RETAIN, REFUSALS = documents(3, 40), documents(4, 9)
 def corpora(method: str) -> data.Corpora:
     def corpus(name: str, rows: released.Documents) -> data.Corpus:
         ids = torch.tensor([token for row in rows for token in row], dtype=torch.int32)
-        made = data.Documents(ids, torch.tensor([len(row) for row in rows]))
+        made = Documents(ids, torch.tensor([len(row) for row in rows]))
         return data.Corpus(name, made, made[:0], 0)
 
     forget = {topic: corpus(f"forget/{topic}", rows) for topic, rows in FORGET.items()}

@@ -8,6 +8,7 @@ import torch
 
 from rna import run
 from rna.corpora import data
+from rna.corpora.documents import Documents
 from rna.decoder import model
 from rna.settings import config
 from rna.settings.fields import Settings
@@ -31,7 +32,7 @@ def corpora() -> data.Corpora:
     def corpus(name: str, seed: int) -> data.Corpus:
         lengths = (9, 5, 7, 4, 8, 6)
         rows = [row[:size] for row, size in zip(tiny.batch(seed, lengths).ids_BT, lengths, strict=True)]
-        documents = data.Documents(torch.cat(rows).int(), torch.tensor(lengths))
+        documents = Documents(torch.cat(rows).int(), torch.tensor(lengths))
         return data.Corpus(name, documents, documents[:0], 0)
 
     return data.Corpora(
