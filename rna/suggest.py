@@ -360,8 +360,8 @@ def tell_documents(settings: Settings, tokenizer: Any, corpora: "Corpora") -> No
         texts = itertools.islice(data.read_texts(limits, f"{key}.path"), LENGTHS)
         lengths = [len(tokenizer(text, verbose=False)["input_ids"]) for text in texts]
         mean, longest, count = sum(lengths) / len(lengths), max(lengths), len(corpus.documents) + len(corpus.held_out)
-        known = corpus.truncated is not None
-        cut = corpus.truncated / count if known else sum(n > limits.max_length for n in lengths) / len(lengths)
+        known, seen = corpus.truncated, sum(length > limits.max_length for length in lengths)
+        cut = seen / len(lengths) if known is None else known / count
         print(
             f"{key}: {count} documents of {mean:.0f} tokens on average, {longest} at most (the first {len(lengths)}); "
             f"{100 * cut:.0f} % cut at max_length={limits.max_length}"
