@@ -16,7 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-TASKS = ("mmlu", "mmlu_perturbed")
+TASKS = ("mmlu", "mmlu_perturbed", "mmlu_neutral")
 
 
 def measure(way: str, options: argparse.Namespace) -> dict[str, Any]:

@@ -348,12 +348,13 @@ def main() -> None:
     parser.add_argument("--device", default=None)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--lengths", choices=("whole", "real"), default="whole")
+    parser.add_argument("--tokens", type=int, help="of a document, at most, in place of the shape's")
     parser.add_argument("--out", default="outputs/bench/step.json")
     parser.add_argument("--one", nargs=2, metavar=("METHOD", "WAY"), help=argparse.SUPPRESS)
     parser.add_argument("--peak", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     device = options.device or ("cuda" if options.shape == "zephyr_7b" else "cpu")
-    shape = SHAPES[options.shape]
+    shape = SHAPES[options.shape] | ({"tokens": options.tokens} if options.tokens else {})
     lengths = lengths_of(shape, options.lengths == "real", 2 + 2 * options.steps)
     if options.one:
         import torch  # noqa: F401  # imported before memory is read: the interpreter's own is not the step's
@@ -367,6 +368,7 @@ def main() -> None:
 
     mean = statistics.mean(sum(batch) for batch in lengths[2:]) / shape["batch"]
     common = ["--shape", options.shape, "--device", device, "--steps", str(options.steps), "--lengths", options.lengths]
+    common += ["--tokens", str(shape["tokens"])]
     peak = child([*common, "--peak"])["peak"]
     print(f"{options.shape}, {device}; a matrix product reaches {peak / 1e9:.0f} GFLOP/s")
     print(
