@@ -177,7 +177,7 @@ def report(settings: Settings, rows: "list[Arm]") -> None:
         if (by_ngram := show.ngram_table(rows)) is not None:
             console.print(by_ngram, width=max(console.width, printing.NARROWEST), crop=False)
         console.print()
-        for line in (*show.verdicts(rows), show.of_above(rows)):
+        for line in (*show.stops(rows), *show.verdicts(rows), show.of_above(rows)):
             if line is not None:
                 say(line)
         if settings.method.trains and (words := _more_seeds()):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rna import intervals, perturb, printing
 from rna.intervals import Estimate, Score, Terms, answers, number, scores_of
-from rna.settings import EvalSettings
+from rna.settings import EvalSettings, until_of
 from rna.trial import Arm
 
 if TYPE_CHECKING:
@@ -52,6 +52,24 @@ def harm(row: Arm, base: Arm) -> Estimate | None:
         return None
     made = intervals.estimate([intervals.harm(*(part or [] for part in parts))])
     return None if math.isnan(made.value) else made
+
+
+def stops(rows: list[Arm]) -> list[str]:
+    """Of each arm that trained with `train.until`, where it stopped; apart, those that did not get there."""
+    lines: list[str] = []
+    for row in rows:
+        until, outcome = until_of(row.settings), (row.trained or {}).get("until")
+        if until is None or outcome is None:
+            continue
+        value = "nothing" if outcome["value"] is None else f"{outcome['value']:.3g}"
+        if outcome["reached"]:
+            lines.append(f"{row.label}: stopped at step {outcome['step']}, {until.metric} {value} ({until.said()}).")
+        else:
+            lines.append(
+                f"{row.label}: did not get to {until.said()} within {outcome['step']} steps ({value}): not to be "
+                "compared with arms that did."
+            )
+    return lines
 
 
 def _change(one: Sequence[Terms | None], other: Sequence[Terms | None]) -> Estimate | None:

@@ -17,7 +17,7 @@ from rna import NUMERICS, ends
 from rna.corpora import Cache, Memory
 from rna.decoder import NO_CHAT
 from rna.ends import TrialFailed
-from rna.settings import LAYER, NoiseSettings, Settings, made, told
+from rna.settings import LAYER, NoiseSettings, Settings, made, told, until_of
 from rna.store import Record, lookup, partial, results
 from rna.unlearning import Checkpoint
 
@@ -315,6 +315,8 @@ def _train(
         facts = _fit(row, decoder, tokenizer, listener, on_step, checkpoint)
     elif settings.method.name == "given":
         facts = {"warnings": _warned_of_words(settings, tokenizer)}
+    if (until := until_of(settings)) is not None:
+        facts["until"] = until.outcome(curve)
     record = _describe(row, "train", started) | {"curve": curve, "wandb": tracked.path} | facts
     results.write(settings.output_dir, row.key, record, listener.commit)
     checkpoint.clear()
@@ -350,11 +352,13 @@ def _fit(
         listener.phase("training", step, settings.train.steps)
 
     def interim(step: int, deltas: Callable[[], Any]) -> dict[str, float]:
-        if step % (settings.eval.interim_every or 1) or step == settings.train.steps:
+        last = step == settings.train.steps
+        if (last and until is None) or (not last and step % (settings.eval.interim_every or 1)):
             return {}
         with model.installed(decoder, deltas()):
             return _interim(settings, decoder, tokenizer, functools.partial(listener.phase, "evaluating"))
 
+    until = until_of(settings)
     deltas = train.train(
         settings,
         decoder,
@@ -363,6 +367,7 @@ def _fit(
         checkpoint=checkpoint,
         memory=_memory(row, cache, corpora, decoder),
         interim=interim if settings.eval.interim_every else None,
+        until=until,
     )
     path = results.delta_path(settings.output_dir, row.key)
     model.save_deltas(deltas, path)
@@ -653,17 +658,20 @@ def _judge(
 def _interim(
     settings: Settings, decoder: Any, tokenizer: Any, progress: Callable[[int, int], None]
 ) -> dict[str, float]:
-    """The evaluation on its first few questions or documents, in one number for each role: `interim/retain/acc`."""
-    options, few = settings.eval, settings.eval.interim_limit
-    limit = few if options.limit is None else min(few, options.limit)
-    limited = replace(options, limit=limit, max_documents=min(few, options.max_documents))
-    found = _judge(replace(settings, eval=limited), decoder, tokenizer, list(settings.eval.tasks), progress)
-    if settings.eval.kind == "perplexity":
+    """A few questions of the half for choosing, or the first documents, each metric the mean of a role's tasks."""
+    from rna.evaluation import evaluate
+
+    options = settings.eval
+    if options.kind == "perplexity":
+        limited = replace(options, max_documents=min(options.interim_limit, options.max_documents))
+        found = _judge(replace(settings, eval=limited), decoder, tokenizer, [], progress)
         return {f"interim/{part}/nll": metrics["nll"] for part, metrics in found["perplexity"].items()}
-    roles: dict[str, list[float]] = {}
+    found = evaluate.on_the_way(decoder, tokenizer, list(options.tasks), options, progress, _smoothing(settings))
+    values: dict[str, list[float]] = {}
     for name, metrics in found.items():
-        roles.setdefault(settings.eval.tasks[name].role, []).append(metrics["acc"])
-    return {f"interim/{role}/acc": sum(values) / len(values) for role, values in roles.items()}
+        for what, value in metrics.items():
+            values.setdefault(f"interim/{options.tasks[name].role}/{what}", []).append(value)
+    return {name: sum(of) / len(of) for name, of in values.items()}
 
 
 def _smoothing(settings: Settings) -> Any:

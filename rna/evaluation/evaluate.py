@@ -122,12 +122,47 @@ def answer_block(
     return {"of": of, "tasks": told}
 
 
+def on_the_way(
+    decoder: Decoder,
+    tokenizer: Any,
+    names: list[str],
+    options: EvalSettings,
+    progress: Progress,
+    smoothing: Smoothing | None = None,
+) -> dict[str, Metrics]:
+    """Of each task, on the first `interim_limit` questions of its `select` half, or of all where that has none: `acc`,
+    the accuracy, and `log_prob`, the mean log-probability of the right letter, in nats.
+
+    Raises:
+        NotFinite: if an answer has no finite likelihood.
+    """
+    tasks, loaded = _asked(names, options)
+    leave_out, few = options.of_above == "leave_out", options.interim_limit
+    order: dict[str, list[int]] = {}
+    for name, task in tasks.items():
+        rows = loaded[task].eval_docs
+        places = blocks.population(rows, options.tasks[name].subjects, leave_out=leave_out)
+        order[name] = (places or list(range(len(rows))))[:few]
+    wanted = {task: {place for name in tasks if tasks[name] == task for place in order[name]} for task in loaded}
+    found = _verdicts(_harness(decoder, tokenizer, options, progress, smoothing), loaded, options, wanted)
+    told: dict[str, Metrics] = {}
+    for name, task in tasks.items():
+        by_place = dict(zip(sorted(wanted[task]), found[task], strict=True))
+        verdicts = [by_place[place] for place in sorted(order[name])]
+        told[name] = {
+            "acc": sum(one.correct for one in verdicts) / len(verdicts),
+            "log_prob": sum(one.log_prob for one in verdicts) / len(verdicts),
+        }
+    return told
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Whether a question was answered right, and the prompt that asked it."""
 
     row: dict[str, Any]
     correct: bool
+    log_prob: float  # of the right letter
     prompt: str
 
 
@@ -163,7 +198,8 @@ def _verdicts(
             one = sorted(of_one, key=lambda request: request.idx)
             told = [next(iter(request.filtered_resps.values())) for request in one]
             judged = task.process_results(one[0].doc, told)
-            found[name].append(Verdict(one[0].doc, bool(judged["acc"]), one[0].args[0]))
+            right = one[one[0].doc["answer"]].resps[0][0]
+            found[name].append(Verdict(one[0].doc, bool(judged["acc"]), right, one[0].args[0]))
     return found
 
 

@@ -17,7 +17,7 @@ from rna.store import Record
 KNOWN_FIELDS = frozenset(
     "kind key label config identity rna numerics commit python packages host created seconds peak_memory_bytes "
     "losses curve wandb delta delta_bytes delta_sha256 truncated_documents short_documents unanswered_pairs "
-    "warnings train_key task task_identity metrics reason step message".split()
+    "warnings until train_key task task_identity metrics reason step message".split()
 )
 CURVE_POINTS = 50  # a training curve is kept as so many means
 

@@ -50,3 +50,7 @@ from .method import told as told
 from .method import users_code as users_code
 from .seeding import generator as generator
 from .seeding import seed_of as seed_of
+from .until import PERPLEXITY_PARTS as PERPLEXITY_PARTS
+from .until import Until as Until
+from .until import interim_metrics as interim_metrics
+from .until import until_of as until_of

@@ -29,6 +29,7 @@ from rna.settings.fields import (
     TaskSettings,
     WandbSettings,
 )
+from rna.settings.until import read_until
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -133,6 +134,7 @@ def check(composed: "DictConfig") -> Settings:
     _check_ranges(settings)
     _check_corpora(settings)
     _check_keywords(settings.eval)
+    settings.train.until = read_until(settings)
     if settings.model.num_layers is None:
         settings.model.num_layers = read_num_layers(settings.model.path, settings.model.revision)
     _resolve_layers(settings, settings.model.num_layers)

@@ -114,6 +114,7 @@ class TrainSettings:
     gradient_checkpointing: bool = False
     checkpoint_minutes: float | None = 5.0
     checkpoint_every: int | None = None
+    until: Any = None  # where a training stops before its last step; resolved by `check` to the parts of `Until`
 
 
 @dataclass

@@ -12,7 +12,17 @@ from typing import Any
 
 from rna import NUMERICS, __version__
 from rna.corpora import digest
-from rna.settings import CONF, EvalSettings, NoiseSettings, Settings, config, outside, without_defaults
+from rna.settings import (
+    CONF,
+    PERPLEXITY_PARTS,
+    EvalSettings,
+    NoiseSettings,
+    Settings,
+    config,
+    interim_metrics,
+    outside,
+    without_defaults,
+)
 from rna.store import partial, results
 
 Address = dict[str, Any]
@@ -61,9 +71,6 @@ def _twin(settings: Settings) -> list[str]:
     return [results.train_key(results.train_identity(plain))]
 
 
-PERPLEXITY_PARTS = ("retain", "retain_after", "perturbed", "neutral")
-
-
 def roles(options: EvalSettings) -> dict[str, str]:
     """Task -> role, where there are tasks."""
     return {name: task.role for name, task in options.tasks.items()} if options.kind == "choice" else {}
@@ -73,10 +80,7 @@ def _interim(settings: Settings) -> list[str]:
     """The metrics of the evaluations on the way, where there are any."""
     if settings.eval.interim_every is None or not settings.method.trains:
         return []
-    if settings.eval.kind == "perplexity":
-        parts = [*(f"forget_{topic}" for topic in settings.data.topics), *PERPLEXITY_PARTS]
-        return [f"interim/{part}/nll" for part in parts]
-    return [f"interim/{role}/acc" for role in dict.fromkeys(roles(settings.eval).values())]
+    return interim_metrics(settings)
 
 
 def _smoothing(settings: Settings) -> dict[str, Any]:

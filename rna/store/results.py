@@ -77,6 +77,10 @@ def train_identity(settings: Settings) -> dict[str, Any]:
         "data": data,
         "seed": settings.seed,
     }
+    if settings.train.until is not None:
+        judged = {name: task for name, task in task_identities(settings).items() if _decides(settings, name)}
+        options = settings.eval
+        identity["until"] = {"every": options.interim_every, "limit": options.interim_limit, "tasks": judged}
     if (own := loss_identity(settings.retain)) != {"name": settings.retain_loss}:
         identity["retain_loss"] = own
     neutral = Settings()
@@ -85,6 +89,12 @@ def train_identity(settings: Settings) -> dict[str, Any]:
         value = getattr(settings.data, option)
         identity |= {option: value} if value != getattr(neutral.data, option) else {}
     return identity
+
+
+def _decides(settings: Settings, name: str) -> bool:
+    """Whether an evaluation tells where a training with `train.until` stops."""
+    role = settings.train.until["metric"].split("/")[1]
+    return settings.eval.kind == "perplexity" or settings.eval.tasks[name].role == role
 
 
 def _corpora(settings: Settings) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from rna import ends
 from rna.corpora import Batch, Corpora, Corpus, Feed, Memory
 from rna.decoder import Decoder, Deltas, Pack, model, packer
-from rna.settings import LAYER, Settings, generator, seed_of, users_code
+from rna.settings import LAYER, Settings, Until, generator, seed_of, users_code
 from rna.unlearning.checkpoint import Checkpoint, Pace
 from rna.unlearning.noise import GaussianNoise, Normals, standard_deviation
 from rna.unlearning.released import ReleasedAdamW
@@ -125,6 +125,7 @@ def train(
     checkpoint: Checkpoint | None = None,
     memory: Memory | None = None,
     interim: Interim | None = None,
+    until: Until | None = None,
 ) -> Deltas:
     """Unlearn, and return the trained tensors in the model's own dtype; the model itself is left as it was.
 
@@ -138,6 +139,7 @@ def train(
         checkpoint: where to save as `Pace` says, and at a cluster's warning or a stop.
         memory: the reference's values on the feeds' batches, which no trial changes.
         interim: judges the policy on the way; what it finds joins the step's report and changes no step.
+        until: where `interim` ends the training before its last step.
 
     Raises:
         NotFinite: before the optimiser's step that would have spread it.
@@ -161,6 +163,8 @@ def train(
     pace = Pace(options.checkpoint_every, options.checkpoint_minutes)
     with ends.noted(*ends.WARNINGS, *ends.STOPS) as heard:
         for step in range(len(curve), options.steps):
+            if until is not None and until.reached(curve):
+                break
             started = time.perf_counter()
             topic = topics[step % len(topics)]
             micros = _draw(settings, source, topic, lambda batch: pack(batch).to(decoder.device))

@@ -8,10 +8,11 @@ import torch
 
 from rna import run, trial
 from rna.decoder import model
-from rna.settings import config
+from rna.settings import Until, config
 from rna.store import lookup, results
 
 SHORT = ("noise=none", "train.steps=6", "train.lr=1e-3", "wandb=disabled", "eval.limit=4", "eval.interim_limit=2")
+EVERY = ("eval.interim_every=2",)
 
 
 def trained(folder: Path, *more: str) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, Any]]:
@@ -29,7 +30,8 @@ def test_interim_evaluations_join_the_curve_and_change_no_bit(tmp_path: Path):
     assert watched["key"] == plain["key"]
     assert tensors.keys() == same.keys()
     assert all(torch.equal(tensors[name], same[name]) for name in tensors)
-    roles = {f"interim/{role}/acc" for role in ("forget", "retain", "perturbed", "neutral", "related")}
+    of = ("forget", "retain", "perturbed", "neutral", "related")
+    roles = {f"interim/{role}/{what}" for role in of for what in ("acc", "log_prob")}
     found = [{name for name in report if name.startswith("interim/")} for report in watched["curve"]]
     assert found == [set(), roles, set(), roles, set(), set()]  # the last step has the whole evaluation
     assert set(where["interim"]) == roles <= set(lookup.curves(where))
@@ -47,8 +49,78 @@ def test_interim_evaluations_join_the_curve_and_change_no_bit(tmp_path: Path):
         (["eval.interim_every=0"], "eval.interim_every=0: must be a finite number > 0"),
         (["eval.interim_limit=1"], "eval.interim_limit=1: must be a whole number ≥ 2"),
         (["eval.interim_every=5", "train_only=true"], "has no meaning with train_only=True"),
+        (["train.until={eval/forget/acc: 0.3}"], "evaluations on the way; give eval.interim_every=STEPS"),
+        ([*EVERY, "train.until={eval/forgot/acc: 0.3}"], "did you mean 'interim/forget/acc'"),
+        ([*EVERY, "train.until={eval/forget/acc: 35}"], "at=35: an accuracy is in"),
+        ([*EVERY, "train.until={eval/forget/acc: x}"], "at=x must be a finite number"),
+        ([*EVERY, "train.until={eval/retain/acc: 0.3}"], "direction=None: must be said; allowed: fall, rise"),
+        ([*EVERY, "train.until={eval/forget/acc: {at: 0.3, patience: 0}}"], "patience=0 must be a whole number"),
+        ([*EVERY, "train.until={eval/forget/acc: {at: 0.3, patient: 2}}"], "patient is unknown; allowed: at, dir"),
+        ([*EVERY, "train.until=0.3"], "must be one metric with its target"),
+        ([*EVERY, "method=none", "train.until={eval/forget/acc: 0.3}"], "has no meaning with method=none"),
     ],
 )
 def test_what_has_no_meaning_is_refused(overrides: list[str], said: str):
     with pytest.raises(ValueError, match=said):
         config.check(run.compose(overrides, None))
+
+
+@pytest.mark.whole
+def test_a_training_stops_where_its_target_is_reached_and_resumes_to_the_bit(tmp_path: Path, monkeypatch: Any):
+    watched, _, _ = trained(tmp_path / "watched", *EVERY)
+    there = watched["curve"][3]["interim/forget/log_prob"]
+    assert there < watched["curve"][1]["interim/forget/log_prob"]
+    _, four, _ = trained(tmp_path / "four", "train.steps=4")
+    until = f"train.until={{eval/forget/log_prob: {there!r}}}"
+    stopped, tensors, _ = trained(tmp_path / "stopped", *EVERY, until)
+    assert stopped["until"] == {
+        "metric": "interim/forget/log_prob",
+        "at": there,
+        "reached": True,
+        "step": 4,
+        "value": there,
+    }
+    assert len(stopped["curve"]) == 4
+    assert all(torch.equal(tensors[name], four[name]) for name in four)
+
+    never, _, _ = trained(tmp_path / "never", *EVERY, "train.until={eval/forget/log_prob: -99}")
+    assert (never["until"]["reached"], never["until"]["step"], len(never["curve"])) == (False, 6, 6)
+    assert never["until"]["value"] == never["curve"][5]["interim/forget/log_prob"]
+
+    step_of, calls = torch.optim.AdamW.step, 0
+
+    def dies(self: Any, *rest: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        return step_of(self, *rest)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "again", *EVERY, until, "train.checkpoint_every=1")
+    monkeypatch.setattr(torch.optim.AdamW, "step", step_of)
+    resumed, same, _ = trained(tmp_path / "again", *EVERY, until, "train.checkpoint_every=1")
+    assert (resumed["until"], resumed["key"]) == (stopped["until"], stopped["key"])
+    assert all(torch.equal(same[name], four[name]) for name in four)
+
+
+def test_what_fixes_the_stopping_step_is_part_of_the_key():
+    def key(*more: str) -> str:
+        return results.train_key(results.train_identity(config.check(run.compose([*SHORT, *EVERY, *more], None))))
+
+    until = "train.until={eval/forget/acc: 0.35}"
+    words = ([], ["eval.interim_limit=8"], ["eval.interim_every=3"], ["eval.limit=5"], ["eval.of_above=leave_out"])
+    assert len({key(*more) for more in words}) == 1
+    assert len({key(until, *more) for more in words} | {key()}) == len(words) + 1
+    assert key(until) == key("train.until={interim/forget/acc: {at: 0.35, direction: fall, patience: 1}}")
+    assert key(until) == key(until, "eval.tasks.related=null")
+
+
+def test_a_target_is_reached_when_it_stays_reached():
+    until = Until("interim/forget/acc", 0.35, "fall", 2)
+    course = [{"interim/forget/acc": value} if value else {} for value in (0.9, 0, 0.3, 0, 0.4, 0.35, 0, 0.2)]
+    reached = [until.reached(course[: place + 1]) for place in range(len(course))]
+    assert reached == [False] * 7 + [True]
+    assert not Until("interim/forget/acc", 0.35, "fall", 1).reached([])
+    assert Until("interim/forget_bio/nll", 4.0, "rise", 1).reached([{"interim/forget_bio/nll": 4.0}])

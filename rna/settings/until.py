@@ -1,0 +1,96 @@
+"""Where a training stops: at the interim evaluation at which a metric has reached its target."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rna.settings.fields import Settings
+
+PERPLEXITY_PARTS = ("retain", "retain_after", "perturbed", "neutral")
+FALL, RISE = "fall", "rise"
+Report = Mapping[str, float]
+
+
+def interim_metrics(settings: Settings) -> list[str]:
+    """What evaluations on the way tell: accuracies and mean log-probabilities of the right letter, or log-losses."""
+    if settings.eval.kind == "perplexity":
+        forget = [f"forget_{topic}" for topic in settings.data.topics]
+        return [f"interim/{part}/nll" for part in (*forget, *PERPLEXITY_PARTS)]
+    roles = dict.fromkeys(task.role for task in settings.eval.tasks.values())
+    return [f"interim/{role}/{what}" for what in ("acc", "log_prob") for role in roles]
+
+
+@dataclass(frozen=True)
+class Until:
+    """A metric of the evaluations on the way, and the value that it must reach, `patience` evaluations in a row."""
+
+    metric: str
+    at: float
+    direction: str  # fall: to `at` or below | rise: to it or above
+    patience: int
+
+    def reached(self, curve: Sequence[Report]) -> bool:
+        """Whether a training with this course, a report a step, has come to its end."""
+        found = [report[self.metric] for report in curve if self.metric in report][-self.patience :]
+        below = [value <= self.at if self.direction == FALL else value >= self.at for value in found]
+        return len(below) == self.patience and all(below)
+
+    def outcome(self, curve: Sequence[Report]) -> dict[str, Any]:
+        """What a record says of it: the last step, the value there, and whether that was the target."""
+        values = [report[self.metric] for report in curve if self.metric in report]
+        return {
+            "metric": self.metric,
+            "at": self.at,
+            "reached": self.reached(curve),
+            "step": len(curve),
+            "value": values[-1] if values else None,
+        }
+
+    def said(self) -> str:
+        return f"{self.metric} {'≤' if self.direction == FALL else '≥'} {self.at:g}"
+
+
+def until_of(settings: Settings) -> Until | None:
+    """`train.until` of checked settings."""
+    return None if settings.train.until is None else Until(**settings.train.until)
+
+
+def read_until(settings: Settings) -> dict[str, Any] | None:
+    """`train.until` as its parts: {METRIC: VALUE}, or {METRIC: {at: VALUE, direction: fall | rise, patience: COUNT}}.
+
+    Raises:
+        ValueError: naming what is wrong and what is allowed.
+    """
+    given = settings.train.until
+    if given is None:
+        return None
+    said = f"train.until={given}"
+    if not isinstance(given, dict) or len(given) != 1:
+        raise ValueError(f"{said}: must be one metric with its target, as {{eval/forget/acc: 0.35}}")
+    if not settings.method.trains:
+        raise ValueError(f"{said}: has no meaning with method={settings.method.name}, which trains nothing")
+    if settings.eval.interim_every is None:
+        raise ValueError(f"{said}: is judged at evaluations on the way; give eval.interim_every=STEPS")
+    ((name, target),) = given.items()
+    allowed = interim_metrics(settings)
+    metric = str(name).replace("eval/", "interim/", 1)
+    if metric not in allowed:
+        from rna.settings.config import nearest
+
+        raise ValueError(f"{said}: {nearest(metric, allowed)}, each also as eval/…")
+    parts: dict[str, Any] = dict(target) if isinstance(target, dict) else {"at": target}
+    forgets = RISE if metric.endswith("/nll") else FALL
+    found = ({"direction": forgets} if metric.startswith("interim/forget") else {}) | {"patience": 1} | parts
+    if unknown := set(found) - {"at", "direction", "patience"}:
+        raise ValueError(f"{said}: {min(unknown)} is unknown; allowed: at, direction, patience")
+    at, patience = found.get("at"), found["patience"]
+    if isinstance(at, bool) or not isinstance(at, int | float) or not math.isfinite(at):
+        raise ValueError(f"{said}: at={at} must be a finite number")
+    if found.get("direction") not in (FALL, RISE):
+        raise ValueError(f"{said}: direction={found.get('direction')}: must be said; allowed: {FALL}, {RISE}")
+    if type(patience) is not int or patience < 1:
+        raise ValueError(f"{said}: patience={patience} must be a whole number ≥ 1")
+    if metric.endswith("/acc") and not 0 <= at <= 1:
+        raise ValueError(f"{said}: at={at}: an accuracy is in [0, 1]")
+    return {"metric": metric, "at": float(at), "direction": found["direction"], "patience": patience}
