@@ -37,11 +37,20 @@ def packer(decoder: Decoder) -> Pack:
             flush=True,
         )
         return lambda batch: batch
+    cost, one_row = key_cost(decoder), text._attn_implementation.startswith("flash")
+    return lambda batch: batch.packed(cost, one_row=one_row)
+
+
+def key_cost(decoder: Decoder) -> float:
+    """What a key costs that a token attends to, in units of all that a token costs but for attention.
+
+    Four operations a dimension of the heads, against two a weight of the layer.
+    """
+    config: Any = decoder.model.config
+    text = config.get_text_config()
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     weights = sum(parameter.numel() for parameter in decoder.layers[0].parameters())
-    key_cost = ATTENTION * 2 * text.num_attention_heads * head / weights  # 4 operations a dimension against 2 a weight
-    one_row = text._attn_implementation.startswith("flash")
-    return lambda batch: batch.packed(key_cost, one_row=one_row)
+    return ATTENTION * 2 * text.num_attention_heads * head / weights
 
 
 @torch.no_grad()

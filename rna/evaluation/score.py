@@ -1,10 +1,11 @@
 """The likelihood of one-token answers, asked by lm-eval: one short pass for all questions that begin alike.
 
-A question, its perturbed form and its neutral one are the same up to the replaced choice. They go through the model as
-one sequence, the common beginning once and the endings side by side, none of which sees another. Logits are made for
-the last token of each ending alone.
+A question, its perturbed form and its neutral one are the same up to the replaced choice, and questions of one subject
+begin with the same words. They go through the model as one sequence, a tree of tokens of which each sees its own branch
+back to the root and nothing else: what several contexts begin with is run once. Logits are made for the last token of
+each context alone.
 
-Shapes: B sequences, T tokens, N endings of all sequences, D hidden width, V vocabulary.
+Shapes: B sequences, T tokens, N contexts of all sequences, D hidden width, V vocabulary.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from rna.corpora import pad
-from rna.decoder import Decoder, Stream, model
+from rna.decoder import Decoder, Stream, key_cost, model
 from rna.evaluation.answers import Answers
 from rna.evaluation.encoding import Encoding
 from rna.settings import seed_of
@@ -28,19 +29,19 @@ Progress = Callable[[int, int], None]  # (done, total)
 Tokens = tuple[int, ...]
 
 TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 65536}  # halved whenever they do not fit
-ENDINGS = 8  # of one beginning, at most
+LONGEST = 1024  # tokens of a pack of several contexts, at most
 
 
 @dataclass
 class Pack:
-    """Contexts that begin alike: the tokens they share, and the different rest of each."""
+    """Contexts as a tree: of each, how many tokens it shares with the one before, and so with the tree."""
 
-    shared: int
     contexts: list[Tokens]
+    alike: list[int]  # 0 of the first
 
     @property
     def length(self) -> int:
-        return self.shared + sum(len(context) - self.shared for context in self.contexts)
+        return sum(map(len, self.contexts)) - sum(self.alike)
 
 
 def common(left: Tokens, right: Tokens) -> int:
@@ -49,27 +50,32 @@ def common(left: Tokens, right: Tokens) -> int:
     return next((index for index in range(length) if left[index] != right[index]), length)
 
 
-def packs(contexts: Iterable[Tokens], *, share: bool) -> list[Pack]:
-    """The contexts in packs; neighbours in order of their tokens share a pack if half of the shorter is common.
+def packs(contexts: Iterable[Tokens], key_cost: float | None) -> list[Pack]:
+    """The contexts in packs; a neighbour in order of their tokens joins where that costs less than going alone.
 
-    Each keeps a last token of its own.
+    In that order a context that begins with all of another comes behind it: each has a last token of its own.
+
+    Args:
+        key_cost: as in `rna.decoder.key_cost`; None: nothing is shared.
     """
     found: list[Pack] = []
     for context in sorted(set(contexts)):
-        last = found[-1] if found else None
-        if share and last is not None and len(last.contexts) < ENDINGS:
-            alike = min(last.shared, common(last.contexts[-1], context), len(context) - 1)
-            if 2 * alike >= min(len(context), *(len(other) for other in last.contexts)):
-                last.shared = alike
+        last, size = (found[-1] if found else None), len(context)
+        if last is not None and key_cost is not None:
+            alike, length = common(last.contexts[-1], context), last.length
+            own = size - alike
+            joined = own + key_cost * own * (2 * length + own)
+            if length + own <= max(LONGEST, size) and joined < size + key_cost * size * size:
                 last.contexts.append(context)
+                last.alike.append(alike)
                 continue
-        found.append(Pack(len(context) - 1, [context]))
+        found.append(Pack([context], [0]))
     return sorted(found, key=lambda pack: -pack.length)
 
 
 @dataclass
 class Layout:
-    """Packs laid out as a batch: ids, positions, who sees whom, and where each ending ends."""
+    """Packs laid out as a batch: ids, positions, who sees whom, and where each context ends."""
 
     ids_BT: Tensor
     positions_BT: Tensor
@@ -80,27 +86,26 @@ class Layout:
 
 def lay_out(chosen: list[Pack]) -> Layout:
     longest = max(pack.length for pack in chosen)
+    visible_BTT = torch.eye(longest, dtype=torch.bool).repeat(len(chosen), 1, 1)  # padding sees itself
+    lower = torch.ones(longest, longest, dtype=torch.bool).tril()
     ids: list[list[int]] = []
     positions: list[list[int]] = []
-    parts: list[list[int]] = []  # 0 of what is shared, then a number for each ending, −1 of padding
     rows, columns = [], []
     for row, pack in enumerate(chosen):
-        shared, blank = pack.shared, longest - pack.length
-        own, places, numbers = [*pack.contexts[0][:shared]], [*range(shared)], [0] * shared
-        for number, context in enumerate(pack.contexts, 1):
-            own += context[shared:]
-            places += range(shared, len(context))
-            numbers += [number] * (len(context) - shared)
+        own, places = list[int](), list[int]()
+        path: list[int] = []  # where the tokens of the context before are
+        for context, alike in zip(pack.contexts, pack.alike, strict=True):
+            start, size = len(own), len(context) - alike
+            path = [*path[:alike], *range(start, start + size)]
+            own += context[alike:]
+            places += range(alike, len(context))
+            visible_BTT[row, start : start + size, path[:alike]] = True
+            visible_BTT[row, start : start + size, start : start + size] = lower[:size, :size]
             rows.append(row)
-            columns.append(len(own) - 1)
+            columns.append(path[-1])
+        blank = longest - len(own)
         ids.append(own + [0] * blank)
         positions.append(places + [0] * blank)
-        parts.append(numbers + [-1] * blank)
-    part_BT = torch.tensor(parts, dtype=torch.int8)
-    key_B1T, query_BT1 = part_BT[:, None, :], part_BT[:, :, None]
-    visible_BTT = ((key_B1T == 0) | (key_B1T == query_BT1)) & (query_BT1 >= 0)
-    visible_BTT &= torch.ones(longest, longest, dtype=torch.bool).tril()
-    visible_BTT |= torch.eye(longest, dtype=torch.bool)  # padding sees itself
     return Layout(torch.tensor(ids), torch.tensor(positions), visible_BTT, rows, columns)
 
 
@@ -178,7 +183,7 @@ def score(
     """
     found: dict[tuple[Tokens, int], tuple[float, bool]] = {}
     share = smoothing is None and can_share(decoder, max(map(len, contexts), default=0))
-    waiting = packs(contexts, share=share)
+    waiting = packs(contexts, key_cost(decoder) if share else None)
     budget, done, total = TOKENS_AT_ONCE[decoder.device.type], 0, len(set(contexts))
     answers = answers or Answers(None)
     asked = _digest(waiting, wanted, smoothing)

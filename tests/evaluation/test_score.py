@@ -38,7 +38,7 @@ def test_likelihoods_are_those_of_each_context_alone(architecture: str):
     decoder = tiny.decoder(architecture)
     asked = contexts()
     assert score.can_share(decoder, 20)
-    assert any(len(pack.contexts) > 1 for pack in score.packs(asked, share=True))
+    assert any(len(pack.contexts) > 1 for pack in score.packs(asked, 0.001))
     found = score.score(decoder, asked, {context: {3, 7} for context in asked}, None, lambda *_: None)
     for context in asked:
         expected = plainly(decoder, context)
@@ -59,14 +59,15 @@ def test_a_window_shorter_than_the_contexts_keeps_them_apart():
 
 def test_packs_hold_every_context_once_and_leave_each_a_token_of_its_own():
     asked = contexts(60)
-    made = score.packs([*asked, *asked], share=True)
+    made = score.packs([*asked, *asked], 0.001)
     assert sorted(context for pack in made for context in pack.contexts) == sorted(set(asked))
     for pack in made:
-        beginning = pack.contexts[0][: pack.shared]
-        assert all(context[: pack.shared] == beginning and len(context) > pack.shared for context in pack.contexts)
+        nodes = {context[:length] for context in pack.contexts for length in range(1, len(context) + 1)}
+        assert pack.length == len(nodes)
+        assert all(alike < len(context) for alike, context in zip(pack.alike, pack.contexts, strict=True))
     assert [pack.length for pack in made] == sorted((pack.length for pack in made), reverse=True)
     assert sum(pack.length for pack in made) < sum(map(len, set(asked)))
-    assert all(len(pack.contexts) == 1 for pack in score.packs(asked, share=False))
+    assert all(len(pack.contexts) == 1 for pack in score.packs(asked, None))
 
 
 def test_one_context_may_be_the_beginning_of_another():
