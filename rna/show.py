@@ -63,11 +63,13 @@ def stops(rows: list[Arm]) -> list[str]:
             continue
         value = "nothing" if outcome["value"] is None else f"{outcome['value']:.3g}"
         if outcome["reached"]:
-            lines.append(f"{row.label}: stopped at step {outcome['step']}, {until.metric} {value} ({until.said()}).")
+            lines.append(
+                f"{row.label}: stopped at step {outcome['step']}, where {until.metric} was {value} ({until.said()})."
+            )
         else:
             lines.append(
-                f"{row.label}: did not get to {until.said()} within {outcome['step']} steps ({value}): not to be "
-                "compared with arms that did."
+                f"{row.label}: {until.metric} did not get {until.said()} within {outcome['step']} steps, it was {value}: "
+                "not to be compared with arms that got there."
             )
     return lines
 

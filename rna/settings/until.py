@@ -48,12 +48,12 @@ class Until:
         }
 
     def said(self) -> str:
-        return f"{self.metric} {'≤' if self.direction == FALL else '≥'} {self.at:g}"
+        return f"{'≤' if self.direction == FALL else '≥'} {self.at:g}"
 
 
 def until_of(settings: Settings) -> Until | None:
-    """`train.until` of checked settings."""
-    return None if settings.train.until is None else Until(**settings.train.until)
+    """`train.until` of checked settings; None for the base and others that are not trained beside those that are."""
+    return Until(**settings.train.until) if settings.method.trains and settings.train.until is not None else None
 
 
 def read_until(settings: Settings) -> dict[str, Any] | None:

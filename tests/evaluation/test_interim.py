@@ -66,6 +66,20 @@ def test_what_has_no_meaning_is_refused(overrides: list[str], said: str):
 
 
 @pytest.mark.whole
+def test_where_a_training_stopped_is_said_below_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    words = [*SHORT, *EVERY, f"output_dir={tmp_path}", "model.retrained=null"]
+    for at, said in (
+        ("0", "plain: stopped at step 2, where interim/forget/log_prob was -"),
+        ("-99", "plain: interim/forget/log_prob did not get ≤ -99 within 6 steps (it was -"),
+    ):
+        run.run(config.check(run.compose([*words, f"train.until={{eval/forget/log_prob: {at}}}"], None)))
+        shown = " ".join(capsys.readouterr().out.split())
+        assert said in shown
+        assert "base: stopped" not in shown
+        assert "base: interim" not in shown
+
+
+@pytest.mark.whole
 def test_a_training_stops_where_its_target_is_reached_and_resumes_to_the_bit(tmp_path: Path, monkeypatch: Any):
     watched, _, _ = trained(tmp_path / "watched", *EVERY)
     there = watched["curve"][3]["interim/forget/log_prob"]
