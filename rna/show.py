@@ -67,10 +67,8 @@ def stops(rows: list[Arm]) -> list[str]:
                 f"{row.label}: stopped at step {outcome['step']}, where {until.metric} was {value} ({until.said()})."
             )
         else:
-            lines.append(
-                f"{row.label}: {until.metric} did not get {until.said()} within {outcome['step']} steps, it was {value}: "
-                "not to be compared with arms that got there."
-            )
+            end = f"within {outcome['step']} steps, it was {value}: not to be compared with arms that got there."
+            lines.append(f"{row.label}: {until.metric} did not get {until.said()} {end}")
     return lines
 
 
