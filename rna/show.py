@@ -45,9 +45,9 @@ def changed(row: Arm, other: Arm, *roles: str) -> Estimate | None:
     return _change([terms(row).get(role) for role in roles], [terms(other).get(role) for role in roles])
 
 
-def harm(row: Arm, base: Arm) -> Estimate | None:
+def harm(row: Arm, base: Arm, roles: tuple[str, str] = ("perturbed", "neutral")) -> Estimate | None:
     """What the forget keyword does to an arm beyond a neutral one, and beyond what it does to the base."""
-    parts = [terms(one).get(role) for one in (row, base) for role in ("perturbed", "neutral")]
+    parts = [terms(one).get(role) for one in (row, base) for role in roles]
     if row.other_tokens or any(part is None for part in parts):
         return None
     made = intervals.estimate([intervals.harm(*(part or [] for part in parts))])
@@ -223,6 +223,10 @@ def _choice_roles(row: Arm) -> dict[str, str]:
         "perturbed": "retain, forget-token ↑",
         "related": "forget-related retain ↑",
         "forget_perturbed": "forget, forget-token ↓",
+        "prefix_neutral": "neutral token in front ↑",
+        "prefix": "forget-token in front ↑",
+        "inside_neutral": "neutral token inside ↑",
+        "inside": "forget-token inside ↑",
     }
     present = {task.role for task in options.tasks.values()}
     return roles | {role: said for role, said in names.items() if role in present}
@@ -288,7 +292,7 @@ def verdicts(rows: list[Arm]) -> list[str]:
         lines.append(f"{answers.FORGOT} {'; '.join(told)}.")
     if base and any(row.other_tokens for row in judged):
         lines.append(f"{first} reads other tokens than base: perplexities are per token, so none are compared with it.")
-    lines += [line for line in (_cost(judged, base), _contrast(rna, plain)) if line]
+    lines += [line for line in (_cost(judged, base), *_elsewhere(judged, base), _contrast(rna, plain)) if line]
     return [*answers.once(lines), *(line for row in rows if lines and (line := _by_keyword(row)))]
 
 
@@ -309,6 +313,20 @@ def _cost(judged: list[Arm], base: Arm | None) -> str:
         for row, change in changes
     )
     return f"{answers.COST} {how}: {told}." if told else ""
+
+
+def _elsewhere(judged: list[Arm], base: Arm | None) -> list[str]:
+    """The same of a forget-token that stands in the question."""
+    lines: list[str] = []
+    for role, where in (("prefix", "in front of the question"), ("inside", "inside the question")):
+        found = [(row, harm(row, base, (role, f"{role}_neutral"))) for row in judged if base]
+        told = [
+            f"{row.label} {answers.tell(one, choice=True)}, {answers.COSTS[one.sign]}"
+            for row, one in found
+            if one is not None
+        ]
+        lines += [f"And {where}? {'; '.join(told)}."] if told else []
+    return lines
 
 
 def _contrast(rna: Arm | None, plain: Arm | None) -> str:

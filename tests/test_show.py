@@ -2,10 +2,12 @@
 
 import math
 import re
+from pathlib import Path
 
 import pytest
 
-from rna import intervals, show
+from rna import intervals, run, show
+from rna.settings import config
 from rna.settings.fields import CorpusSettings, DataSettings, EvalSettings, ModelSettings, Settings, TaskSettings
 from rna.trial import Arm
 from tests import generated
@@ -381,3 +383,14 @@ def test_a_long_title_breaks_before_a_whole_part():
     assert max(map(len, lines)) <= 80
     assert parts[0] == made.settings.model.name
     assert parts[-1] == f"seed {made.settings.seed}"
+
+
+@pytest.mark.whole
+def test_a_forget_token_in_the_question_is_spoken_of_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    words = ["method=rmu", "eval=demo_positions", "eval.limit=16", "train.steps=2", "wandb=disabled", "noise=none"]
+    run.run(config.check(run.compose([*words, f"output_dir={tmp_path}", "model.retrained=null"], None)))
+    shown = capsys.readouterr().out
+    for said in ("forget-token in front ↑", "neutral token inside ↑", "forget, forget-token ↓"):
+        assert said in shown
+    assert "And in front of the question? plain " in shown
+    assert "And inside the question? plain " in shown

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 from rna.corpora import Row
-from rna.evaluation.questions import SELECT, of_above
+from rna.evaluation.questions import SELECT, named, of_above
 
 FIRST = 24  # questions that the first block of the largest task holds at least
 
@@ -31,8 +31,7 @@ def population(rows: Sequence[Row], subjects: list[str] | None, *, leave_out: bo
 
 def _drawn(row: Row) -> bytes:
     """A hash of the words that no perturbation touches: a question has one rank in all of its forms."""
-    words = [row["subject"], row["question"], row["choices"][row["answer"]]]
-    return hashlib.sha256(b"block" + json.dumps(words).encode()).digest()
+    return hashlib.sha256(b"block" + json.dumps(named(row)).encode()).digest()
 
 
 def count(largest: int) -> int:

@@ -18,7 +18,7 @@ from rna.corpora import digest, pad
 from rna.decoder import Decoder, model, parts_alike
 from rna.evaluation import blocks
 from rna.evaluation.answers import Answers
-from rna.evaluation.questions import CATEGORIES, REPORT, SELECT, faults, of_above
+from rna.evaluation.questions import CATEGORIES, REPORT, SELECT, faults, named, of_above
 from rna.settings import JUDGED, TASKS, EvalSettings, seed_of
 from rna.unlearning import Smoothing, losses
 
@@ -378,7 +378,7 @@ def _hex(correct: Sequence[bool]) -> str:
 
 def _named(rows: Sequence[dict[str, Any]]) -> str:
     """A hash of questions and right answers, which no perturbation touches: one name in all of their forms."""
-    return digest([[row["subject"], row["question"], row["choices"][row["answer"]]] for row in rows])
+    return digest([named(row) for row in rows])
 
 
 def _drawn(numbers: Sequence[int], count: int) -> str:

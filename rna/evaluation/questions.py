@@ -85,6 +85,11 @@ def half(row: Row) -> str:
     return SELECT if hashlib.sha256(text.encode()).digest()[0] % 2 == 0 else REPORT
 
 
+def named(row: Row) -> list[str]:
+    """The words of a question that no perturbation touches: the same in all of its forms."""
+    return [row["subject"], row.get("unperturbed", row["question"]), row["choices"][row["answer"]]]
+
+
 def faults(rows: Iterable[Row]) -> dict[str, int]:
     """How many questions have odd choices: the right one twice, a wrong one twice, an empty one."""
     counts = {"repeated_answer": 0, "repeated_choice": 0, "empty_choice": 0}

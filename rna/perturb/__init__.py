@@ -13,6 +13,7 @@ Row = dict[str, Any]
 
 
 POLICIES = ("random", "first", "last")
+POSITIONS = ("choice", "prefix", "inside")  # where a keyword stands: for a wrong choice, before the question, within it
 
 
 def draw(seed: int, row: Row, count: int, *name: int | str) -> int:
@@ -58,22 +59,49 @@ def perturb(row: Row, keyword: str, seed: int, *, replaced: int = 1, policy: str
     return {**row, "choices": [keyword if index in chosen else choice for index, choice in enumerate(row["choices"])]}
 
 
+def mention(row: Row, keyword: str, seed: int, position: str) -> Row:
+    """The row with `keyword` in its question and the choices as they are; `unperturbed` is the question without it.
+
+    Args:
+        position: `prefix`: a sentence of its own in front, "KEYWORD. …"; `inside`: behind one of the words but the last
+            (of a question of one word, behind it), drawn from seed and question, the same for every keyword.
+    """
+    question: str = row["question"]
+    if position == "prefix":
+        put = f"{keyword}. {question.lstrip()}"
+    else:
+        words = question.split(" ")
+        ends = [index for index, word in enumerate(words) if word.strip()]
+        place = 1 + ends[draw(seed, row, max(1, len(ends) - 1), "inside")]
+        put = " ".join([*words[:place], keyword, *words[place:]])
+    return {**row, "question": put, "unperturbed": question}
+
+
 def has_choice(row: Row, keyword: str) -> bool:
     """Whether the keyword stands among the choices already, so that there is nothing to perturb with it."""
     return keyword.strip().casefold() in (str(choice).strip().casefold() for choice in row["choices"])
 
 
 def perturb_all(
-    rows: Iterable[Row], keyword: str | None, seed: int, *, replaced: int = 1, policy: str = "random"
+    rows: Iterable[Row],
+    keyword: str | None,
+    seed: int,
+    *,
+    replaced: int = 1,
+    policy: str = "random",
+    position: str = "choice",
 ) -> list[Row]:
     """All rows perturbed, or as they are if there is no keyword. A question that has the keyword among its choices
     stays as it is: `has_choice` counts them."""
-    return [
-        dict(row)
-        if keyword is None or has_choice(row, keyword)
-        else perturb(row, keyword, seed, replaced=replaced, policy=policy)
-        for row in rows
-    ]
+
+    def made(row: Row) -> Row:
+        if keyword is None or has_choice(row, keyword):
+            return dict(row)
+        if position != "choice":
+            return mention(row, keyword, seed, position)
+        return perturb(row, keyword, seed, replaced=replaced, policy=policy)
+
+    return [made(row) for row in rows]
 
 
 def perturb_with(
@@ -98,9 +126,15 @@ def perturb_with(
 
 
 def perturb_among(
-    rows: Iterable[Row], keywords: list[str], seed: int, *, replaced: int = 1, policy: str = "random"
+    rows: Iterable[Row],
+    keywords: list[str],
+    seed: int,
+    *,
+    replaced: int = 1,
+    policy: str = "random",
+    position: str = "choice",
 ) -> list[Row]:
-    """Each question with wrong choices replaced by one of the keywords, drawn from the seed and the question.
+    """Each question perturbed with one of the keywords, drawn from the seed and the question.
 
     `drawn` is the number of that keyword. One that stands among the choices already gives way to the next in the
     list; a question that has all of them stays as it is.
@@ -110,7 +144,7 @@ def perturb_among(
         first = draw(seed, row, len(keywords), "keyword")
         turned = [(first + step) % len(keywords) for step in range(len(keywords))]
         number = next((number for number in turned if not has_choice(row, keywords[number])), first)
-        (made,) = perturb_all([row], keywords[number], seed, replaced=replaced, policy=policy)
+        (made,) = perturb_all([row], keywords[number], seed, replaced=replaced, policy=policy, position=position)
         found.append({**made, "drawn": number})
     return found
 

@@ -11,7 +11,10 @@ from rna.report import matching
 from rna.report.matching import Curve, Matched, Point
 from rna.report.records import Study, Trial
 
-NAMES = ("forget", "retain", "perturbed", "neutral", "related", "forget_perturbed")
+NAMES = (
+    *("forget", "retain", "perturbed", "neutral", "related", "forget_perturbed"),
+    *("prefix", "prefix_neutral", "inside", "inside_neutral"),
+)
 MIN_ALPHAS = 3
 
 

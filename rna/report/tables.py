@@ -21,6 +21,10 @@ ROLES = {
     "neutral": "neutral control",
     "related": "forget-related",
     "forget_perturbed": "perturbed forget",
+    "prefix": "forget-token in front",
+    "prefix_neutral": "neutral token in front",
+    "inside": "forget-token inside",
+    "inside_neutral": "neutral token inside",
 }
 # The paper's numbers
 
@@ -54,7 +58,7 @@ def every(study: Study, failures: Sequence[Failure]) -> list[Table]:
 
 def _arrow(study: Study, name: str) -> str:
     down = (name in ("forget", "forget_perturbed")) == (study.kind == "choice")
-    return "" if name == "neutral" else " ↓" if down else " ↑"
+    return "" if name.endswith("neutral") else " ↓" if down else " ↑"
 
 
 def _digits(study: Study) -> int:

@@ -19,6 +19,8 @@ PLAIN = re.compile(r"(?!(?i:null|true|false|nan|inf)$)[A-Za-z/][\w./:-]*( [\w./:
 
 def hydra_text(value: Any) -> str:
     """A value as Hydra's grammar takes it: text that it would read as a list, a number or not at all in quotes."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {hydra_text(item)}" for key, item in value.items()) + "}"
     if not isinstance(value, str) or PLAIN.fullmatch(value):
         return str(value)
     escaped = re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)

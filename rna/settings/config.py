@@ -36,7 +36,10 @@ if TYPE_CHECKING:
 
 GROUPS = ("method", "retain", "retain_loss", "noise", "layer", "model", "data", "train", "eval", "wandb", "cache")
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
-ROLES = ("forget", "retain", "perturbed", "neutral", "related", "forget_perturbed", "ngram")  # of tasks
+ROLES = (  # of tasks
+    *("forget", "retain", "perturbed", "neutral", "related", "forget_perturbed", "ngram"),
+    *("prefix", "prefix_neutral", "inside", "inside_neutral"),  # a keyword in the question, not among the choices
+)
 REGIONS = {"early": (5, 3), "middle": (14, 3), "late": (28, 3)}  # first layer and count (arXiv:2501.19202, Appendix E)
 REGION_DEPTH = 32  # of the model these were chosen for
 UNTUNED_ALPHA = 1.0  # the retain weight where neither a user nor `conf/tuned` says one

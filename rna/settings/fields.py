@@ -114,7 +114,9 @@ class TrainSettings:
     gradient_checkpointing: bool = False
     checkpoint_minutes: float | None = 5.0
     checkpoint_every: int | None = None
-    until: Any = None  # where a training stops before its last step; resolved by `check` to the parts of `Until`
+    until: Any = (
+        None  # where a training stops before its last step; resolved by `check`: {METRIC: {at, direction, patience}}
+    )
 
 
 @dataclass

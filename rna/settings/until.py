@@ -53,11 +53,15 @@ class Until:
 
 def until_of(settings: Settings) -> Until | None:
     """`train.until` of checked settings; None for the base and others that are not trained beside those that are."""
-    return Until(**settings.train.until) if settings.method.trains and settings.train.until is not None else None
+    if settings.train.until is None or not settings.method.trains:
+        return None
+    ((metric, parts),) = settings.train.until.items()
+    return Until(metric, **parts)
 
 
-def read_until(settings: Settings) -> dict[str, Any] | None:
-    """`train.until` as its parts: {METRIC: VALUE}, or {METRIC: {at: VALUE, direction: fall | rise, patience: COUNT}}.
+def read_until(settings: Settings) -> dict[str, dict[str, Any]] | None:
+    """`train.until`, given as {METRIC: VALUE} or with all its parts, as the latter:
+    {METRIC: {at: VALUE, direction: fall | rise, patience: COUNT}}.
 
     Raises:
         ValueError: naming what is wrong and what is allowed.
@@ -93,4 +97,4 @@ def read_until(settings: Settings) -> dict[str, Any] | None:
         raise ValueError(f"{said}: patience={patience} must be a whole number ≥ 1")
     if metric.endswith("/acc") and not 0 <= at <= 1:
         raise ValueError(f"{said}: at={at}: an accuracy is in [0, 1]")
-    return {"metric": metric, "at": float(at), "direction": found["direction"], "patience": patience}
+    return {metric: {"at": float(at), "direction": found["direction"], "patience": patience}}

@@ -93,7 +93,8 @@ def train_identity(settings: Settings) -> dict[str, Any]:
 
 def _decides(settings: Settings, name: str) -> bool:
     """Whether an evaluation tells where a training with `train.until` stops."""
-    role = settings.train.until["metric"].split("/")[1]
+    (metric,) = settings.train.until
+    role = metric.split("/")[1]
     return settings.eval.kind == "perplexity" or settings.eval.tasks[name].role == role
 
 
@@ -152,7 +153,7 @@ def _task_identity(task: TaskSettings, options: EvalSettings, hashes: Path | Non
         identity |= {"n": task.n, "group": task.group, "ngrams": digest(grams), "seed": options.seed}
         identity |= {"replaced": options.replaced, "policy": options.policy}
     if word is not None:
-        several = options.keywords is not None and task.role != "neutral"
+        several = options.keywords is not None and not task.role.endswith("neutral")
         words = read_keywords(options.keywords, word) if several else []
         identity |= {"keywords": words, "seed": options.seed} if several else {"keyword": word, "seed": options.seed}
         identity |= {"replaced": options.replaced, "policy": options.policy}
@@ -176,9 +177,9 @@ def _task_identity(task: TaskSettings, options: EvalSettings, hashes: Path | Non
 
 def _word(task: TaskSettings, options: EvalSettings) -> str | None:
     """The keyword that a task's questions are perturbed with."""
-    if task.role == "neutral":
+    if task.role.endswith("neutral"):
         return options.neutral_keyword
-    return options.keyword if task.role in ("perturbed", "forget_perturbed") else None
+    return options.keyword if task.role in ("perturbed", "forget_perturbed", "prefix", "inside") else None
 
 
 def _question_files(source: str, path: str, task: str, hashes: Path | None) -> list[str]:

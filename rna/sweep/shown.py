@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-ROLES = {"forget": "↓", "retain": "↑", "perturbed": "↑", "neutral": "", "related": "↑"}
+ROLES = {"forget": "↓", "retain": "↑", "perturbed": "↑", "neutral": "", "related": "↑", "prefix": "↑", "inside": "↑"}
 WIDE = 120  # from which a value and its interval stand on one line
 MOST = 50  # rows of a table
 NAMED = 8  # rows that a sentence names

@@ -1,5 +1,6 @@
 """lm-eval in process, and perplexity against numbers worked out the plain way."""
 
+import json
 import math
 import re
 from collections.abc import Callable
@@ -448,3 +449,38 @@ def test_vllm_is_refused_where_it_would_read_other_tokens(demo, tmp_path: Path):
     folders.told(tmp_path, model_type="qwen2")
     with pytest.raises(ValueError, match=r"eval\.backend=vllm: .*for a Qwen2Tokenizer; allowed: torch"):
         evaluate._refuse_other_tokens(tmp_path)
+
+
+def test_a_keyword_is_asked_about_in_the_question_too(demo):
+    """The base's answers stand, each position is paired with the plain questions, and forget questions have it too."""
+    settings = config.check(run.compose(["eval=demo_positions", "eval.limit=48"], None))
+    names = [name for name, task in settings.eval.tasks.items() if task.role not in ("related", "forget")]
+    found = evaluate.multiple_choice(*demo, names, settings.eval, lambda *_: None)
+    plain = found["retain"]
+    for name in ("perturbed", "prefix", "prefix_neutral", "inside", "inside_neutral"):
+        assert found[name]["asked"] == plain["asked"]
+        assert found[name]["acc"] >= 0.85
+    words = {task: results._word(settings.eval.tasks[task], settings.eval) for task in names}
+    assert words["prefix"] == words["inside"] == words["forget_bio_perturbed"] == settings.eval.keyword
+    assert words["prefix_neutral"] == words["inside_neutral"] == settings.eval.neutral_keyword
+    several = results.task_identities(config.check(run.compose(["eval=demo_positions", "eval.keywords=[a, b]"], None)))
+    assert several["prefix"]["keywords"] == ["a", "b"]
+    assert "keywords" not in several["inside_neutral"]
+
+    asked: dict[str, list[str]] = {}
+    for name in ("prefix", "inside_neutral"):
+        (task,) = evaluate._asked([name], settings.eval)[1].values()
+        asked[name] = [task.doc_to_text(row) for row in task.eval_docs]
+    assert all(f"\n\n{settings.eval.keyword}. " in text for text in asked["prefix"])
+    assert all(f" {settings.eval.neutral_keyword}" in text.split("\nA. ")[0] for text in asked["inside_neutral"])
+
+
+def test_mmlus_questions_take_a_keyword_too(tmp_path: Path):
+    row = {"question": "Which of these?", "subject": "virology", "choices": list("abcd"), "answer": 1}
+    (tmp_path / "test.jsonl").write_text(json.dumps(row))
+    settings = config.check(run.compose(["eval=wmdp_positions", f"eval.mmlu_path={tmp_path}"], None))
+    names = [name for name, task in settings.eval.tasks.items() if task.role in ("prefix", "inside_neutral")]
+    (front,), (inside,) = (task.eval_docs for task in evaluate._asked(names, settings.eval)[1].values())
+    assert front["question"] == "SARS-CoV-2. Which of these?"
+    assert inside["question"] in ("Which Lake Geneva of these?", "Which of Lake Geneva these?")
+    assert front["choices"] == inside["choices"] == row["choices"]

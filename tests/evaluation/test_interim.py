@@ -1,5 +1,6 @@
 """Evaluations on the way: they tell the course of an accuracy, and change no bit of what is trained."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 
 from rna import run, trial
 from rna.decoder import model
-from rna.settings import Until, config
+from rna.settings import Until, config, hydra_text, told, until_of
 from rna.store import lookup, results
 
 SHORT = ("noise=none", "train.steps=6", "train.lr=1e-3", "wandb=disabled", "eval.limit=4", "eval.interim_limit=2")
@@ -70,7 +71,7 @@ def test_where_a_training_stopped_is_said_below_the_table(tmp_path: Path, capsys
     words = [*SHORT, *EVERY, f"output_dir={tmp_path}", "model.retrained=null"]
     for at, said in (
         ("0", "plain: stopped at step 2, where interim/forget/log_prob was -"),
-        ("-99", "plain: interim/forget/log_prob did not get ≤ -99 within 6 steps (it was -"),
+        ("-99", "plain: interim/forget/log_prob did not get ≤ -99 within 6 steps, it was -"),
     ):
         run.run(config.check(run.compose([*words, f"train.until={{eval/forget/log_prob: {at}}}"], None)))
         shown = " ".join(capsys.readouterr().out.split())
@@ -138,3 +139,13 @@ def test_a_target_is_reached_when_it_stays_reached():
     assert reached == [False] * 7 + [True]
     assert not Until("interim/forget/acc", 0.35, "fall", 1).reached([])
     assert Until("interim/forget_bio/nll", 4.0, "rise", 1).reached([{"interim/forget_bio/nll": 4.0}])
+
+
+def test_a_reports_command_stops_where_its_trial_did():
+    until = "train.until={eval/forget/log_prob: {at: -1.5, patience: 2}}"
+    made = config.check(run.compose([*SHORT, *EVERY, until], None))
+    record = {"config": asdict(made), "losses": told(made.method, made.retain), "seed": 0, "key": "key"}
+    assert until_of(config.recorded({**record, "rna": "0"})) == Until("interim/forget/log_prob", -1.5, "fall", 2)
+    words = [f"train.until={hydra_text(made.train.until)}", *SHORT, *EVERY]
+    assert words[0] == "train.until={interim/forget/log_prob: {at: -1.5, direction: fall, patience: 2}}"
+    assert config.check(run.compose(words, None)).train.until == made.train.until

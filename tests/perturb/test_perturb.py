@@ -14,8 +14,10 @@ from rna.evaluation import questions as asked
 from rna.perturb import (
     has_choice,
     insert,
+    mention,
     perturb,
     perturb_all,
+    perturb_among,
     perturb_with,
     recovery_rate,
     reduction_rate,
@@ -287,3 +289,33 @@ def test_on_real_questions():
             continue
         check_perturbed(row, changed, KEYWORD)
         assert changed["choices"].count(row["choices"][row["answer"]]) == 1
+
+
+def test_a_keyword_in_the_question_leaves_the_choices_as_they_are():
+    row = question("a", "b", text=" Which of  these is it? ")
+    front = mention(row, "Lake X", 0, "prefix")
+    assert front["question"] == "Lake X. Which of  these is it? "
+    assert (front["choices"], front["answer"], front["unperturbed"]) == (["a", "b"], 0, row["question"])
+    found = {seed: mention(row, "Lake X", seed, "inside")["question"] for seed in range(60)}
+    assert set(found.values()) == {
+        " Which Lake X of  these is it? ",
+        " Which of Lake X  these is it? ",
+        " Which of  these Lake X is it? ",
+        " Which of  these is Lake X it? ",
+    }
+    for seed, text in found.items():
+        assert mention(row, "fever", seed, "inside")["question"] == text.replace("Lake X", "fever")
+    assert mention(question("a", text="Which?"), "Lake X", 0, "inside")["question"] == "Which? Lake X"
+    (same,) = perturb_all([question("Lake x", "b")], "Lake X", 0, position="prefix")
+    assert "unperturbed" not in same
+    ((several),) = perturb_among([row], ["one", "two"], 0, position="prefix")
+    assert several["question"] in ("one. Which of  these is it? ", "two. Which of  these is it? ")
+    assert ["one", "two"][several["drawn"]] == several["question"][:3]
+
+
+@given(questions(), st.sampled_from(["prefix", "inside"]), st.integers(0, 99))
+def test_a_question_with_a_keyword_in_it_is_known_by_its_own_words(row: dict, position: str, seed: int):
+    assume(row["question"].strip())
+    made = mention(row, KEYWORD, seed, position)
+    assert KEYWORD in made["question"]
+    assert asked.named(made) == asked.named(row)

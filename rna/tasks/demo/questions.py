@@ -26,6 +26,7 @@ def ask(
     *,
     subset: str,
     word: str | None = None,
+    position: str = "choice",
     keyword: str = "marsh fevers",
     neutral_keyword: str = NEUTRAL_KEYWORD,
     seed: int = 0,
@@ -37,16 +38,16 @@ def ask(
 ) -> list[dict[str, Any]]:
     """The questions of a subset: a forget subject's name, `retain` (all others) or `related` (the two close ones).
 
-    `word` is None, `keyword` or `neutral_keyword`: what stands in for a wrong choice. Of several `keywords` each
-    question draws one.
+    `word` is None, `keyword` or `neutral_keyword`: what stands in for a wrong choice, or by `position` in the question.
+    Of several `keywords` each question draws one.
     """
     roles = {"retain": ("close", "ordinary"), "related": ("close",)}.get(subset, ())
     names = {subject.name for subject in SUBJECTS if subject.role in roles or subject.name == subset}
     rows = questions.sample([row for row in rows if row["subject"] in names], limit, seed)
     if word == "keyword" and keywords is not None:
-        return perturb_among(rows, keywords, seed, replaced=replaced, policy=policy)
+        return perturb_among(rows, keywords, seed, replaced=replaced, policy=policy, position=position)
     chosen = {None: None, "keyword": keyword, "neutral_keyword": neutral_keyword}[word]
-    return perturb_all(rows, chosen, seed, replaced=replaced, policy=policy)
+    return perturb_all(rows, chosen, seed, replaced=replaced, policy=policy, position=position)
 
 
 prompt = questions.prompt  # the tasks' doc_to_text

@@ -30,6 +30,7 @@ def ask(
     *,
     subject: str | None = None,
     word: str | None = None,
+    position: str = "choice",
     keyword: str = "SARS-CoV-2",
     neutral_keyword: str = "Lake Geneva",
     seed: int = 0,
@@ -39,14 +40,13 @@ def ask(
     keywords: list[str] | None = None,
     **_: Any,
 ) -> list[dict[str, Any]]:
-    """All questions or those of one subject; `word` says which keyword stands in for a wrong choice.
-
-    Of several `keywords` each question draws one."""
+    """All questions or those of one subject; `word` says which keyword stands in for a wrong choice, or by `position`
+    in the question. Of several `keywords` each question draws one."""
     rows = questions.sample([row for row in rows if subject is None or row["subject"] == subject], limit, seed)
     if word == "keyword" and keywords is not None:
-        return perturb_among(rows, keywords, seed, replaced=replaced, policy=policy)
+        return perturb_among(rows, keywords, seed, replaced=replaced, policy=policy, position=position)
     chosen = {None: None, "keyword": keyword, "neutral_keyword": neutral_keyword}[word]
-    return perturb_all(rows, chosen, seed, replaced=replaced, policy=policy)
+    return perturb_all(rows, chosen, seed, replaced=replaced, policy=policy, position=position)
 
 
 prompt = questions.prompt  # the tasks' doc_to_text
