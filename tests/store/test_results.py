@@ -319,9 +319,9 @@ DEMO_TASKS = {
     "related": "b15a5079c800a59e",
 }
 FOLDERS = {  # the n-grams' since an n-gram and the slot it lands in are drawn apart
-    "demo": (6, "5dd639d9aedf6739"),
+    "demo": (12, "2c3bd602bed2c6f6"),
     "ngrams": (2, "ed7f52d8e0c2a85f"),
-    "paper": (66, "fff45974e04f3a8c"),
+    "paper": (70, "a023e90d1e8c0a58"),
 }
 
 
