@@ -106,13 +106,9 @@ def answer_block(
             raise ValueError(f"eval.race=true: {name} has no question on the select half; allowed: a larger eval.limit")
     of = blocks.count(max(map(len, order.values())))
     chosen = {name: [places[rank] for rank in blocks.block(number, of, len(places))] for name, places in order.items()}
-    wanted = {task: {place for name in tasks if tasks[name] == task for place in chosen[name]} for task in loaded}
     harness = _harness(decoder, tokenizer, options, progress, smoothing, answers)
-    found = _verdicts(harness, loaded, options, wanted)
     told: Metrics = {}
-    for name, task in tasks.items():
-        by_place = dict(zip(sorted(wanted[task]), found[task], strict=True))
-        verdicts = [by_place[place] for place in chosen[name]]
+    for name, verdicts in _verdicts_at(harness, tasks, loaded, options, chosen).items():
         told[name] = {
             "population": len(order[name]),
             "n": len(verdicts),
@@ -143,17 +139,14 @@ def on_the_way(
         rows = loaded[task].eval_docs
         places = blocks.population(rows, options.tasks[name].subjects, leave_out=leave_out)
         order[name] = (places or list(range(len(rows))))[:few]
-    wanted = {task: {place for name in tasks if tasks[name] == task for place in order[name]} for task in loaded}
-    found = _verdicts(_harness(decoder, tokenizer, options, progress, smoothing), loaded, options, wanted)
-    told: dict[str, Metrics] = {}
-    for name, task in tasks.items():
-        by_place = dict(zip(sorted(wanted[task]), found[task], strict=True))
-        verdicts = [by_place[place] for place in sorted(order[name])]
-        told[name] = {
+    harness = _harness(decoder, tokenizer, options, progress, smoothing)
+    return {
+        name: {
             "acc": sum(one.correct for one in verdicts) / len(verdicts),
             "log_prob": sum(one.log_prob for one in verdicts) / len(verdicts),
         }
-    return told
+        for name, verdicts in _verdicts_at(harness, tasks, loaded, options, order).items()
+    }
 
 
 @dataclass(frozen=True)
@@ -164,6 +157,17 @@ class Verdict:
     correct: bool
     log_prob: float  # of the right letter
     prompt: str
+
+
+def _verdicts_at(
+    harness: Any, tasks: dict[str, str], loaded: dict[str, Any], options: EvalSettings, chosen: dict[str, list[int]]
+) -> dict[str, list[Verdict]]:
+    """By name, the verdicts on the questions at these places of its task, in their order; what two names share is
+    asked once."""
+    wanted = {task: {place for name in tasks if tasks[name] == task for place in chosen[name]} for task in loaded}
+    found = _verdicts(harness, loaded, options, wanted)
+    by_place = {task: dict(zip(sorted(wanted[task]), found[task], strict=True)) for task in loaded}
+    return {name: [by_place[task][place] for place in chosen[name]] for name, task in tasks.items()}
 
 
 def _verdicts(

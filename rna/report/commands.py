@@ -76,19 +76,9 @@ def overrides(trial: Trial) -> list[str]:
         corpora = {f"topics.{topic}": item for topic, item in config["data"]["topics"].items()}
         for name, item in {**corpora, "retain": config["data"]["retain"]}.items():
             words += [f"data.{name}.path={hydra_text(item['path'])}", *_reads(f"data.{name}", item)]
-    names: tuple[str, ...] = (
-        "keyword",
-        "neutral_keyword",
-        "seed",
-        "limit",
-        "add_bos_token",
-        "chat_template",
-        "of_above",
-        "ngrams_path",
-    )
-    if config["train"].get("until") is not None:
-        names += ("interim_every", "interim_limit")
-    return words + _differing("eval", config["eval"], EvalSettings(), only=names)
+    names = "keyword neutral_keyword seed limit add_bos_token chat_template of_above ngrams_path".split()
+    names += ["interim_every", "interim_limit"] if config["train"].get("until") is not None else []
+    return words + _differing("eval", config["eval"], EvalSettings(), only=tuple(names))
 
 
 def _reads(group: str, corpus: dict[str, Any]) -> list[str]:
