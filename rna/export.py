@@ -14,7 +14,7 @@ from typing import Any
 from rna import intervals, printing
 from rna.ends import guarded
 from rna.printing import in_markdown
-from rna.settings import ModelSettings, hashes
+from rna.settings import UNDEFENDED, ModelSettings, hashes
 from rna.store import Record, compared, results
 
 
@@ -106,6 +106,8 @@ def card(record: Record, evaluations: list[Record], base: list[Record]) -> str:
     method, noise = config["method"], config["noise"]
     numbers = {f"method.{key}": value for key, value in method.items() if value is not None}
     numbers["retain_loss"] = config["retain_loss"]
+    if (defence := config.get("defence") or {"name": UNDEFENDED})["name"] != UNDEFENDED:
+        numbers |= {"defence": defence["name"]} | {f"defence.{key}": defence[key] for key in defence if key != "name"}
     numbers |= {f"retain.alpha.{topic}": weight for topic, weight in config["alpha"].items()}
     if noise["name"] != "none":
         numbers |= {f"noise.{key}": noise[key] for key in ("nu", "scale", "layers")}

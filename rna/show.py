@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 from rna import intervals, perturb, printing
 from rna.intervals import Estimate, Score, Terms, answers, number, scores_of
 from rna.settings import EvalSettings, until_of
-from rna.trial import Arm
+from rna.trial import OWN, PROTECTED, Arm
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-OWN = ("with RNA", "smoothed", "plain", "given")  # the arms of a trial, its own first
 Scores = dict[str, Estimate]  # role (`forget`, `forget_bio`, `retain`, `perturbed`, …) -> estimate
 
 
@@ -95,6 +94,8 @@ def title(rows: list[Arm]) -> str:
     said = [shown.model.name, method.label or method.name]
     if method.trains:
         said.append(f"retain loss {shown.retain_loss}")
+    if shown.defended:
+        said.append(f"defence {shown.defence.label or shown.defence.name}")
     if noise.layers:
         said.append(f"ν {noise.nu:g} at layer {', '.join(map(str, noise.layers))}")
     if method.trains:
@@ -246,7 +247,7 @@ def _rates(label: str, by_arm: dict[str, Scores]) -> list[str]:
     """Reduction of the plain method, reduction and recovery of RNA, in percent of the base's perturbed accuracy."""
     perturbed = {name: found["perturbed"].value for name, found in by_arm.items() if "perturbed" in found}
     plain = "given" if "given" in perturbed else "plain"
-    if label not in (plain, "with RNA", "smoothed") or "base" not in perturbed or label not in perturbed:
+    if label not in (plain, *PROTECTED) or "base" not in perturbed or label not in perturbed:
         return ["", ""]
     reduction = _rate(perturb.reduction_rate(perturbed["base"], perturbed[label]))
     if label == plain or plain not in perturbed:
@@ -283,7 +284,7 @@ def verdicts(rows: list[Arm]) -> list[str]:
     A line is left out where its numbers are not there. In brackets are 95 % intervals; the last line says over what.
     """
     by_label = {row.label: row for row in rows if terms(row)}
-    noised = "with RNA" if "with RNA" in by_label or "smoothed" not in by_label else "smoothed"
+    noised = next((label for label in PROTECTED if label in by_label), PROTECTED[0])
     first = "given" if any(row.label == "given" for row in rows) else "plain"
     base, plain, rna = (by_label.get(label) for label in ("base", first, noised))
     judged = [row for row in (plain, rna) if row is not None]
@@ -333,7 +334,7 @@ def _contrast(rna: Arm | None, plain: Arm | None) -> str:
     """What the noise changes; where both do not forget alike, that is no comparison of robustness."""
     if rna is None or plain is None:
         return ""
-    name = "RNA" if rna.label == "with RNA" else "noise at inference"
+    name = {"with RNA": "RNA", "smoothed": "noise at inference"}.get(rna.label, "the defence")
     perturbed, forget = changed(rna, plain, "perturbed"), changed(rna, plain, *_forget(rna))
     told = [
         f"{what} {answers.tell(change, choice=_choice(rna))}, {answers.word(change)}"

@@ -17,11 +17,13 @@ from rna import NUMERICS, ends
 from rna.corpora import Cache, Memory
 from rna.decoder import NO_CHAT
 from rna.ends import TrialFailed
-from rna.settings import LAYER, NoiseSettings, Settings, made, told, until_of
+from rna.settings import LAYER, Settings, made, told, until_of
 from rna.store import Record, lookup, partial, results
 from rna.unlearning import Checkpoint
 
 OTHER_TOKENS = "perplexities are per token"  # in a record's warning, by which it is known
+PROTECTED = ("with RNA", "defended", "smoothed")  # arms that have a plain twin
+OWN = (*PROTECTED, "plain", "given")  # the arms of a trial, its own first
 Progress = Callable[[str, int, int], None]  # (phase, done, total)
 
 
@@ -123,35 +125,34 @@ def arm(label: str, settings: Settings, *, rerun: bool = False) -> Arm:
 def in_a_race(settings: Settings, part: Part) -> Arm:
     """The trial's own row of its table, with no more to evaluate than these blocks."""
     rows = {row.label: row for row in arms(settings)}
-    own = next(rows[label] for label in ("with RNA", "smoothed", "given", "plain", "base") if label in rows)
+    own = next(rows[label] for label in (*OWN, "base") if label in rows)
     raced = replace(own, tasks={name: own.tasks[name] for name in part.names}, part=part)
     raced.refresh()
     return raced
 
 
+def own_label(settings: Settings) -> str:
+    """What the row of a training is called."""
+    if settings.noise.name == "inference":
+        return "smoothed"
+    return "defended" if settings.defended else "plain" if settings.noise.name == "none" else "with RNA"
+
+
 def arms(settings: Settings) -> list[Arm]:
-    """The rows of a trial's table: base, plain twin, with RNA, and retrained where there is such a model.
+    """The rows of a trial's table: base, plain twin, with RNA or defended, and retrained where there is such a model.
 
     With `method=given` the row below the base is a model that was unlearned elsewhere.
 
     With noise at inference the row with it is the plain trial, or the base, `smoothed`: one training, two evaluations.
     With `train_only` the rows that are trained, and no others.
     """
-    base = replace(
-        settings,
-        method=made("none"),
-        retain_loss="none",
-        alpha={},
-        noise=NoiseSettings(name="none", layers=[]),
-    )
+    base = replace(settings.plain(), method=made("none"), retain_loss="none", alpha={})
     rows = [] if settings.train_only else [arm("base", base)]
     smoothed = settings.noise.name == "inference"
     if settings.method.trains:
-        with_noise = settings.noise.name != "none"
-        if with_noise and settings.baseline != "skip":
-            rows.append(arm("plain", replace(settings, noise=NoiseSettings(name="none", layers=[]))))
-        label = "smoothed" if smoothed else "with RNA" if with_noise else "plain"
-        rows.append(arm(label, settings, rerun=settings.rerun))
+        if settings.protected and settings.baseline != "skip":
+            rows.append(arm("plain", settings.plain()))
+        rows.append(arm(own_label(settings), settings, rerun=settings.rerun))
     else:
         judged = replace(base, method=settings.method)
         if settings.method.name == "given":
@@ -168,9 +169,9 @@ def arms(settings: Settings) -> list[Arm]:
 
 def to_compute(settings: Settings, rows: list[Arm]) -> list[Arm]:
     """The arms that want work, the longest first; a plain twin is left alone with `baseline=cached`."""
-    order = {"with RNA": 0, "smoothed": 0, "plain": 1, "given": 1, "base": 2, "retrained": 3}
+    order = {**dict.fromkeys(PROTECTED, 0), "plain": 1, "given": 1, "base": 2, "retrained": 3}
     wanted = [row for row in rows if not row.complete]
-    if settings.baseline == "cached" and settings.noise.name != "none":
+    if settings.baseline == "cached" and settings.protected:
         wanted = [row for row in wanted if row.label != "plain"]
     return sorted(wanted, key=lambda row: order[row.label])
 
@@ -364,6 +365,7 @@ def _fit(
         decoder,
         feeds,
         stepped,
+        tokenizer=tokenizer,
         checkpoint=checkpoint,
         memory=_memory(row, cache, corpora, decoder),
         interim=interim if settings.eval.interim_every else None,
@@ -704,7 +706,7 @@ def _describe(row: Arm, kind: str, started: float) -> Record:
         "key": row.key,
         "label": row.label if judged else unsmoothed,
         "config": asdict(row.settings if judged else row.settings.for_training()),
-        "losses": told(row.settings.method, row.settings.retain),
+        "losses": told(row.settings.method, row.settings.retain, row.settings.defence),
         "identity": row.identity,
         **results.provenance(),
         "seconds": round(time.perf_counter() - started, 3) if started else None,

@@ -36,7 +36,8 @@ class Batch:
     """Token ids and the mask of real tokens. Pad tokens may equal real ones (pad = eos): only the mask counts.
 
     `starts`, where there are any, say for each sequence with which token log π begins to count: a pair's answer.
-    `counted_BT` are the tokens that losses are means over: the real ones, and all in the variant `official`.
+    `counted_BT` are the tokens that losses are means over: the real ones but for the `ignored`, and all in the variant
+    `official`.
     """
 
     ids_BT: Int[Tensor, "B T"]
@@ -44,10 +45,16 @@ class Batch:
     counts_padding: bool = False
     starts: list[int] | None = None
     packing: Packing | None = None  # how a model reads it; None: as it is, padded
+    ignored_BT: Bool[Tensor, "B T"] | None = None  # tokens that are read and do not count
 
     def to(self, device: torch.device) -> "Batch":
-        packing = self.packing and self.packing.to(device)
-        return Batch(self.ids_BT.to(device), self.mask_BT.to(device), self.counts_padding, self.starts, packing)
+        return replace(
+            self,
+            ids_BT=self.ids_BT.to(device),
+            mask_BT=self.mask_BT.to(device),
+            packing=self.packing and self.packing.to(device),
+            ignored_BT=None if self.ignored_BT is None else self.ignored_BT.to(device),
+        )
 
     def cut(self, length: int) -> "Batch":
         """The first `length` tokens of each sequence, those of the longest sequence where padding is on the left."""
@@ -127,7 +134,9 @@ class Batch:
 
     @property
     def counted_BT(self) -> Bool[Tensor, "B T"]:
-        return torch.ones_like(self.mask_BT) if self.counts_padding else self.mask_BT
+        if self.counts_padding:
+            return torch.ones_like(self.mask_BT)
+        return self.mask_BT if self.ignored_BT is None else self.mask_BT & ~self.ignored_BT
 
     @property
     def predicts_BT(self) -> Bool[Tensor, "B T"]:

@@ -5,5 +5,6 @@ from .model import Stream as Stream
 from .packing import Pack as Pack
 from .packing import key_cost as key_cost
 from .packing import packer as packer
+from .soft import SoftTokens as SoftTokens
 from .tokenizer import load_tokenizer as load_tokenizer
 from .tokenizer import parts_alike as parts_alike

@@ -32,7 +32,7 @@ from rna.ends import patient
 from rna.settings import architecture
 
 Deltas = dict[str, Tensor]  # the model's name of a trained tensor -> its values
-AddNoise = Callable[[int, Tensor], Tensor]  # (layer, the stream that leaves it) -> the stream that goes on
+Alter = Callable[[int, Tensor], Tensor]  # (layer, the stream that leaves it) -> the stream that goes on
 
 CHUNK = {"cpu": 3 * 2**21, "cuda": 2**27}  # logits that exist at one time; the C library reuses blocks of < 32 MiB
 
@@ -433,14 +433,14 @@ def advance(
     stop: int,
     *,
     policy: Deltas | None = None,
-    add_noise: AddNoise | None = None,
+    alter: Alter | None = None,
     recompute: bool = False,
 ) -> Stream:
     """Run the stream through the layers up to, not including, layer `stop`.
 
     Args:
         policy: the trained tensors to use in place of the reference's own; None runs the reference.
-        add_noise: called with (layer, stream leaving it) after each layer.
+        alter: called with (layer, stream leaving it) after each layer.
         recompute: keep each layer's input alone for the backward pass, which runs the layer again.
     """
     hidden_BTD = stream.hidden_BTD
@@ -456,8 +456,8 @@ def advance(
             hidden_BTD = torch.utils.checkpoint.checkpoint(run, hidden_BTD, use_reentrant=False)
         else:
             hidden_BTD = run(hidden_BTD)
-        if add_noise is not None:
-            hidden_BTD = add_noise(index, hidden_BTD)
+        if alter is not None:
+            hidden_BTD = alter(index, hidden_BTD)
     return replace(stream, hidden_BTD=hidden_BTD, layer=stop)
 
 
@@ -467,11 +467,11 @@ def stream_at(
     layer: int,
     *,
     policy: Deltas | None = None,
-    add_noise: AddNoise | None = None,
+    alter: Alter | None = None,
     recompute: bool = False,
 ) -> Float[Tensor, "B T D"]:
     """The residual stream that leaves decoder layer `layer`."""
-    return advance(decoder, stream, layer + 1, policy=policy, add_noise=add_noise, recompute=recompute).hidden_BTD
+    return advance(decoder, stream, layer + 1, policy=policy, alter=alter, recompute=recompute).hidden_BTD
 
 
 def root_mean_squares(
@@ -497,18 +497,18 @@ def mlp_output_at(
     layer: int,
     *,
     policy: Deltas | None = None,
-    add_noise: AddNoise | None = None,
+    alter: Alter | None = None,
     recompute: bool = False,
 ) -> Float[Tensor, "B T D"]:
     """The output of the MLP of decoder layer `layer`, with noise of that layer added to it and not to the stream."""
     caught: list[Tensor] = []
     hook = decoder.layers[layer].mlp.register_forward_hook(lambda _m, _i, output: caught.append(output))  # pyright: ignore
     try:
-        before = advance(decoder, stream, layer, policy=policy, add_noise=add_noise, recompute=recompute)
+        before = advance(decoder, stream, layer, policy=policy, alter=alter, recompute=recompute)
         advance(decoder, before, layer + 1, policy=policy)
     finally:
         hook.remove()
-    return add_noise(layer, caught[0]) if add_noise is not None else caught[0]
+    return alter(layer, caught[0]) if alter is not None else caught[0]
 
 
 def head_hidden(decoder: Decoder, stream: Stream, keep_BT: Bool[Tensor, "B T"]) -> Float[Tensor, "N D"]:

@@ -136,7 +136,7 @@ def smoothed_log_probs(decoder: Decoder, contexts: list[Tokens], smoothing: Smoo
     lengths = [len(context) for context in contexts]
     rows, first = list(range(len(contexts))), min(smoothing.layers)
 
-    def add_noise(layer: int, hidden_BTD: Tensor) -> Tensor:
+    def alter(layer: int, hidden_BTD: Tensor) -> Tensor:
         if layer not in smoothing.layers:
             return hidden_BTD
         noise_BTD = torch.zeros_like(hidden_BTD)
@@ -149,8 +149,8 @@ def smoothed_log_probs(decoder: Decoder, contexts: list[Tokens], smoothing: Smoo
         clean = model.advance(decoder, model.embed(decoder, batch), first + 1)
         total_NV: Tensor | None = None
         for _ in range(smoothing.samples):
-            noisy = Stream(add_noise(first, clean.hidden_BTD), first + 1, clean.layer_inputs)
-            end_BTD = model.advance(decoder, noisy, len(decoder.layers), add_noise=add_noise).hidden_BTD
+            noisy = Stream(alter(first, clean.hidden_BTD), first + 1, clean.layer_inputs)
+            end_BTD = model.advance(decoder, noisy, len(decoder.layers), alter=alter).hidden_BTD
             last_ND = decoder.norm(end_BTD[rows, [length - 1 for length in lengths]])
             log_probs_NV = model.logits(decoder, last_ND).float().log_softmax(-1)
             total_NV = log_probs_NV if total_NV is None else torch.logaddexp(total_NV, log_probs_NV)

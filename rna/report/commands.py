@@ -6,6 +6,7 @@ from typing import Any
 
 from rna.report.records import Study, Trial
 from rna.settings import (
+    UNDEFENDED,
     CorpusSettings,
     EvalSettings,
     LayerSettings,
@@ -54,6 +55,11 @@ def overrides(trial: Trial) -> list[str]:
             words.append(f"retain.alpha.default={next(iter(alpha.values()))}")
         else:
             words += [f"retain.alpha.{topic}={value}" for topic, value in alpha.items()]
+        defence = config.get("defence") or {"name": UNDEFENDED}
+        if defence["name"] != UNDEFENDED:
+            words.append(f"defence={defence['name']}")
+            numbers = {name: value for name, value in defence.items() if name != "name" and value is not None}
+            words += [f"defence.{name}={hydra_text(value)}" for name, value in numbers.items()]
         noise = config["noise"]
         words.append(f"noise={noise['name']}")
         if noise["name"] != "none":

@@ -29,7 +29,9 @@ from .fields import without_defaults as without_defaults
 from .memo import Memo as Memo
 from .method import LAYER as LAYER
 from .method import LOGITS as LOGITS
+from .method import UNDEFENDED as UNDEFENDED
 from .method import Aim as Aim
+from .method import Defence as Defence
 from .method import Method as Method
 from .method import OwnCodeFailed as OwnCodeFailed
 from .method import Released as Released

@@ -34,11 +34,19 @@ from rna.settings.until import read_until
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-GROUPS = ("method", "retain", "retain_loss", "noise", "layer", "model", "data", "train", "eval", "wandb", "cache")
+GROUPS = (
+    *("method", "retain", "retain_loss", "defence", "noise", "layer"),
+    *("model", "data", "train", "eval", "wandb", "cache"),
+)
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
 ROLES = (  # of tasks
     *("forget", "retain", "perturbed", "neutral", "related", "forget_perturbed", "ngram"),
     *("prefix", "prefix_neutral", "inside", "inside_neutral"),  # a keyword in the question, not among the choices
+)
+PLUGINS: tuple[tuple[str, str, Any], ...] = (  # group, field of `Settings`, class
+    ("method", "method", method.Method),
+    ("retain_loss", "retain", method.RetainLoss),
+    ("defence", "defence", method.Defence),
 )
 REGIONS = {"early": (5, 3), "middle": (14, 3), "late": (28, 3)}  # first layer and count (arXiv:2501.19202, Appendix E)
 REGION_DEPTH = 32  # of the model these were chosen for
@@ -160,12 +168,9 @@ def typed(composed: "DictConfig") -> Settings:
             raise ValueError("noise.nu: a value is needed; give noise.nu=…, or noise=none")
         plain.pop("tuned", None)
         retain: dict[str, Any] = plain.pop("retain")
-        found = {
-            "method": _loss(plain, "method", method.Method),
-            "retain": _loss(plain, "retain_loss", method.RetainLoss),
-        }
+        found = {field: _plugin(plain, group, kind) for group, field, kind in PLUGINS}
         plain["retain_loss"] = found["retain"].name
-        del plain["method"]
+        del plain["method"], plain["defence"]
         alpha = retain.pop("alpha", None)
         for key in retain:
             raise ValueError(unknown_key(f"retain.{key}={retain[key]}", f"retain.{key}", ["alpha"]))
@@ -213,8 +218,8 @@ def recorded(record: dict[str, Any]) -> Settings:
     plain: dict[str, Any] = _literal(record["config"])
     told, found = record["losses"], {}
     try:
-        for group, field, kind in (("method", "method", method.Method), ("retain_loss", "retain", method.RetainLoss)):
-            numbers = plain.pop(field)
+        for group, field, kind in PLUGINS:
+            numbers = plain.pop(field, {"name": method.UNDEFENDED}) if field == "defence" else plain.pop(field)
             target = told.get(group) or method.own_targets(group)[numbers["name"]]
             found[field] = method.load(target, kind, group)(**numbers)
         settings = OmegaConf.to_object(_typed(plain, Settings))
@@ -224,8 +229,8 @@ def recorded(record: dict[str, Any]) -> Settings:
     return replace(settings, **found)
 
 
-def _loss(plain: dict[str, Any], group: str, kind: type[method.Loss]) -> Any:
-    """A method or a retain loss, made of its option's class and numbers."""
+def _plugin(plain: dict[str, Any], group: str, kind: type[method.Plugin]) -> Any:
+    """A method, a retain loss or a defence, made of its option's class and numbers."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -236,7 +241,7 @@ def _loss(plain: dict[str, Any], group: str, kind: type[method.Loss]) -> Any:
     if target is None:
         raise ValueError(f"{group}.target: a value is needed with {group}={name}; give the class, package.module.Class")
     made = method.load(target, kind, group)
-    if made.reads not in (method.LAYER, method.LOGITS):
+    if issubclass(made, method.Loss) and made.reads not in (method.LAYER, method.LOGITS):
         raise ValueError(f"{group}.target={target}: reads={made.reads!r}; allowed: {method.LAYER}, {method.LOGITS}")
     if method.is_own(made) and method.own_targets(group).get(name) != target:
         raise ValueError(f"{group}.name={name}: {nearest(str(name), list(method.own_targets(group)))}")
@@ -439,8 +444,11 @@ def _check_choices(settings: Settings) -> None:
     if not settings.output_dir.strip():
         raise ValueError(f"output_dir={settings.output_dir}: a folder is needed, such as outputs")
     chosen, reads = settings.method.name, settings.method.reads
-    method.check_numbers("method", settings.method)
-    method.check_numbers("retain_loss", settings.retain)
+    for group, field, _ in PLUGINS:
+        method.check_numbers(group, getattr(settings, field))
+    if settings.defended and (not settings.method.trains or settings.variant == "official"):
+        said = f"method={settings.method.name}" if not settings.method.trains else "variant=official"
+        raise ValueError(f"defence={settings.defence.name}: has no meaning with {said}; allowed: none")
     _one_of("noise.name", settings.noise.name, ("rna", "relative", "inference", "none"))
     _one_of("variant", settings.variant, VARIANTS)
     _one_of("keep", settings.keep, KEPT)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rna.settings.method import Method, RetainLoss
+from rna.settings.method import UNDEFENDED, Defence, Method, RetainLoss
 
 PACKAGE = Path(__file__).parents[1]
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # installed, or a checkout
@@ -183,6 +183,7 @@ class Settings:
     retain_loss: str = "???"
     retain: RetainLoss = field(default_factory=RetainLoss)
     alpha: dict[str, float] = field(default_factory=dict)
+    defence: Defence = field(default_factory=lambda: Defence(name=UNDEFENDED))
     noise: NoiseSettings = field(default_factory=NoiseSettings)
     layer: LayerSettings = field(default_factory=LayerSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
@@ -203,6 +204,20 @@ class Settings:
     def for_training(self) -> "Settings":
         """The same without noise at inference, which trains the plain model."""
         return replace(self, noise=NoiseSettings(name="none", layers=[])) if self.noise.name == "inference" else self
+
+    @property
+    def defended(self) -> bool:
+        """Whether a defence changes what is read of retain samples."""
+        return self.defence.name != UNDEFENDED
+
+    @property
+    def protected(self) -> bool:
+        """Whether there is a plain twin: the same training without its noise and its defence."""
+        return self.method.trains and (self.noise.name != "none" or self.defended)
+
+    def plain(self) -> "Settings":
+        """The same method without noise and defence."""
+        return replace(self, noise=NoiseSettings(name="none", layers=[]), defence=Defence(name=UNDEFENDED))
 
     def judged(self) -> ModelSettings:
         """The model that is loaded: the base, or with method=given what somebody else made of it."""

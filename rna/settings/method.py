@@ -1,7 +1,8 @@
-"""What the program knows of a forget loss and of a retain loss, whoever wrote them: two classes to derive from.
+"""What the program knows of a forget loss, a retain loss and a defence, whoever wrote them: three classes to derive
+from.
 
-An option of `conf/method` or `conf/retain_loss` names a class with `target: package.module.Class` and gives its
-numbers, which are the class's fields. Nothing else has to know the class by name.
+An option of `conf/method`, `conf/retain_loss` or `conf/defence` names a class with `target: package.module.Class` and
+gives its numbers, which are the class's fields. Nothing else has to know the class by name.
 """
 
 import importlib
@@ -22,8 +23,10 @@ from rna import ends
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from rna.unlearning.defence import Drawn, Ground, Sample
     from rna.unlearning.step import Step
 
+UNDEFENDED = "none"
 LAYER, LOGITS = "layer", "logits"  # what a loss reads: the stream that leaves the unlearn layer, or the model's end
 
 
@@ -111,7 +114,31 @@ class RetainLoss:
         return self.value(policy, reference).mean()
 
 
+@dataclass(kw_only=True)
+class Defence:
+    """What is done to retain samples before both policy and reference read them, with numbers as a `Method` has them.
+
+    The loss is L_forget + α·Σ wᵢ·Lᵢ over the samples of a step, each Lᵢ the method's own retain loss, a mean over the
+    tokens that its sample counts. What is to live through all steps, and in checkpoints, goes into `ground.kept`.
+    """
+
+    name: str = ""
+
+    label: ClassVar[str] = ""  # in tables and figures; "": the name
+
+    def begin(self, ground: "Ground") -> None:
+        """Called once before the first step, and before a checkpoint brings back what was kept."""
+
+    def samples(self, ground: "Ground", drawn: "Drawn") -> "list[Sample]":
+        """What the retain loss reads in place of the retain texts drawn for a step: see `rna.unlearning.defence`."""
+        raise NotImplementedError(f"{type(self).__name__}.samples")
+
+    def learn(self, ground: "Ground") -> None:
+        """Called after a step's backward passes."""
+
+
 Loss = Method | RetainLoss
+Plugin = Loss | Defence
 
 
 def above(bound: int | float, **options: Any) -> Any:
@@ -129,20 +156,20 @@ def one_of(*words: str, **options: Any) -> Any:
     return field(metadata={"one_of": words}, **options)
 
 
-def numbers(loss: Loss) -> dict[str, Any]:
+def numbers(part: Plugin) -> dict[str, Any]:
     """What parts it from others of its class: its fields without the name, and without those at their default."""
-    found = {item.name: (getattr(loss, item.name), item.default) for item in fields(loss) if item.name != "name"}
+    found = {item.name: (getattr(part, item.name), _default(item)) for item in fields(part) if item.name != "name"}
     return {name: value for name, (value, default) in found.items() if value is not None and value != default}
 
 
-def required(kind: type[Loss]) -> list[str]:
+def required(kind: type[Plugin]) -> list[str]:
     return [item.name for item in fields(kind) if not _has_default(item)]
 
 
-def check_numbers(group: str, loss: Loss) -> None:
+def check_numbers(group: str, part: Plugin) -> None:
     """Raises ValueError for a number out of its range, or a word that is not allowed."""
-    for item in fields(loss):
-        value, said = getattr(loss, item.name), f"{group}.{item.name}"
+    for item in fields(part):
+        value, said = getattr(part, item.name), f"{group}.{item.name}"
         if "one_of" in item.metadata and value not in item.metadata["one_of"]:
             from rna.settings.config import nearest
 
@@ -152,6 +179,10 @@ def check_numbers(group: str, loss: Loss) -> None:
                 raise ValueError(f"{said}={value}: must be a finite number {sign} {item.metadata[bound]:g}")
 
 
+def _default(item: "Field[Any]") -> Any:
+    return item.default if item.default_factory is MISSING else item.default_factory()
+
+
 def _has_default(item: "Field[Any]") -> bool:
     return item.default is not MISSING or item.default_factory is not MISSING
 
@@ -159,7 +190,7 @@ def _has_default(item: "Field[Any]") -> bool:
 # From a target to its class
 
 
-def load(target: str, kind: type[Loss], key: str) -> type[Any]:
+def load(target: str, kind: type[Plugin], key: str) -> type[Any]:
     """The class that `target` names.
 
     Raises:
@@ -198,21 +229,21 @@ def _outside(filename: str) -> bool:
     )
 
 
-def is_own(kind: type[Loss]) -> bool:
+def is_own(kind: type[Plugin]) -> bool:
     """Whether the class is one of this package's, whose versions `NUMERICS` counts."""
     return kind.__module__.startswith("rna.")
 
 
-def source(kind: type[Loss]) -> Path | None:
+def source(kind: type[Plugin]) -> Path | None:
     """The file that a user's class stands in, which counts in a trial's key; None of one of our own."""
     return None if is_own(kind) else Path(inspect.getfile(kind))
 
 
-def identity(loss: Loss) -> dict[str, Any]:
-    """What a trial's key says of a loss: its name and numbers, and of a user's class the bytes of its file."""
-    file = source(type(loss))
-    code = {} if file is None else {"class": type(loss).__qualname__, "source": sha256(file.read_bytes()).hexdigest()}
-    return {"name": loss.name, **numbers(loss), **code}
+def identity(part: Plugin) -> dict[str, Any]:
+    """What a trial's key says of a part: its name and numbers, and of a user's class the bytes of its file."""
+    file = source(type(part))
+    code = {} if file is None else {"class": type(part).__qualname__, "source": sha256(file.read_bytes()).hexdigest()}
+    return {"name": part.name, **numbers(part), **code}
 
 
 class OwnCodeFailed(RuntimeError):
@@ -222,9 +253,9 @@ class OwnCodeFailed(RuntimeError):
 
 
 @contextmanager
-def users_code(loss: Loss) -> Generator[None]:
+def users_code(part: Plugin) -> Generator[None]:
     """Name the user's file and line where a class that is not ours fails; memory that is short is not its failure."""
-    if is_own(type(loss)):
+    if is_own(type(part)):
         yield
         return
     try:
@@ -235,7 +266,7 @@ def users_code(loss: Loss) -> Generator[None]:
         if ends.out_of_memory(error) or ends.device_failed(error):
             raise
         said = str(error).splitlines()[0] if str(error) else ""
-        where = place_of(error) or f"{source(type(loss))}: "
+        where = place_of(error) or f"{source(type(part))}: "
         raise OwnCodeFailed(f"{where}{type(error).__name__}: {said}") from error
 
 
@@ -250,7 +281,7 @@ def known_retain(name: str) -> type[RetainLoss] | None:
     return _known("retain_loss", name, RetainLoss)
 
 
-def _known(group: str, name: str, kind: type[Loss]) -> Any:
+def _known(group: str, name: str, kind: type[Plugin]) -> Any:
     targets = own_targets(group)
     return load(targets[name], kind, group) if name in targets else None
 
@@ -276,18 +307,22 @@ def made(name: str, **given: Any) -> Method:
     return kind(name=name, **given)
 
 
-def told(chosen: Method, retain: RetainLoss) -> dict[str, str]:
-    """What a record says of its losses, for readers who have not their classes."""
-    return {
-        "title": _title(chosen.label or chosen.name, retain.label or "") if chosen.trains else "",
+def told(chosen: Method, retain: RetainLoss, defence: Defence) -> dict[str, str]:
+    """What a record says of its losses and its defence, for readers who have not their classes."""
+    title = _title(chosen.label or chosen.name, retain.label or "") if chosen.trains else ""
+    found = {
+        "title": title,
         "reads": chosen.reads,
         "method": _target(chosen),
         "retain_loss": _target(retain),
     }
+    if defence.name == UNDEFENDED or not chosen.trains:
+        return found
+    return found | {"title": f"{title}, {defence.label or defence.name}", "defence": _target(defence)}
 
 
-def _target(loss: Loss) -> str:
-    return f"{type(loss).__module__}.{type(loss).__qualname__}"
+def _target(part: Plugin) -> str:
+    return f"{type(part).__module__}.{type(part).__qualname__}"
 
 
 def title_of(record: dict[str, Any]) -> str:

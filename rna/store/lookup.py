@@ -6,7 +6,6 @@ An address is plain data, kept with the trial, so that a thousand cells need com
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from rna.settings import (
     CONF,
     PERPLEXITY_PARTS,
     EvalSettings,
-    NoiseSettings,
     Settings,
     config,
     interim_metrics,
@@ -64,11 +62,10 @@ def address_of(settings: Settings) -> Address:
 
 
 def _twin(settings: Settings) -> list[str]:
-    """The key of the plain training beside a trial with noise."""
-    if not settings.method.trains or settings.noise.name == "none" or settings.baseline == "skip":
+    """The key of the plain training beside a trial with noise or a defence."""
+    if not settings.protected or settings.baseline == "skip":
         return []
-    plain = replace(settings, noise=NoiseSettings(name="none", layers=[]))
-    return [results.train_key(results.train_identity(plain))]
+    return [results.train_key(results.train_identity(settings.plain()))]
 
 
 def roles(options: EvalSettings) -> dict[str, str]:
@@ -94,7 +91,8 @@ def _title(settings: Settings) -> str:
         return settings.method.name
     noise = f"nu{settings.noise.nu:g}" if settings.noise.name != "none" else "plain"
     noise += "-inference" if settings.noise.name == "inference" else ""
-    return f"{settings.method.name}-{settings.retain_loss}-{noise}"
+    defence = [settings.defence.name] if settings.defended else []
+    return "-".join([settings.method.name, settings.retain_loss, *defence, noise])
 
 
 def metrics(where: Address) -> Metrics | None:

@@ -37,7 +37,7 @@ from rna.settings import (
     TaskSettings,
     without_defaults,
 )
-from rna.settings import identity as loss_identity
+from rna.settings import identity as plugin_identity
 
 Record = dict[str, Any]
 PACKAGES = ("torch", "transformers", "lm_eval", "datasets", "hydra-core", "omegaconf", "tokenizers")
@@ -67,7 +67,7 @@ def train_identity(settings: Settings) -> dict[str, Any]:
             settings.data.refusals or str(REFUSALS), "data.refusals", None, settings.hashes()
         )
     identity |= {
-        "method": loss_identity(settings.method),
+        "method": plugin_identity(settings.method),
         "retain_loss": settings.retain_loss,
         "alpha": settings.alpha,
         "noise": _noise(settings),
@@ -77,11 +77,13 @@ def train_identity(settings: Settings) -> dict[str, Any]:
         "data": data,
         "seed": settings.seed,
     }
+    if settings.defended:
+        identity["defence"] = plugin_identity(settings.defence)
     if settings.train.until is not None:
         judged = {name: task for name, task in task_identities(settings).items() if _decides(settings, name)}
         options = settings.eval
         identity["until"] = {"every": options.interim_every, "limit": options.interim_limit, "tasks": judged}
-    if (own := loss_identity(settings.retain)) != {"name": settings.retain_loss}:
+    if (own := plugin_identity(settings.retain)) != {"name": settings.retain_loss}:
         identity["retain_loss"] = own
     neutral = Settings()
     identity |= {"variant": settings.variant} if settings.variant != neutral.variant else {}

@@ -68,7 +68,7 @@ class Reader:
         return [(scale * weight, score) for weight, score in intervals.mean(found)] if found else []
 
     def plain(self, trial: Trial) -> Trial | None:
-        """The same setting and seed with its noise off, from its records; None where there are none.
+        """The same setting and seed without noise and defence, from its records; None where there are none.
 
         In a sweep with `baseline=skip` it may be a cell of its own, or have been made by another sweep.
         """
@@ -85,8 +85,8 @@ class Reader:
             self._twins[name] = twin if metrics is not None else None
         return self._twins[name]
 
-    def noised(self, trial: Trial) -> bool:
-        """Whether a trial was trained with noise."""
+    def protected(self, trial: Trial) -> bool:
+        """Whether a trial was trained with noise or a defence."""
         where = trial.address
         return where is not None and "output_dir" in where and self._plain_key(where) is not None
 
@@ -95,9 +95,10 @@ class Reader:
         if len(uses) > 1:
             return uses[1]
         identity = self._record(where["output_dir"], where["key"]).get("identity") or {}
-        if identity.get("noise", {}).get("name", "none") == "none":
+        if identity.get("noise", {}).get("name", "none") == "none" and "defence" not in identity:
             return None
-        return results.train_key(identity | {"noise": without_defaults(NoiseSettings(name="none", layers=[]))})
+        plain = identity | {"noise": without_defaults(NoiseSettings(name="none", layers=[]))}
+        return results.train_key({name: value for name, value in plain.items() if name != "defence"})
 
     def _record(self, output_dir: str, key: str) -> dict[str, Any]:
         if (output_dir, key) not in self._records:

@@ -70,8 +70,8 @@ class Row:
 
     @cached_property
     def plain(self) -> "Row | None":
-        """The same seeds with the noise off, as far as there are records of them; None for a row without noise."""
-        if not self.reader.noised(self.trials[0]):  # then none of them has noise
+        """The same seeds without noise and defence, as far as there are records of them; None for such a row itself."""
+        if not self.reader.protected(self.trials[0]):  # then none of them is
             return None
         found = [twin for trial in self.trials if (twin := self.reader.plain(trial)) is not None]
         return Row("plain", found, self.reader) if found else None

@@ -5,7 +5,7 @@ A step's losses come one after the other, so that the forget graph is gone befor
 Shapes: B sequences, T tokens, D hidden width, N real tokens of a batch laid end to end.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -15,13 +15,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rna.corpora import Batch
-from rna.decoder import Decoder, Deltas, Stream, model
+from rna.decoder import Decoder, Deltas, SoftTokens, Stream, model
 from rna.settings import LAYER, Method, RetainLoss, generator, users_code
 from rna.unlearning import losses
 from rna.unlearning.noise import GaussianNoise
 
 Draw = Callable[[int, torch.Generator, torch.dtype], Tensor]  # (width, generator, dtype) -> a direction of unit norm
 Recall = Callable[[str, Any, str, Callable[[], Tensor]], Tensor]  # (kind, of what, role, how to compute it) -> value
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Retain texts as a defence has them read, in policy and reference alike."""
+
+    batch: Batch
+    soft: SoftTokens | None = None
 
 
 @dataclass
@@ -55,7 +63,9 @@ def check_loss(what: str, loss: Any) -> None:
 
 @dataclass
 class Step:
-    """One topic's step: iterate for (name, loss) pairs; afterwards `norms` holds mean token norms.
+    """One topic's step: iterate for (name, loss) pairs, `forget` first, then a `retain` for each of `readings`.
+
+    Afterwards `norms` holds mean token norms.
 
     For a method's `forget_loss` there are, by role (`forget`, `retain`, and `refusal` where `Method.refusals` is set):
 
@@ -81,6 +91,7 @@ class Step:
     refusal: Batch | None
     recall: Recall = lambda _kind, _what, _role, compute: compute()
     recompute: bool = False  # gradient checkpointing
+    readings: Sequence[Reading] = ()  # what the retain loss reads; none: the retain batch as it was drawn
     norms: dict[str, Tensor] = field(default_factory=dict)
     _entries: dict[str, Stream] = field(default_factory=dict, init=False, repr=False)
 
@@ -91,10 +102,13 @@ class Step:
             check_loss("forget_loss", loss)
         yield "forget", loss
         self._entries.clear()
-        with users_code(setup.retain):
-            loss = self._retain_of_layer() if setup.retain.reads == LAYER else self._retain_of_logits()
-            check_loss("value", loss)
-        yield "retain", loss
+        for reading in self.readings or [None]:
+            with users_code(setup.retain):
+                loss = (
+                    self._retain_of_layer(reading) if setup.retain.reads == LAYER else self._retain_of_logits(reading)
+                )
+                check_loss("value", loss)
+            yield "retain", loss
 
     # What a method may use
 
@@ -156,25 +170,45 @@ class Step:
 
     # The retain losses
 
-    def _retain_of_layer(self) -> Tensor:
-        setup, batch = self.setup, self.retain
-        entry = self._prefix_of("retain", self._shared())
+    @torch.no_grad()
+    def retain_losses(self, reading: Reading) -> list[float]:
+        """The policy's retain loss on each text, without the noise of RNA."""
+        batch, retain, found = reading.batch, self.setup.retain, []
+        entry, soft = self._retain_entry(reading), _altering(reading, None)
+        ends: list[Tensor] = []  # of reference and policy
+        for policy in (None, self.policy):
+            if retain.reads == LAYER:
+                ends.append(self._read(entry, batch, policy=policy is not None, alter=soft))
+            else:
+                end = model.advance(self.decoder, entry, len(self.decoder.layers), policy=policy, alter=soft)
+                ends.append(model.head_hidden(self.decoder, end, batch.counted_BT))
+        counts = batch.counted_BT.sum(1).tolist()
+        for reference_ND, policy_ND in zip(*(one.split(counts) for one in ends), strict=True):
+            if retain.reads != LAYER:
+                reference_ND, policy_ND = (model.logits(self.decoder, one) for one in (reference_ND, policy_ND))
+            found.append(retain.value(policy_ND, reference_ND).mean().item())
+        return found
+
+    def _retain_of_layer(self, reading: Reading | None) -> Tensor:
+        setup, batch = self.setup, reading.batch if reading else self.retain
+        entry = self._retain_entry(reading)
         with torch.no_grad():
-            target_ND = self._read(entry, batch, policy=False, add_noise=self._noise(batch))
-        hidden_ND = self._read(entry, batch, policy=True)
+            target_ND = self._read(entry, batch, policy=False, alter=_altering(reading, self._noise(batch)))
+        hidden_ND = self._read(entry, batch, policy=True, alter=_altering(reading, None))
         self._note_norm("retain", hidden_ND)
         if setup.official:
             return setup.retain.official_value(hidden_ND, target_ND)
         return setup.retain.value(hidden_ND, target_ND).mean()
 
-    def _retain_of_logits(self) -> Tensor:
-        setup, decoder, batch = self.setup, self.decoder, self.retain
-        entry = self._prefix_of("retain", self._shared())
+    def _retain_of_logits(self, reading: Reading | None) -> Tensor:
+        setup, decoder, batch = self.setup, self.decoder, reading.batch if reading else self.retain
+        entry = self._retain_entry(reading)
         with torch.no_grad():
             start = self._prefix(batch.unmasked(), self._shared()) if setup.official else entry
-            noised = model.advance(decoder, start, len(decoder.layers), add_noise=self._noise(batch))
+            noised = model.advance(decoder, start, len(decoder.layers), alter=_altering(reading, self._noise(batch)))
             hidden_ref_ND = model.head_hidden(decoder, noised, batch.counted_BT)
-        hidden_ND = model.head_hidden(decoder, self._policy_stream(entry, batch, note="retain"), batch.counted_BT)
+        end = self._policy_stream(entry, batch, note="retain", alter=_altering(reading, None))
+        hidden_ND = model.head_hidden(decoder, end, batch.counted_BT)
         if setup.official:  # on whole logits, so that every gradient is rounded where the released code rounds it
             with torch.no_grad():
                 logits_ref_NV = model.logits(decoder, hidden_ref_ND)
@@ -199,6 +233,17 @@ class Step:
         noised = self.setup.noise.layers if self.setup.noise else ()
         return min(self.setup.first_trained, *noised) if noised else self.setup.first_trained
 
+    def _retain_entry(self, reading: Reading | None) -> Stream:
+        """Retain texts where policy and noised reference part; a gradient flows from there to soft tokens below."""
+        if reading is None:
+            return self._prefix_of("retain", self._shared())
+        soft, shared = reading.soft, self._shared()
+        entry = self._prefix(reading.batch, shared if soft is None else min(soft.first, shared))
+        if soft is None:
+            return entry
+        entry = soft.entering(entry)
+        return model.advance(self.decoder, entry, shared, alter=soft.behind(None), recompute=self.recompute)
+
     def _entry(self, role: str) -> Stream:
         """A batch at the first trained layer, which policy and reference share."""
         if role not in self._entries:
@@ -219,30 +264,30 @@ class Step:
             return model.advance(self.decoder, model.embed(self.decoder, batch), stop)
 
     def _read(
-        self, entry: Stream, batch: Batch, *, policy: bool, add_noise: model.AddNoise | None = None
+        self, entry: Stream, batch: Batch, *, policy: bool, alter: model.Alter | None = None
     ) -> Float[Tensor, "N D"]:
         """The unlearn layer's output at the real tokens."""
         site = model.stream_at if self.setup.site == "residual" else model.mlp_output_at
         deltas = self.policy if policy else None
-        hidden_BTD = site(
-            self.decoder, entry, self.setup.layer, policy=deltas, add_noise=add_noise, recompute=self.recompute
-        )
+        hidden_BTD = site(self.decoder, entry, self.setup.layer, policy=deltas, alter=alter, recompute=self.recompute)
         return batch.of(hidden_BTD, batch.counted_BT)
 
-    def _noise(self, batch: Batch) -> model.AddNoise | None:
+    def _noise(self, batch: Batch) -> model.Alter | None:
         """The noise of RNA, each token's the same whether its batch is padded or packed."""
         noise = self.setup.noise
         if noise is None or batch.packing is None:
             return noise
 
-        def add_noise(layer: int, hidden: Tensor) -> Tensor:
+        def alter(layer: int, hidden: Tensor) -> Tensor:
             return batch.as_read(noise(layer, batch.padded(hidden))) if layer in noise.layers else hidden
 
-        return add_noise
+        return alter
 
-    def _policy_stream(self, entry: Stream, batch: Batch, *, note: str | None) -> Stream:
+    def _policy_stream(
+        self, entry: Stream, batch: Batch, *, note: str | None, alter: model.Alter | None = None
+    ) -> Stream:
         """The policy run to the end, its norm at the unlearn layer noted on the way."""
-        run = partial(model.advance, self.decoder, policy=self.policy, recompute=self.recompute)
+        run = partial(model.advance, self.decoder, policy=self.policy, alter=alter, recompute=self.recompute)
         middle = run(entry, self.setup.layer + 1)
         if note:
             self._note_norm(note, batch.of(middle.hidden_BTD, batch.counted_BT))
@@ -274,3 +319,8 @@ class Step:
     def _note_norm(self, role: str, hidden_ND: Tensor) -> None:
         if role in ("forget", "retain"):
             self.norms[role] = hidden_ND.detach().float().norm(dim=-1).mean()
+
+
+def _altering(reading: Reading | None, noise: model.Alter | None) -> model.Alter | None:
+    """What is done to the stream of retain texts behind each layer."""
+    return noise if reading is None or reading.soft is None else reading.soft.behind(noise)

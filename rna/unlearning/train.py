@@ -13,9 +13,10 @@ from rna.corpora import Batch, Corpora, Corpus, Feed, Memory
 from rna.decoder import Decoder, Deltas, Pack, model, packer
 from rna.settings import LAYER, Settings, Until, generator, seed_of, users_code
 from rna.unlearning.checkpoint import Checkpoint, Pace
+from rna.unlearning.defence import Drawn, Ground, Sample
 from rna.unlearning.noise import GaussianNoise, Normals, standard_deviation
 from rna.unlearning.released import ReleasedAdamW
-from rna.unlearning.step import Recall, Setup, Step
+from rna.unlearning.step import Reading, Recall, Setup, Step
 
 # float16 gradients below 6e-8 would vanish, so the losses are raised by a power of two, which changes no other bit.
 LOSS_SCALE = {torch.float16: 1024.0, torch.bfloat16: 1.0, torch.float32: 1.0}
@@ -59,11 +60,18 @@ class Micro:
     retain: Batch
     refusal: Batch | None
     numbers: dict[str, int]  # by role, of the batch in its feed
-    shares: dict[str, float] = field(default_factory=dict)
+    samples: list[Sample]  # what the retain loss reads in place of the retain batch; none without a defence
+    readings: list[Reading]  # the same as the model reads it
+    shares: list[float] = field(default_factory=list)  # of the forget loss, then of each retain loss
+
+    @property
+    def retain_tokens(self) -> list[int]:
+        """Of each retain loss, the tokens that it is a mean over."""
+        return [sample.tokens for sample in self.samples] or [self.retain.tokens]
 
     @property
     def tokens(self) -> int:
-        return self.forget.tokens + self.retain.tokens + (self.refusal.tokens if self.refusal else 0)
+        return self.forget.tokens + sum(self.retain_tokens) + (self.refusal.tokens if self.refusal else 0)
 
 
 def feeds(settings: Settings, corpora: Corpora, pad_id: int) -> Feeds:
@@ -122,6 +130,7 @@ def train(
     source: Feeds,
     on_step: Callable[[int, StepReport], None],
     *,
+    tokenizer: Any = None,
     checkpoint: Checkpoint | None = None,
     memory: Memory | None = None,
     interim: Interim | None = None,
@@ -136,6 +145,7 @@ def train(
 
     Args:
         on_step: called with (step, report) after each step, and for the steps a checkpoint brings back.
+        tokenizer: the model's; a defence may want it.
         checkpoint: where to save as `Pace` says, and at a cluster's warning or a stop.
         memory: the reference's values on the feeds' batches, which no trial changes.
         interim: judges the policy on the way; what it finds joins the step's report and changes no step.
@@ -154,6 +164,7 @@ def train(
     loss_scale = LOSS_SCALE[next(decoder.model.parameters()).dtype]
     topics = list(source.forget)
     pack: Pack = (lambda batch: batch) if setup.official else packer(decoder)
+    ground = _ground(settings, decoder, tokenizer, setup, source)
     curve: list[StepReport] = []
     if checkpoint is not None and (state := checkpoint.load()) is not None:
         curve = _restore(state, policy, optimizer, setup, source)
@@ -167,7 +178,9 @@ def train(
                 break
             started = time.perf_counter()
             topic = topics[step % len(topics)]
-            micros = _draw(settings, source, topic, lambda batch: pack(batch).to(decoder.device))
+            if ground is not None:
+                ground.losses = _losses_of(decoder, policy, setup, topic)
+            micros = _draw(settings, source, topic, pack, decoder.device, ground)
             alpha = settings.alpha[topic]
 
             optimizer.zero_grad()
@@ -184,12 +197,13 @@ def train(
                     micro.refusal,
                     _recall(memory, source, topic, micro),
                     options.gradient_checkpointing,
+                    readings=micro.readings,
                 )
-                for name, loss in step_losses:
+                for (name, loss), share in zip(step_losses, micro.shares, strict=True):
                     if not torch.isfinite(loss):
                         raise NotFinite(step + 1, f"{name}_loss ({loss.item()})")
-                    values[name] += micro.shares[name] * loss.item()
-                    weight = loss_scale * micro.shares[name] * (1.0 if name == "forget" else alpha)
+                    values[name] += share * loss.item()
+                    weight = loss_scale * share * (1.0 if name == "forget" else alpha)
                     with users_code(setup.method if name == "forget" else setup.retain):
                         (loss if weight == 1.0 else weight * loss).backward()
                 for name, norm in step_losses.norms.items():
@@ -201,6 +215,9 @@ def train(
             if not torch.isfinite(grad_norm):
                 raise NotFinite(step + 1, f"grad_norm ({grad_norm.item()})")
             optimizer.step()
+            if ground is not None:
+                with users_code(settings.defence):
+                    settings.defence.learn(ground)
 
             curve.append(
                 {
@@ -225,9 +242,46 @@ def train(
     return model.rounded(decoder, policy)
 
 
-def _draw(settings: Settings, source: Feeds, topic: str, place: Pack) -> list[Micro]:
+def _ground(settings: Settings, decoder: Decoder, tokenizer: Any, setup: Setup, source: Feeds) -> Ground | None:
+    """What the trial's defence has to work with, begun; None without one."""
+    if not settings.defended:
+        return None
+    forget = {topic: feed.documents for topic, feed in source.forget.items()}
+    retain = next(iter(source.retain.values()))
+    ground = Ground(
+        decoder,
+        tokenizer,
+        setup,
+        forget,
+        retain.documents,
+        settings.data.retain.max_length,
+        settings.layer.trained,
+        retain.pad_id,
+    )
+    with users_code(settings.defence):
+        settings.defence.begin(ground)
+    return ground
+
+
+def _losses_of(decoder: Decoder, policy: Deltas, setup: Setup, topic: str) -> Callable[[Reading], list[float]]:
+    """The policy's retain loss on each text of a reading, as the policy is when it is asked for."""
+
+    def losses(reading: Reading) -> list[float]:
+        step = Step(decoder, policy, setup, topic, reading.batch, reading.batch, None)
+        return step.retain_losses(reading)
+
+    return losses
+
+
+def _draw(
+    settings: Settings, source: Feeds, topic: str, pack: Pack, device: torch.device, ground: Ground | None
+) -> list[Micro]:
     """A step's micro-batches, each batch put in its place. Forget losses of a layer and every retain loss are means
     over tokens, forget losses of logits over sequences: each micro-batch counts by its tokens or its sequences."""
+
+    def place(batch: Batch) -> Batch:
+        return pack(batch).to(device)
+
     micros: list[Micro] = []
     for _ in range(settings.train.grad_accumulation):
         forget, retain = source.forget[topic], source.retain[topic]
@@ -241,18 +295,28 @@ def _draw(settings: Settings, source: Feeds, topic: str, place: Pack) -> list[Mi
             refusal = place(idk.behind(forget, chosen, max_length=longest))
         else:
             refusal = place(next(idk))
-        kept = next(retain)
+        retained = retain.draw()
+        kept = retain.batch(retained)
         if topic in settings.data.retain_cut:
             kept = kept.cut(settings.data.retain_cut[topic])
-        micros.append(Micro(place(forget.batch(chosen)), place(kept), refusal, numbers))
+        samples: list[Sample] = []
+        if ground is not None:
+            texts = [[feed.documents[one] for one in found] for feed, found in ((forget, chosen), (retain, retained))]
+            drawn = Drawn(texts[0], texts[1], ground.source("draw", numbers["retain"]))
+            with users_code(settings.defence):
+                samples = settings.defence.samples(ground, drawn)
+        readings = [ground.reading(sample, pack) for sample in samples] if ground is not None else []
+        micros.append(Micro(place(forget.batch(chosen)), place(kept), refusal, numbers, samples, readings))
     forget_tokens = sum(micro.forget.tokens for micro in micros)
-    retain_tokens = sum(micro.retain.tokens for micro in micros)
+    retain_tokens = [sum(each) for each in zip(*(micro.retain_tokens for micro in micros), strict=True)]
     for micro in micros:
         by_token = settings.method.reads == LAYER
-        micro.shares = {
-            "forget": micro.forget.tokens / forget_tokens if by_token else 1 / len(micros),
-            "retain": micro.retain.tokens / retain_tokens,
-        }
+        weights = [sample.weight for sample in micro.samples] or [1.0]
+        parts = zip(weights, micro.retain_tokens, retain_tokens, strict=True)
+        micro.shares = [
+            micro.forget.tokens / forget_tokens if by_token else 1 / len(micros),
+            *(weight * tokens / total for weight, tokens, total in parts),
+        ]
     return micros
 
 
