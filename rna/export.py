@@ -14,7 +14,7 @@ from typing import Any
 from rna import intervals, printing
 from rna.ends import guarded
 from rna.printing import in_markdown
-from rna.settings import UNDEFENDED, ModelSettings, hashes
+from rna.settings import DEFENCES, UNDEFENDED, ModelSettings, OptimizerSettings, hashes
 from rna.store import Record, compared, results
 
 
@@ -106,8 +106,11 @@ def card(record: Record, evaluations: list[Record], base: list[Record]) -> str:
     method, noise = config["method"], config["noise"]
     numbers = {f"method.{key}": value for key, value in method.items() if value is not None}
     numbers["retain_loss"] = config["retain_loss"]
-    if (defence := config.get("defence") or {"name": UNDEFENDED})["name"] != UNDEFENDED:
-        numbers |= {"defence": defence["name"]} | {f"defence.{key}": defence[key] for key in defence if key != "name"}
+    for group in DEFENCES:
+        options = config.get(group) or {}
+        if options.get("name") in (None, UNDEFENDED, OptimizerSettings.name):
+            continue
+        numbers |= {group if key == "name" else f"{group}.{key}": value for key, value in options.items()}
     numbers |= {f"retain.alpha.{topic}": weight for topic, weight in config["alpha"].items()}
     if noise["name"] != "none":
         numbers |= {f"noise.{key}": noise[key] for key in ("nu", "scale", "layers")}

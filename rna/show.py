@@ -94,8 +94,7 @@ def title(rows: list[Arm]) -> str:
     said = [shown.model.name, method.label or method.name]
     if method.trains:
         said.append(f"retain loss {shown.retain_loss}")
-    if shown.defended:
-        said.append(f"defence {shown.defence.label or shown.defence.name}")
+    said += shown.defences if method.trains else []
     if noise.layers:
         said.append(f"ν {noise.nu:g} at layer {', '.join(map(str, noise.layers))}")
     if method.trains:

@@ -42,8 +42,8 @@ def tags(settings: Settings) -> list[str]:
     """What a dashboard filters by: method, retain loss, noise, unlearn layer, model."""
     noise = f"nu={settings.noise.nu:g}" if settings.noise.name != "none" else "plain"
     layer = f"layer={settings.layer.unlearn}"
-    defence = settings.defence.name if settings.defended else ""
-    found = [settings.method.name, settings.retain_loss, defence, noise, layer, settings.model.name]
+    beside = [*([settings.defence.name] if settings.defended else []), *settings.forget_side.values()]
+    found = [settings.method.name, settings.retain_loss, *beside, noise, layer, settings.model.name]
     return [tag[:TAG] for tag in found if tag]
 
 
@@ -56,7 +56,7 @@ def row(settings: Settings) -> str:
 def config_of(settings: Settings) -> dict[str, Any]:
     """A run's configuration: the trial's settings, its row, and whether noise was on it."""
     other = {"none": "base", "given": "given"}.get(settings.method.name)
-    arm = other or ("defended" if settings.defended else "plain" if settings.noise.name == "none" else "rna")
+    arm = other or ("defended" if settings.defences else "plain" if settings.noise.name == "none" else "rna")
     return asdict(settings) | {"row": row(settings), "arm": arm}
 
 

@@ -135,7 +135,7 @@ def own_label(settings: Settings) -> str:
     """What the row of a training is called."""
     if settings.noise.name == "inference":
         return "smoothed"
-    return "defended" if settings.defended else "plain" if settings.noise.name == "none" else "with RNA"
+    return "defended" if settings.defences else "plain" if settings.noise.name == "none" else "with RNA"
 
 
 def arms(settings: Settings) -> list[Arm]:
@@ -706,7 +706,7 @@ def _describe(row: Arm, kind: str, started: float) -> Record:
         "key": row.key,
         "label": row.label if judged else unsmoothed,
         "config": asdict(row.settings if judged else row.settings.for_training()),
-        "losses": told(row.settings.method, row.settings.retain, row.settings.defence),
+        "losses": told(row.settings.method, row.settings.retain, row.settings.defence, row.settings.defences),
         "identity": row.identity,
         **results.provenance(),
         "seconds": round(time.perf_counter() - started, 3) if started else None,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 PAYS = 0.95  # of a padded batch's cost, what a packed one may cost
@@ -46,6 +46,7 @@ class Batch:
     starts: list[int] | None = None
     packing: Packing | None = None  # how a model reads it; None: as it is, padded
     ignored_BT: Bool[Tensor, "B T"] | None = None  # tokens that are read and do not count
+    weights_BT: Float[Tensor, "B T"] | None = None  # of tokens in a forget loss; None: all alike
 
     def to(self, device: torch.device) -> "Batch":
         return replace(
@@ -54,6 +55,7 @@ class Batch:
             mask_BT=self.mask_BT.to(device),
             packing=self.packing and self.packing.to(device),
             ignored_BT=None if self.ignored_BT is None else self.ignored_BT.to(device),
+            weights_BT=None if self.weights_BT is None else self.weights_BT.to(device),
         )
 
     def cut(self, length: int) -> "Batch":

@@ -6,12 +6,14 @@ from typing import Any
 
 from rna.report.records import Study, Trial
 from rna.settings import (
+    DEFENCES,
     UNDEFENDED,
     CorpusSettings,
     EvalSettings,
     LayerSettings,
     ModelSettings,
     NoiseSettings,
+    OptimizerSettings,
     TrainSettings,
     hydra_text,
 )
@@ -55,11 +57,13 @@ def overrides(trial: Trial) -> list[str]:
             words.append(f"retain.alpha.default={next(iter(alpha.values()))}")
         else:
             words += [f"retain.alpha.{topic}={value}" for topic, value in alpha.items()]
-        defence = config.get("defence") or {"name": UNDEFENDED}
-        if defence["name"] != UNDEFENDED:
-            words.append(f"defence={defence['name']}")
-            numbers = {name: value for name, value in defence.items() if name != "name" and value is not None}
-            words += [f"defence.{name}={hydra_text(value)}" for name, value in numbers.items()]
+        for group in DEFENCES:
+            options = config.get(group) or {}
+            if options.get("name") in (None, UNDEFENDED, OptimizerSettings.name):
+                continue
+            words.append(f"{group}={options['name']}")
+            numbers = {name: value for name, value in options.items() if name != "name" and value is not None}
+            words += [f"{group}.{name}={hydra_text(value)}" for name, value in numbers.items()]
         noise = config["noise"]
         words.append(f"noise={noise['name']}")
         if noise["name"] != "none":

@@ -10,6 +10,7 @@ from .config import REGIONS as REGIONS
 from .config import region as region
 from .fields import BUILTIN as BUILTIN
 from .fields import CONF as CONF
+from .fields import DEFENCES as DEFENCES
 from .fields import JUDGED as JUDGED
 from .fields import KEPT as KEPT
 from .fields import NEUTRAL as NEUTRAL
@@ -17,9 +18,11 @@ from .fields import REFUSALS as REFUSALS
 from .fields import TASKS as TASKS
 from .fields import CorpusSettings as CorpusSettings
 from .fields import EvalSettings as EvalSettings
+from .fields import ForgetWeightsSettings as ForgetWeightsSettings
 from .fields import LayerSettings as LayerSettings
 from .fields import ModelSettings as ModelSettings
 from .fields import NoiseSettings as NoiseSettings
+from .fields import OptimizerSettings as OptimizerSettings
 from .fields import Settings as Settings
 from .fields import TaskSettings as TaskSettings
 from .fields import TrainSettings as TrainSettings

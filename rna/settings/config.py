@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 GROUPS = (
-    *("method", "retain", "retain_loss", "defence", "noise", "layer"),
+    *("method", "retain", "retain_loss", "defence", "noise", "optimizer", "forget_weights", "layer"),
     *("model", "data", "train", "eval", "wandb", "cache"),
 )
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
@@ -449,6 +449,18 @@ def _check_choices(settings: Settings) -> None:
     if settings.defended and (not settings.method.trains or settings.variant == "official"):
         said = f"method={settings.method.name}" if not settings.method.trains else "variant=official"
         raise ValueError(f"defence={settings.defence.name}: has no meaning with {said}; allowed: none")
+    _one_of("optimizer.name", settings.optimizer.name, ("adamw", "sam"))
+    _one_of("forget_weights.name", settings.forget_weights.name, ("none", "rare"))
+    if settings.optimizer.name == "sam" and not 0 < settings.optimizer.rho < math.inf:
+        raise ValueError(f"optimizer.rho={settings.optimizer.rho}: must be a finite number > 0")
+    if settings.optimizer.name != "sam" and settings.optimizer.rho:
+        raise ValueError(f"optimizer.rho={settings.optimizer.rho}: is of optimizer=sam")
+    for key, value, neutral in (
+        ("optimizer", settings.optimizer.name, "adamw"),
+        ("forget_weights", settings.forget_weights.name, "none"),
+    ):
+        if value != neutral and settings.variant == "official":
+            raise ValueError(f"{key}={value}: has no meaning with variant=official; allowed: {neutral}")
     _one_of("noise.name", settings.noise.name, ("rna", "relative", "inference", "none"))
     _one_of("variant", settings.variant, VARIANTS)
     _one_of("keep", settings.keep, KEPT)

@@ -120,6 +120,17 @@ class TrainSettings:
 
 
 @dataclass
+class OptimizerSettings:
+    name: str = "adamw"  # adamw | sam
+    rho: float = 0.0  # of sam
+
+
+@dataclass
+class ForgetWeightsSettings:
+    name: str = "none"  # none | rare
+
+
+@dataclass
 class TaskSettings:
     task: str = "???"
     role: str = "???"
@@ -189,6 +200,8 @@ class Settings:
     model: ModelSettings = field(default_factory=ModelSettings)
     data: DataSettings = field(default_factory=DataSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    forget_weights: ForgetWeightsSettings = field(default_factory=ForgetWeightsSettings)
     eval: EvalSettings = field(default_factory=EvalSettings)
     wandb: WandbSettings = field(default_factory=WandbSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
@@ -212,12 +225,31 @@ class Settings:
 
     @property
     def protected(self) -> bool:
-        """Whether there is a plain twin: the same training without its noise and its defence."""
-        return self.method.trains and (self.noise.name != "none" or self.defended)
+        """Whether there is a plain twin: without noise, defence and what is done on the forget side."""
+        return self.method.trains and (self.noise.name != "none" or bool(self.defences))
+
+    @property
+    def forget_side(self) -> dict[str, str]:
+        """What is done for robustness where the forget loss is: option by group, none where it is the usual one."""
+        chosen = {"optimizer": self.optimizer.name, "forget_weights": self.forget_weights.name}
+        usual = {"optimizer": OptimizerSettings.name, "forget_weights": ForgetWeightsSettings.name}
+        return {group: option for group, option in chosen.items() if option != usual[group]}
+
+    @property
+    def defences(self) -> list[str]:
+        """What is done for robustness beside noise, as tables call it."""
+        own = [self.defence.label or self.defence.name] if self.defended else []
+        return [*own, *(f"{group.replace('_', ' ')} {option}" for group, option in self.forget_side.items())]
 
     def plain(self) -> "Settings":
-        """The same method without noise and defence."""
-        return replace(self, noise=NoiseSettings(name="none", layers=[]), defence=Defence(name=UNDEFENDED))
+        """The same method without noise, defence and what is done on the forget side."""
+        return replace(
+            self,
+            noise=NoiseSettings(name="none", layers=[]),
+            defence=Defence(name=UNDEFENDED),
+            optimizer=OptimizerSettings(),
+            forget_weights=ForgetWeightsSettings(),
+        )
 
     def judged(self) -> ModelSettings:
         """The model that is loaded: the base, or with method=given what somebody else made of it."""
@@ -235,6 +267,7 @@ def hashes(output_dir: str) -> Path:
     return Path(output_dir) / "cache" / "hashes"
 
 
+DEFENCES = ("defence", "optimizer", "forget_weights")  # what a plain twin's identity has not, beside noise
 VARIANTS = ("paper", "official")
 KEPT = ("all", "best", "none")
 

@@ -10,7 +10,7 @@ import inspect
 import math
 import sys
 import traceback
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cache
@@ -307,8 +307,8 @@ def made(name: str, **given: Any) -> Method:
     return kind(name=name, **given)
 
 
-def told(chosen: Method, retain: RetainLoss, defence: Defence) -> dict[str, str]:
-    """What a record says of its losses and its defence, for readers who have not their classes."""
+def told(chosen: Method, retain: RetainLoss, defence: Defence, defences: Sequence[str]) -> dict[str, str]:
+    """What a record says of its losses and its defences, for readers who have not their classes."""
     title = _title(chosen.label or chosen.name, retain.label or "") if chosen.trains else ""
     found = {
         "title": title,
@@ -316,9 +316,9 @@ def told(chosen: Method, retain: RetainLoss, defence: Defence) -> dict[str, str]
         "method": _target(chosen),
         "retain_loss": _target(retain),
     }
-    if defence.name == UNDEFENDED or not chosen.trains:
+    if not chosen.trains or not defences:
         return found
-    return found | {"title": f"{title}, {defence.label or defence.name}", "defence": _target(defence)}
+    return found | {"title": ", ".join([title, *defences]), "defence": _target(defence)}
 
 
 def _target(part: Plugin) -> str:

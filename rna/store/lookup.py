@@ -91,8 +91,8 @@ def _title(settings: Settings) -> str:
         return settings.method.name
     noise = f"nu{settings.noise.nu:g}" if settings.noise.name != "none" else "plain"
     noise += "-inference" if settings.noise.name == "inference" else ""
-    defence = [settings.defence.name] if settings.defended else []
-    return "-".join([settings.method.name, settings.retain_loss, *defence, noise])
+    defences = [*([settings.defence.name] if settings.defended else []), *settings.forget_side.values()]
+    return "-".join([settings.method.name, settings.retain_loss, *defences, noise])
 
 
 def metrics(where: Address) -> Metrics | None:

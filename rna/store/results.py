@@ -77,6 +77,9 @@ def train_identity(settings: Settings) -> dict[str, Any]:
         "data": data,
         "seed": settings.seed,
     }
+    for option in ("optimizer", "forget_weights"):
+        value = without_defaults(getattr(settings, option))
+        identity |= {option: value} if value else {}
     if settings.defended:
         identity["defence"] = plugin_identity(settings.defence)
     if settings.train.until is not None:

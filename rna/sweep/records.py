@@ -9,7 +9,7 @@ from typing import Any
 
 from rna import intervals
 from rna.intervals import Score, Terms, scores_of
-from rna.settings import NoiseSettings, without_defaults
+from rna.settings import DEFENCES, NoiseSettings, without_defaults
 from rna.store import lookup, results
 from rna.sweep import ledger
 from rna.sweep.ledger import Trial
@@ -95,10 +95,10 @@ class Reader:
         if len(uses) > 1:
             return uses[1]
         identity = self._record(where["output_dir"], where["key"]).get("identity") or {}
-        if identity.get("noise", {}).get("name", "none") == "none" and "defence" not in identity:
+        if identity.get("noise", {}).get("name", "none") == "none" and not set(DEFENCES).intersection(identity):
             return None
-        plain = identity | {"noise": without_defaults(NoiseSettings(name="none", layers=[]))}
-        return results.train_key({name: value for name, value in plain.items() if name != "defence"})
+        plain = {name: value for name, value in identity.items() if name not in DEFENCES}
+        return results.train_key(plain | {"noise": without_defaults(NoiseSettings(name="none", layers=[]))})
 
     def _record(self, output_dir: str, key: str) -> dict[str, Any]:
         if (output_dir, key) not in self._records:

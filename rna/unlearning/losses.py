@@ -70,6 +70,14 @@ def representation_mse(hidden: Float[Tensor, "N D"], target: Float[Tensor, "N D"
     return (hidden.float() - target.float()).square().mean()
 
 
+def weighted_representation_mse(
+    hidden: Float[Tensor, "N D"], target: Float[Tensor, "N D"] | Float[Tensor, "D"], weight_N: Float[Tensor, "N"]
+) -> Tensor:
+    """Σ w·mean over dimensions of (z − target)²/Σ w, over tokens: `representation_mse` with weights of tokens."""
+    values_N = (hidden.float() - target.float()).square().mean(-1)
+    return (weight_N * values_N).sum() / weight_N.sum()
+
+
 def _mean_log_sigmoid(beta: float, argument_B: Float[Tensor, "B"]) -> Tensor:
     return -(2.0 / beta) * logsigmoid(argument_B).mean()
 

@@ -96,19 +96,27 @@ class Step:
     _entries: dict[str, Stream] = field(default_factory=dict, init=False, repr=False)
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        yield "forget", self.of_forget()
+        for loss in self.of_retain():
+            yield "retain", loss
+
+    def of_forget(self) -> Tensor:
+        """The forget loss."""
         setup = self.setup
         with users_code(setup.method):
             loss = setup.method.official_forget_loss(self) if setup.official else setup.method.forget_loss(self)
             check_loss("forget_loss", loss)
-        yield "forget", loss
+        return loss
+
+    def of_retain(self) -> Iterator[Tensor]:
+        """The retain losses, one after the other, once the forget loss is done with."""
         self._entries.clear()
+        retain_loss = self._retain_of_layer if self.setup.retain.reads == LAYER else self._retain_of_logits
         for reading in self.readings or [None]:
-            with users_code(setup.retain):
-                loss = (
-                    self._retain_of_layer(reading) if setup.retain.reads == LAYER else self._retain_of_logits(reading)
-                )
+            with users_code(self.setup.retain):
+                loss = retain_loss(reading)
                 check_loss("value", loss)
-            yield "retain", loss
+            yield loss
 
     # What a method may use
 
@@ -146,7 +154,8 @@ class Step:
             start = self._prefix(batch.unmasked(), self.setup.first_trained) if unmasked else self._entry(role)
             return self._log_probs(start, batch, mean=mean, policy=False)
 
-        found_B = self.recall("log_probs", "mean" if mean else "sum", role, compute)
+        what: Any = "mean" if mean else "sum"
+        found_B = self.recall("log_probs", what if batch.weights_BT is None else [what, "rare"], role, compute)
         return found_B if self.decoder.head is None else found_B.to(next(self.decoder.head.parameters()).device)
 
     def direction(self, draw: Draw | None = None) -> Float[Tensor, "D"]:
@@ -164,9 +173,13 @@ class Step:
         return setup.directions[where].to(next(decoder.layers[setup.layer].parameters()).device)
 
     def distance(self, hidden_ND: Tensor, target: Tensor) -> Tensor:
-        """The mean over tokens and dimensions of their squared difference."""
-        mse = losses.official_representation_mse if self.setup.official else losses.representation_mse
-        return mse(hidden_ND, target)
+        """The mean over forget tokens, by their weights where they have any, and dimensions of squared differences."""
+        if self.setup.official:
+            return losses.official_representation_mse(hidden_ND, target)
+        if self.forget.weights_BT is None:
+            return losses.representation_mse(hidden_ND, target)
+        weight_N = self.forget.weights_BT[self.forget.mask_BT].to(hidden_ND.device)
+        return losses.weighted_representation_mse(hidden_ND, target, weight_N)
 
     # The retain losses
 
@@ -313,8 +326,12 @@ class Step:
             )
         predicts_BT = predicts_BT.to(values_N.device)
         row_N = predicts_BT.nonzero()[:, 0]
-        sums_B = torch.zeros(len(batch.ids_BT), device=values_N.device).index_add(0, row_N, values_N)
-        return sums_B / predicts_BT.sum(1) if mean else sums_B
+        none_B, counts_B = torch.zeros(len(batch.ids_BT), device=values_N.device), predicts_BT.sum(1)
+        if batch.weights_BT is not None:
+            weight_N = batch.weights_BT.roll(-1, 1).to(values_N.device)[predicts_BT]
+            values_N, counts_B = weight_N * values_N, none_B.index_add(0, row_N, weight_N)
+        sums_B = none_B.index_add(0, row_N, values_N)
+        return sums_B / counts_B if mean else sums_B
 
     def _note_norm(self, role: str, hidden_ND: Tensor) -> None:
         if role in ("forget", "retain"):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from rna import ends
 from rna.corpora import Batch, Corpora, Corpus, Feed, Memory
 from rna.decoder import Decoder, Deltas, Pack, model, packer
 from rna.settings import LAYER, Settings, Until, generator, seed_of, users_code
+from rna.unlearning import rare, sam
 from rna.unlearning.checkpoint import Checkpoint, Pace
 from rna.unlearning.defence import Drawn, Ground, Sample
 from rna.unlearning.noise import GaussianNoise, Normals, standard_deviation
@@ -43,6 +44,7 @@ class Feeds:
     retain: dict[str, Feed]  # by topic: one that all topics draw from, or in the variant `official` each its own
     refusal: Feed | None
     behind: dict[str, Feed] = field(default_factory=dict)  # by topic of pairs: refusals that follow their questions
+    weights_V: Tensor | None = None  # of forget tokens, by id; None: all alike
 
     def by_name(self) -> dict[str, Feed]:
         named = {f"forget/{topic}": feed for topic, feed in self.forget.items()}
@@ -97,7 +99,11 @@ def feeds(settings: Settings, corpora: Corpora, pad_id: int) -> Feeds:
     shared = draw(corpora.retain)
     retain = {topic: draw(corpora.retain) if settings.variant == "official" else shared for topic in forget}
     behind = {topic: draw(corpus) for topic, corpus in corpora.behind.items()}
-    return Feeds(forget, retain, draw(corpora.refusals) if corpora.refusals else None, behind)
+    weights_V = None
+    if settings.forget_weights.name == "rare":
+        texts = [corpus.documents for corpus in corpora.forget.values()]
+        weights_V = rare.weights(rare.frequencies(texts), rare.frequencies([corpora.retain.documents]))
+    return Feeds(forget, retain, draw(corpora.refusals) if corpora.refusals else None, behind, weights_V)
 
 
 def prepare(settings: Settings, decoder: Decoder, retain: Feed | None = None) -> Setup:
@@ -184,10 +190,9 @@ def train(
             alpha = settings.alpha[topic]
 
             optimizer.zero_grad()
-            values = {"forget": 0.0, "retain": 0.0}
             norms = {"forget": 0.0, "retain": 0.0}
-            for micro in micros:
-                step_losses = Step(
+            steps = [
+                Step(
                     decoder,
                     policy,
                     setup,
@@ -199,14 +204,17 @@ def train(
                     options.gradient_checkpointing,
                     readings=micro.readings,
                 )
-                for (name, loss), share in zip(step_losses, micro.shares, strict=True):
-                    if not torch.isfinite(loss):
-                        raise NotFinite(step + 1, f"{name}_loss ({loss.item()})")
-                    values[name] += share * loss.item()
-                    weight = loss_scale * share * (1.0 if name == "forget" else alpha)
-                    with users_code(setup.method if name == "forget" else setup.retain):
-                        (loss if weight == 1.0 else weight * loss).backward()
-                for name, norm in step_losses.norms.items():
+                for micro in micros
+            ]
+            backward = Backward(setup, len(curve) + 1, alpha, loss_scale)
+            parts = list(zip(steps, (micro.shares for micro in micros), strict=True))
+            if settings.optimizer.name == "sam":
+                backward.sharpness_aware(parts, policy, settings.optimizer.rho)
+            else:
+                backward(parts)
+            values = backward.values
+            for one in steps:
+                for name, norm in one.norms.items():
                     norms[name] += norm.item() / len(micros)
             if loss_scale != 1.0:
                 for tensor in policy.values():
@@ -273,6 +281,44 @@ def _losses_of(decoder: Decoder, policy: Deltas, setup: Setup, topic: str) -> Ca
     return losses
 
 
+@dataclass
+class Backward:
+    """A step's backward passes, which leave their sum in the gradients."""
+
+    setup: Setup
+    step: int  # from 1
+    alpha: float
+    loss_scale: float
+    values: dict[str, float] = field(default_factory=lambda: {"forget": 0.0, "retain": 0.0})  # of the losses
+
+    def __call__(self, parts: list[tuple[Step, list[float]]]) -> None:
+        """Of micro-batches with the shares of their losses, the graph of each loss gone before the next is built."""
+        for step, shares in parts:
+            for (name, loss), share in zip(step, shares, strict=True):
+                self._of(name, loss, share)
+
+    def sharpness_aware(self, parts: list[tuple[Step, list[float]]], policy: Deltas, rho: float) -> None:
+        """The same with the gradient of the forget loss from where `sam.uphill` leads."""
+        for step, shares in parts:
+            self._of("forget", step.of_forget(), shares[0])
+        here = dict(self.values)
+        with sam.uphill(policy, rho):
+            for step, shares in parts:
+                self._of("forget", step.of_forget(), shares[0])
+        self.values = here
+        for step, shares in parts:
+            for loss, share in zip(step.of_retain(), shares[1:], strict=True):
+                self._of("retain", loss, share)
+
+    def _of(self, name: str, loss: Tensor, share: float) -> None:
+        if not torch.isfinite(loss):
+            raise NotFinite(self.step, f"{name}_loss ({loss.item()})")
+        self.values[name] += share * loss.item()
+        weight = self.loss_scale * share * (1.0 if name == "forget" else self.alpha)
+        with users_code(self.setup.method if name == "forget" else self.setup.retain):
+            (loss if weight == 1.0 else weight * loss).backward()
+
+
 def _draw(
     settings: Settings, source: Feeds, topic: str, pack: Pack, device: torch.device, ground: Ground | None
 ) -> list[Micro]:
@@ -306,7 +352,10 @@ def _draw(
             with users_code(settings.defence):
                 samples = settings.defence.samples(ground, drawn)
         readings = [ground.reading(sample, pack) for sample in samples] if ground is not None else []
-        micros.append(Micro(place(forget.batch(chosen)), place(kept), refusal, numbers, samples, readings))
+        forgotten = forget.batch(chosen)
+        if source.weights_V is not None:
+            forgotten = replace(forgotten, weights_BT=source.weights_V[forgotten.ids_BT])
+        micros.append(Micro(place(forgotten), place(kept), refusal, numbers, samples, readings))
     forget_tokens = sum(micro.forget.tokens for micro in micros)
     retain_tokens = [sum(each) for each in zip(*(micro.retain_tokens for micro in micros), strict=True)]
     for micro in micros:
