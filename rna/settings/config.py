@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rna.perturb import mined, read_keywords
-from rna.settings import architecture, method, outside
+from rna.settings import architecture, method, outside, roles
 from rna.settings.fields import (
     BUILTIN,
     JUDGED,
@@ -36,10 +36,6 @@ if TYPE_CHECKING:
 
 GROUPS = ("method", "retain", "retain_loss", "noise", "layer", "model", "data", "train", "eval", "wandb", "cache")
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
-ROLES = (  # of tasks
-    *("forget", "retain", "perturbed", "neutral", "related", "forget_perturbed", "ngram"),
-    *("prefix", "prefix_neutral", "inside", "inside_neutral"),  # a keyword in the question, not among the choices
-)
 REGIONS = {"early": (5, 3), "middle": (14, 3), "late": (28, 3)}  # first layer and count (arXiv:2501.19202, Appendix E)
 REGION_DEPTH = 32  # of the model these were chosen for
 UNTUNED_ALPHA = 1.0  # the retain weight where neither a user nor `conf/tuned` says one
@@ -475,7 +471,7 @@ def _check_choices(settings: Settings) -> None:
     if not 1 <= settings.eval.replaced <= 3:
         raise ValueError(f"eval.replaced={settings.eval.replaced}: must be 1 to 3")
     for name, task in settings.eval.tasks.items():
-        _one_of(f"eval.tasks.{name}.role", task.role, ROLES)
+        _one_of(f"eval.tasks.{name}.role", task.role, roles.NAMES)
     trains = settings.retain_loss != "none"
     if trains != settings.method.trains or (trains and settings.retain.reads != reads):
         raise ValueError(

@@ -35,6 +35,7 @@ from rna.settings import (
     ModelSettings,
     Settings,
     TaskSettings,
+    roles,
     without_defaults,
 )
 from rna.settings import identity as loss_identity
@@ -153,7 +154,7 @@ def _task_identity(task: TaskSettings, options: EvalSettings, hashes: Path | Non
         identity |= {"n": task.n, "group": task.group, "ngrams": digest(grams), "seed": options.seed}
         identity |= {"replaced": options.replaced, "policy": options.policy}
     if word is not None:
-        several = options.keywords is not None and not task.role.endswith("neutral")
+        several = options.keywords is not None and roles.BY_NAME[task.role].puts == "keyword"
         words = read_keywords(options.keywords, word) if several else []
         identity |= {"keywords": words, "seed": options.seed} if several else {"keyword": word, "seed": options.seed}
         identity |= {"replaced": options.replaced, "policy": options.policy}
@@ -177,9 +178,8 @@ def _task_identity(task: TaskSettings, options: EvalSettings, hashes: Path | Non
 
 def _word(task: TaskSettings, options: EvalSettings) -> str | None:
     """The keyword that a task's questions are perturbed with."""
-    if task.role.endswith("neutral"):
-        return options.neutral_keyword
-    return options.keyword if task.role in ("perturbed", "forget_perturbed", "prefix", "inside") else None
+    puts = roles.BY_NAME[task.role].puts
+    return None if puts is None else getattr(options, puts)
 
 
 def _question_files(source: str, path: str, task: str, hashes: Path | None) -> list[str]:
