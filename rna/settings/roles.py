@@ -48,6 +48,15 @@ ROLES = (
         ranked=True,
     ),
     Role("inside_neutral", "neutral token inside", "neutral token inside", puts="neutral_keyword"),
+    Role(
+        "mixed",
+        *("retain beside forget", "retain beside forget"),
+        control="mixed_neutral",
+        where="beside a forget question, less beside another retain question",
+        ranked=True,
+    ),
+    Role("mixed_neutral", "retain beside retain", "retain beside retain"),
+    Role("forget_mixed", "forget beside retain", "forget beside retain", forgets=True),
 )
 NAMES = tuple(role.name for role in ROLES)
 CONTROLS = frozenset(role.control for role in ROLES if role.control is not None)

@@ -158,6 +158,9 @@ def _task_identity(task: TaskSettings, options: EvalSettings, hashes: Path | Non
         words = read_keywords(options.keywords, word) if several else []
         identity |= {"keywords": words, "seed": options.seed} if several else {"keyword": word, "seed": options.seed}
         identity |= {"replaced": options.replaced, "policy": options.policy}
+    beside = asked.beside(task.task, TASKS)
+    if beside is not None:
+        identity |= {"seed": options.seed}
     if options.add_bos_token is not None:
         identity |= {"add_bos_token": options.add_bos_token}
     if options.limit is not None:
@@ -172,7 +175,11 @@ def _task_identity(task: TaskSettings, options: EvalSettings, hashes: Path | Non
         identity |= asks
         for source, path in (("mmlu", options.mmlu_path), ("wmdp", options.wmdp_path)):
             if source in task.task:
-                identity["questions"] = _question_files(source, path, task.task, hashes)
+                subset = next((name for name in questions.subsets(source) if name and name in task.task), None)
+                identity["questions"] = _question_files(source, path, subset, hashes)
+            if source == beside:
+                parts = (_question_files(source, path, subset, hashes) for subset in questions.subsets(source))
+                identity["beside"] = [file for part in parts for file in part]
     return identity
 
 
@@ -182,8 +189,7 @@ def _word(task: TaskSettings, options: EvalSettings) -> str | None:
     return None if puts is None else getattr(options, puts)
 
 
-def _question_files(source: str, path: str, task: str, hashes: Path | None) -> list[str]:
-    subset = next((name for name in ("bio", "cyber") if name in task), None) if source == "wmdp" else None
+def _question_files(source: str, path: str, subset: str | None, hashes: Path | None) -> list[str]:
     key, pattern = questions.place(source, path, subset)
     return text_fingerprint(path, key, None, hashes, pattern)
 

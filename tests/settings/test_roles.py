@@ -38,8 +38,11 @@ def test_pages_and_leaderboards_show_what_they_showed():
         ("prefix_neutral", "neutral token in front"),
         ("inside", "forget-token inside"),
         ("inside_neutral", "neutral token inside"),
+        ("mixed", "retain beside forget"),
+        ("mixed_neutral", "retain beside retain"),
+        ("forget_mixed", "forget beside retain"),
     ]
     assert shown.RANKED == {
         **{"forget": "↓", "retain": "↑", "perturbed": "↑", "neutral": "", "related": "↑"},
-        **{"prefix": "↑", "inside": "↑"},
+        **{"prefix": "↑", "inside": "↑", "mixed": "↑"},
     }
