@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rna import intervals, perturb, printing
 from rna.intervals import Estimate, Score, Terms, answers, number, scores_of
-from rna.settings import EvalSettings, until_of
+from rna.settings import EvalSettings, roles, until_of
 from rna.trial import OWN, PROTECTED, Arm
 
 if TYPE_CHECKING:
@@ -38,15 +38,15 @@ def scores(row: Arm) -> Scores:
     return {name: intervals.estimate([of]) for name, of in terms(row).items()}
 
 
-def changed(row: Arm, other: Arm, *roles: str) -> Estimate | None:
-    """How much one arm differs from another, on the mean of the roles, with its 95 % interval; None where neither can
+def changed(row: Arm, other: Arm, *names: str) -> Estimate | None:
+    """How much one arm differs from another, on the mean of these roles, with its 95 % interval; None where neither can
     be told."""
-    return _change([terms(row).get(role) for role in roles], [terms(other).get(role) for role in roles])
+    return _change([terms(row).get(name) for name in names], [terms(other).get(name) for name in names])
 
 
-def harm(row: Arm, base: Arm, roles: tuple[str, str] = ("perturbed", "neutral")) -> Estimate | None:
+def harm(row: Arm, base: Arm, pair: tuple[str, str] = ("perturbed", "neutral")) -> Estimate | None:
     """What the forget keyword does to an arm beyond a neutral one, and beyond what it does to the base."""
-    parts = [terms(one).get(role) for one in (row, base) for role in roles]
+    parts = [terms(one).get(role) for one in (row, base) for role in pair]
     if row.other_tokens or any(part is None for part in parts):
         return None
     made = intervals.estimate([intervals.harm(*(part or [] for part in parts))])
@@ -134,9 +134,9 @@ def table(rows: list[Arm]) -> "Table":
     by_arm = {row.label: scores(row) for row in rows}
     choice = rows[0].settings.eval.kind == "choice"
     show: Callable[[Estimate | None], str] = answers.percent if choice else answers.perplexity
-    roles = _choice_roles(rows[0]) if choice else _perplexity_roles(rows[0])
-    lines = {said: [show(found.get(role)) for found in by_arm.values()] for role, said in roles.items()}
-    if choice and "perturbed" in roles:
+    told = _choice_roles(rows[0]) if choice else _perplexity_roles(rows[0])
+    lines = {said: [show(found.get(role)) for found in by_arm.values()] for role, said in told.items()}
+    if choice and "perturbed" in told:
         rates = [_rates(label, by_arm) for label in by_arm]
         for place, said in enumerate(("reduction, %", "recovery, %")):
             if any(pair[place] for pair in rates):
@@ -214,22 +214,12 @@ def _choice_roles(row: Arm) -> dict[str, str]:
     """Role -> what it is called, in reading order."""
     options = row.settings.eval
     forget = [name for name, task in options.tasks.items() if task.role == "forget"]
-    roles = {name: name.replace("_", " ") + " ↓" for name in forget}
+    told = {name: name.replace("_", " ") + " ↓" for name in forget}
     if len(forget) > 1:
-        roles["forget"] = "forget mean ↓"
-    names = {
-        "retain": "retain ↑",
-        "neutral": "retain, neutral token ↑",
-        "perturbed": "retain, forget-token ↑",
-        "related": "forget-related retain ↑",
-        "forget_perturbed": "forget, forget-token ↓",
-        "prefix_neutral": "neutral token in front ↑",
-        "prefix": "forget-token in front ↑",
-        "inside_neutral": "neutral token inside ↑",
-        "inside": "forget-token inside ↑",
-    }
+        told["forget"] = "forget mean ↓"
     present = {task.role for task in options.tasks.values()}
-    return roles | {role: said for role, said in names.items() if role in present}
+    shown = [role for role in roles.in_reading_order() if role.shown and role.name in present]
+    return told | {role.name: f"{role.shown} {role.arrow}" for role in shown}
 
 
 def _perplexity_roles(row: Arm) -> dict[str, str]:
@@ -318,14 +308,16 @@ def _cost(judged: list[Arm], base: Arm | None) -> str:
 def _elsewhere(judged: list[Arm], base: Arm | None) -> list[str]:
     """The same of a forget-token that stands in the question."""
     lines: list[str] = []
-    for role, where in (("prefix", "in front of the question"), ("inside", "inside the question")):
-        found = [(row, harm(row, base, (role, f"{role}_neutral"))) for row in judged if base]
+    for role in roles.ROLES:
+        if role.where is None or role.control is None:
+            continue
+        found = [(row, harm(row, base, (role.name, role.control))) for row in judged if base]
         told = [
             f"{row.label} {answers.tell(one, choice=True)}, {answers.COSTS[one.sign]}"
             for row, one in found
             if one is not None
         ]
-        lines += [f"And {where}? {'; '.join(told)}."] if told else []
+        lines += [f"And {role.where}? {'; '.join(told)}."] if told else []
     return lines
 
 

@@ -586,7 +586,7 @@ def _evaluate(row: Arm, decoder: Any, tokenizer: Any, tracked: Any, listener: Li
         results.write(settings.output_dir, key, record, listener.commit)
         tracked.summarise(_flat(metrics, "eval" if settings.eval.kind == "perplexity" else f"eval/{name}"))
     judged = {name: record["metrics"] for name, record in row.evaluated.items()} | outcome
-    means = lookup.of_roles(judged, lookup.roles(settings.eval))  # what sweeps optimise
+    means = lookup.of_roles(judged, lookup.task_roles(settings.eval))  # what sweeps optimise
     tracked.summarise({name: value for name, value in means.items() if value is not None})
     answers.clear()
 

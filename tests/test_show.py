@@ -204,6 +204,22 @@ def test_each_answer_has_the_interval_of_its_paired_questions():
     assert short(intervals.estimate([noised])) in show.verdicts(rows)[2]
 
 
+def test_what_a_forget_question_costs_the_retain_question_beside_it_is_told():
+    """(30 − 65) − (80 − 90) = −25 points, question by question, in the rows of its own titles."""
+    tasks = {name: TaskSettings(f"task_{name}", name) for name in ("mixed", "mixed_neutral", "forget_mixed")}
+    rows = [arm("base"), arm("plain")]
+    for row, mixed, neutral in zip(rows, (80, 30), (90, 65), strict=True):
+        row.settings.eval.tasks = tasks
+        bits(row, mixed=ones(mixed), mixed_neutral=ones(neutral), forget_mixed=ones(30))
+    (said, _) = show.verdicts(rows)
+    assert re.sub(r"\[.*?\]", "[]", said) == (
+        "And beside a forget question, less beside another retain question? plain −25.0 points [], a cost."
+    )
+    titles = ["retain beside retain ↑", "retain beside forget ↑", "forget beside retain ↓"]
+    assert list(show.table(rows).columns[0].cells) == titles
+    assert line(rows, titles[1])[1].startswith("30.0 ±")
+
+
 def short(made: intervals.Estimate) -> str:
     """As it is told where what it is over is told below."""
     return intervals.said(made, 1, "points").partition(" (")[0]
@@ -390,7 +406,13 @@ def test_a_forget_token_in_the_question_is_spoken_of_too(tmp_path: Path, capsys:
     words = ["method=rmu", "eval=demo_positions", "eval.limit=16", "train.steps=2", "wandb=disabled", "noise=none"]
     run.run(config.check(run.compose([*words, f"output_dir={tmp_path}", "model.retrained=null"], None)))
     shown = capsys.readouterr().out
-    for said in ("forget-token in front ↑", "neutral token inside ↑", "forget, forget-token ↓"):
+    for said in (
+        "forget-token in front ↑",
+        "neutral token inside ↑",
+        "forget, forget-token ↓",
+        "forget beside retain ↓",
+    ):
         assert said in shown
     assert "And in front of the question? plain " in shown
     assert "And inside the question? plain " in shown
+    assert "And beside a forget question, less beside another retain question? plain " in shown

@@ -55,20 +55,20 @@ def _known() -> dict[str, Any]:
 @functools.cache
 def _rendered(task: str, tasks: Path) -> str | None:
     """A hash of the task's settings, and of the fixed questions as it asks them; None if it is none of ours."""
-    said = f"task: {task}"
-    found = (file for file in sorted(tasks.glob("*/*.yaml")) if said in file.read_text(encoding="utf-8").splitlines())
-    file = next(found, None)
-    if file is None:
+    found = _found(task, tasks)
+    if found is None:
         return None
-    config = _read(file)
+    file, config = found
     functions = {key: value for key, value in config.items() if isinstance(value, Named)}
     modules = {name: _module(file.parent / f"{name.partition('.')[0]}.py") for name in functions.values()}
     ask = modules[functions.pop("custom_dataset")].ask
     texts = {key: getattr(modules[name], name.partition(".")[2]) for key, name in functions.items()}
-    probes = _probes(tuple(one.name for one in words.SUBJECTS) if "demo" in task else (*questions.SUBJECTS, *WMDP))
+    subjects = tuple(one.name for one in words.SUBJECTS) if "demo" in task else (*questions.SUBJECTS, *WMDP)
+    probes = _probes(subjects, ALIKE if "beside" in config["dataset_kwargs"] else None)
+    told: dict[str, Any] = {"keyword": KEYWORD, "neutral_keyword": NEUTRAL_KEYWORD, "others": probes}
+    told["grams"] = [KEYWORD, "one gram", "two grams"]
     asked: list[Any] = []
     for settings in SETTINGS:
-        told = {"keyword": KEYWORD, "neutral_keyword": NEUTRAL_KEYWORD, "grams": [KEYWORD, "one gram", "two grams"]}
         rows = ask(probes, **config["dataset_kwargs"], **told, **settings)
         asked += [[row, {key: text(row) for key, text in texts.items()}] for row in rows]
     plain = {key: value for key, value in config.items() if not isinstance(value, Named)}
@@ -76,6 +76,22 @@ def _rendered(task: str, tasks: Path) -> str | None:
 
 
 WMDP = tuple(questions.SUBJECT_NAMES)
+ALIKE = 5  # kinds of choices among questions that stand beside one another, so that some answer others too
+
+
+def beside(task: str, tasks: Path) -> str | None:
+    """Whose questions stand beside those of a task of our own, as its file calls them; None if none do."""
+    found = _found(task, tasks)
+    return found[1]["dataset_kwargs"].get("beside") if found is not None else None
+
+
+@functools.cache
+def _found(task: str, tasks: Path) -> tuple[Path, dict[str, Any]] | None:
+    """A task's file and settings; None if it is none of ours."""
+    said = f"task: {task}"
+    found = (file for file in sorted(tasks.glob("*/*.yaml")) if said in file.read_text(encoding="utf-8").splitlines())
+    file = next(found, None)
+    return (file, _read(file)) if file is not None else None
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -101,13 +117,15 @@ def _module(file: Path) -> Any:
     return module
 
 
-def _probes(subjects: tuple[str, ...]) -> list[Row]:
-    """Three questions of each subject, some of them odd as a few real ones are."""
-    return [_probe(number, subject) for number, subject in enumerate(subject for subject in subjects for _ in range(3))]
+def _probes(subjects: tuple[str, ...], alike: int | None) -> list[Row]:
+    """Three questions of each subject, some of them odd as a few real ones are; `alike` kinds of choices, or each its
+    own."""
+    numbered = enumerate(subject for subject in subjects for _ in range(3))
+    return [_probe(number, subject, number % (alike or number + 1)) for number, subject in numbered]
 
 
-def _probe(number: int, subject: str) -> Row:
-    choices, answer = [f"choice {letter} of {number}" for letter in LETTERS], number % len(LETTERS)
+def _probe(number: int, subject: str, kind: int) -> Row:
+    choices, answer = [f"choice {letter} of {kind}" for letter in LETTERS], number % len(LETTERS)
     odd = {0: choices[answer], 2: KEYWORD.upper(), 3: NEUTRAL_KEYWORD.upper(), 5: ""}.get(number % 7)
     if odd is not None:
         choices[answer - 1] = odd

@@ -53,9 +53,10 @@ def multiple_choice(
         `subjects`, and for MMLU's four categories under `categories`. The whole and the halves also have `correct`, a
         bit for each question in its order, as hex, and `asked`, which names these questions whatever is put into their
         choices; with `options.keywords` also which keyword each question drew, `drawn`, in as many hex digits each, and
-        the accuracy by keyword under `keywords`. Then `truncated`, how many prompts were longer than the model's
-        context and lost their beginning; for MMLU's and WMDP's questions how many have odd choices. Where the right
-        answers of some speak of other choices, the whole and its halves also have how many, `of_above`, and
+        the accuracy by keyword under `keywords`; of mixed prompts also where the other question stands, `before`, a bit
+        for each, and the accuracy by this under `places`. Then `truncated`, how many prompts were longer than the
+        model's context and lost their beginning; for MMLU's and WMDP's questions how many have odd choices. Where the
+        right answers of some speak of other choices, the whole and its halves also have how many, `of_above`, and
         `acc_without_of_above`; with `options.of_above` at `leave_out` they are left out of all but `of_above` and
         `acc_with_of_above`.
 
@@ -371,6 +372,10 @@ def _part(judged: list[Judged], words: list[str], *, leave_out: bool) -> Metrics
         by_word = [[one for one, row in counted if row["drawn"] == number] for number in range(len(words))]
         found["drawn"] = _drawn([row["drawn"] for _, row in counted], len(words))
         found["keywords"] = {word: accuracy(of) for word, of in zip(words, by_word, strict=True) if of}
+    if all("place" in row for _, row in counted):
+        by_place = {place: [one for one, row in counted if row["place"] == place] for place in perturb.PLACES}
+        found["before"] = _hex([row["place"] == "before" for _, row in counted])
+        found["places"] = {place: accuracy(of) for place, of in by_place.items() if of}
     return found
 
 

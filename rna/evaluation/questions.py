@@ -119,11 +119,12 @@ def of_above(row: Row) -> bool:
     which no perturbation touches: the verdict is the same before and after. Letters that the question itself names,
     as in "Which vitamins…, B or D?", are not the choices'.
     """
+    question = row.get("unperturbed", row["question"])
     right = " ".join(str(row["choices"][row["answer"]]).split()).rstrip(".")
     if ABOVE.search(right):
         return True
     letters: list[str] = re.findall(r"\b[b-dB-D]\b", right) if NAMED.fullmatch(right) else []
-    return not all(re.search(rf"\b{letter}\b", row["question"]) for letter in letters)
+    return not all(re.search(rf"\b{letter}\b", question) for letter in letters)
 
 
 def sample(rows: list[Row], limit: int | None, seed: int) -> list[Row]:
@@ -161,6 +162,11 @@ def place(source: str, path: str, subset: str | None) -> tuple[str, str | None]:
     if source == "wmdp" and Path(path).exists():
         return key, f"*{subset}*"  # a folder with a file for each subset
     return key, patterns[subset]
+
+
+def subsets(source: str) -> list[str | None]:
+    """The subsets of a source, all of which it is made of."""
+    return list(SOURCES[source][1])
 
 
 def of_source(source: str, path: str, subset: str | None, key: str | None = None) -> tuple[Row, ...]:

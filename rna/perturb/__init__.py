@@ -5,7 +5,7 @@ arXiv:2501.19202, Appendix A.2. Rows are as in MMLU: `question`, `subject`, `cho
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ Row = dict[str, Any]
 
 POLICIES = ("random", "first", "last")
 POSITIONS = ("choice", "prefix", "inside")  # where a keyword stands: for a wrong choice, before the question, within it
+PLACES = ("before", "behind")  # where another question's text stands
 
 
 def draw(seed: int, row: Row, count: int, *name: int | str) -> int:
@@ -147,6 +148,45 @@ def perturb_among(
         (made,) = perturb_all([row], keywords[number], seed, replaced=replaced, policy=policy, position=position)
         found.append({**made, "drawn": number})
     return found
+
+
+def mix(row: Row, text: str, place: str) -> Row:
+    """The row with another question's text, in one line, `before` or `behind` its own: a mixed prompt (SEPS,
+    arXiv:2505.14832), of which this question is answered.
+
+    Deviation: of the other question there is the text alone, without choices, so that there is one right letter.
+    """
+    question: str = row["question"]
+    other = " ".join(text.split())
+    put = f"{other} {question.lstrip()}" if place == "before" else f"{question.rstrip()} {other}"
+    return {**row, "question": put, "unperturbed": question, "place": place}
+
+
+def mix_all(rows: Iterable[Row], others: Sequence[Row], seed: int) -> list[Row]:
+    """Each question mixed with one of `others`, which one and where it stands drawn from the seed and the question.
+
+    One of the same text, or whose right answer stands among the choices, which would then answer it, gives way to the
+    next. Where it stands is the same with whatever others.
+
+    Raises:
+        ValueError: if none of `others` is left for a question.
+    """
+    found: list[Row] = []
+    for row in rows:
+        first = draw(seed, row, max(1, len(others)), "other")
+        turned = (others[(first + step) % len(others)] for step in range(len(others)))
+        other = next((one for one in turned if _beside(row, one)), None)
+        if other is None:
+            raise ValueError(f"mixed prompts: there is no other question to stand beside {row['question']!r}")
+        found.append(mix(row, other["question"], PLACES[draw(seed, row, len(PLACES), "place")]))
+    return found
+
+
+def _beside(row: Row, other: Row) -> bool:
+    """Whether the other question may stand beside this one: another one, which none of its choices answers."""
+    return other["question"].split() != row["question"].split() and not has_choice(
+        row, str(other["choices"][other["answer"]])
+    )
 
 
 def read_keywords(given: Any, keyword: str) -> list[str]:

@@ -10,11 +10,9 @@ from rna.intervals import Estimate, Terms, answers
 from rna.report import matching
 from rna.report.matching import Curve, Matched, Point
 from rna.report.records import Study, Trial
+from rna.settings import roles
 
-NAMES = (
-    *("forget", "retain", "perturbed", "neutral", "related", "forget_perturbed"),
-    *("prefix", "prefix_neutral", "inside", "inside_neutral"),
-)
+NAMES = tuple(role.name for role in roles.ROLES if role.column is not None)
 MIN_ALPHAS = 3
 
 

@@ -13,19 +13,9 @@ from rna.report.compare import Chosen, Comparison, Condition, TradeOff
 from rna.report.reading import Failure
 from rna.report.records import Study
 from rna.report.sheet import Cell, Table
+from rna.settings import roles
 
-ROLES = {
-    "forget": "forget",
-    "retain": "retain",
-    "perturbed": "perturbed retain",
-    "neutral": "neutral control",
-    "related": "forget-related",
-    "forget_perturbed": "perturbed forget",
-    "prefix": "forget-token in front",
-    "prefix_neutral": "neutral token in front",
-    "inside": "forget-token inside",
-    "inside_neutral": "neutral token inside",
-}
+ROLES = {role.name: role.column for role in roles.ROLES if role.column is not None}
 # The paper's numbers
 
 
@@ -57,8 +47,8 @@ def every(study: Study, failures: Sequence[Failure]) -> list[Table]:
 
 
 def _arrow(study: Study, name: str) -> str:
-    down = (name in ("forget", "forget_perturbed")) == (study.kind == "choice")
-    return "" if name.endswith("neutral") else " ↓" if down else " ↑"
+    down = roles.BY_NAME[name].forgets == (study.kind == "choice")
+    return "" if name in roles.CONTROLS else " ↓" if down else " ↑"
 
 
 def _digits(study: Study) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rna.perturb import mined, read_keywords
-from rna.settings import architecture, method, outside
+from rna.settings import architecture, method, outside, roles
 from rna.settings.fields import (
     BUILTIN,
     JUDGED,
@@ -39,10 +39,6 @@ GROUPS = (
     *("model", "data", "train", "eval", "wandb", "cache"),
 )
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
-ROLES = (  # of tasks
-    *("forget", "retain", "perturbed", "neutral", "related", "forget_perturbed", "ngram"),
-    *("prefix", "prefix_neutral", "inside", "inside_neutral"),  # a keyword in the question, not among the choices
-)
 PLUGINS: tuple[tuple[str, str, Any], ...] = (  # group, field of `Settings`, class
     ("method", "method", method.Method),
     ("retain_loss", "retain", method.RetainLoss),
@@ -495,7 +491,7 @@ def _check_choices(settings: Settings) -> None:
     if not 1 <= settings.eval.replaced <= 3:
         raise ValueError(f"eval.replaced={settings.eval.replaced}: must be 1 to 3")
     for name, task in settings.eval.tasks.items():
-        _one_of(f"eval.tasks.{name}.role", task.role, ROLES)
+        _one_of(f"eval.tasks.{name}.role", task.role, roles.NAMES)
     trains = settings.retain_loss != "none"
     if trains != settings.method.trains or (trains and settings.retain.reads != reads):
         raise ValueError(

@@ -19,6 +19,7 @@ from rna.settings import (
     config,
     interim_metrics,
     outside,
+    roles,
     without_defaults,
 )
 from rna.store import partial, results
@@ -49,7 +50,7 @@ def address_of(settings: Settings) -> Address:
         "key": key,
         "evals": {name: results.eval_key(key, task) for name, task in tasks.items()},
         "kind": settings.eval.kind,
-        "roles": roles(settings.eval),
+        "roles": task_roles(settings.eval),
         "parts": [*(f"forget_{topic}" for topic in settings.data.topics), *PERPLEXITY_PARTS],
         "title": _title(settings),
         "seed": settings.seed,
@@ -68,7 +69,7 @@ def _twin(settings: Settings) -> list[str]:
     return [results.train_key(results.train_identity(settings.plain()))]
 
 
-def roles(options: EvalSettings) -> dict[str, str]:
+def task_roles(options: EvalSettings) -> dict[str, str]:
     """Task -> role, where there are tasks."""
     return {name: task.role for name, task in options.tasks.items()} if options.kind == "choice" else {}
 
@@ -208,7 +209,7 @@ def absent(where: Address, metric: str) -> str:
     part = rest.partition("/")[0]
     if kind == "eval" and not where["evals"]:
         return "train_only=true evaluates nothing"
-    if kind == "eval" and where["kind"] == "choice" and part in config.ROLES and part not in where["roles"].values():
+    if kind == "eval" and where["kind"] == "choice" and part in roles.NAMES and part not in where["roles"].values():
         return f"no task of eval.tasks has the role {part}"
     return "no record has this metric"
 

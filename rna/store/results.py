@@ -35,6 +35,7 @@ from rna.settings import (
     ModelSettings,
     Settings,
     TaskSettings,
+    roles,
     without_defaults,
 )
 from rna.settings import identity as plugin_identity
@@ -158,10 +159,13 @@ def _task_identity(task: TaskSettings, options: EvalSettings, hashes: Path | Non
         identity |= {"n": task.n, "group": task.group, "ngrams": digest(grams), "seed": options.seed}
         identity |= {"replaced": options.replaced, "policy": options.policy}
     if word is not None:
-        several = options.keywords is not None and not task.role.endswith("neutral")
+        several = options.keywords is not None and roles.BY_NAME[task.role].puts == "keyword"
         words = read_keywords(options.keywords, word) if several else []
         identity |= {"keywords": words, "seed": options.seed} if several else {"keyword": word, "seed": options.seed}
         identity |= {"replaced": options.replaced, "policy": options.policy}
+    beside = asked.beside(task.task, TASKS)
+    if beside is not None:
+        identity |= {"seed": options.seed}
     if options.add_bos_token is not None:
         identity |= {"add_bos_token": options.add_bos_token}
     if options.limit is not None:
@@ -176,19 +180,21 @@ def _task_identity(task: TaskSettings, options: EvalSettings, hashes: Path | Non
         identity |= asks
         for source, path in (("mmlu", options.mmlu_path), ("wmdp", options.wmdp_path)):
             if source in task.task:
-                identity["questions"] = _question_files(source, path, task.task, hashes)
+                subset = next((name for name in questions.subsets(source) if name and name in task.task), None)
+                identity["questions"] = _question_files(source, path, subset, hashes)
+            if source == beside:
+                parts = (_question_files(source, path, subset, hashes) for subset in questions.subsets(source))
+                identity["beside"] = [file for part in parts for file in part]
     return identity
 
 
 def _word(task: TaskSettings, options: EvalSettings) -> str | None:
     """The keyword that a task's questions are perturbed with."""
-    if task.role.endswith("neutral"):
-        return options.neutral_keyword
-    return options.keyword if task.role in ("perturbed", "forget_perturbed", "prefix", "inside") else None
+    puts = roles.BY_NAME[task.role].puts
+    return None if puts is None else getattr(options, puts)
 
 
-def _question_files(source: str, path: str, task: str, hashes: Path | None) -> list[str]:
-    subset = next((name for name in ("bio", "cyber") if name in task), None) if source == "wmdp" else None
+def _question_files(source: str, path: str, subset: str | None, hashes: Path | None) -> list[str]:
     key, pattern = questions.place(source, path, subset)
     return text_fingerprint(path, key, None, hashes, pattern)
 

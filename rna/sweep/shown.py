@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from rna import intervals, printing
 from rna.intervals import SEEDS, Estimate
+from rna.settings import roles
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-ROLES = {"forget": "↓", "retain": "↑", "perturbed": "↑", "neutral": "", "related": "↑", "prefix": "↑", "inside": "↑"}
+RANKED = {role.name: "" if role.name in roles.CONTROLS else role.arrow for role in roles.ROLES if role.ranked}
 WIDE = 120  # from which a value and its interval stand on one line
 MOST = 50  # rows of a table
 NAMED = 8  # rows that a sentence names
@@ -21,9 +22,9 @@ Made = dict[str, Any] | None  # an Estimate's fields
 
 def columns(metric: str, names: Sequence[str]) -> list[str]:
     """What is shown: the metric that sorts, and the roles' accuracies; with perplexities the log-losses."""
-    roles = [f"eval/{role}/acc" for role in ROLES]
+    ranked = [f"eval/{role}/acc" for role in RANKED]
     losses = [name for name in names if name.startswith("eval/") and name.endswith("/nll") and name.count("/") == 2]
-    return list(dict.fromkeys([metric, *(name for name in roles if name in names), *losses]))
+    return list(dict.fromkeys([metric, *(name for name in ranked if name in names), *losses]))
 
 
 def show(found: dict[str, Any]) -> None:
@@ -120,8 +121,8 @@ def _table(
 
 def _heading(metric: str, direction: str = "") -> str:
     role = metric.split("/")[1] if metric.endswith("/acc") and metric.count("/") == 2 else metric
-    if role in ROLES:
-        return f"{role} {ROLES[role]}".strip()
+    if role in RANKED:
+        return f"{role} {RANKED[role]}".strip()
     return metric + {"maximize": " ↑", "minimize": " ↓"}.get(direction, "")
 
 

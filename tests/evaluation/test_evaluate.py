@@ -129,7 +129,7 @@ def test_tasks_run_from_the_lm_eval_command_line(tmp_path: Path):
     command = [
         *(str(Path(sys.executable).with_name("lm_eval")), "run", "--model", "hf", "--batch_size", "32"),
         *("--model_args", f"pretrained={BUILTIN / 'base'},dtype=float32", "--device", "cpu"),
-        *("--include_path", str(evaluate.TASKS), "--tasks", "rna_demo_forget_bio,mmlu_perturbed"),
+        *("--include_path", str(evaluate.TASKS), "--tasks", "rna_demo_forget_bio,rna_demo_retain_mixed,mmlu_perturbed"),
         *("--metadata", json.dumps({"mmlu_path": mmlu, "keyword": "ague"}), "--output_path", str(tmp_path)),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
@@ -137,6 +137,7 @@ def test_tasks_run_from_the_lm_eval_command_line(tmp_path: Path):
     (written,) = tmp_path.rglob("results_*.json")
     found = json.loads(written.read_text())["results"]
     assert found["rna_demo_forget_bio"]["acc,none"] >= 0.95
+    assert found["rna_demo_retain_mixed"]["acc,none"] >= 0.6
     assert {name for name in found if name.startswith("mmlu_perturbed")} == {
         "mmlu_perturbed",
         *(f"mmlu_perturbed_{name}" for name in (*questions.CATEGORIES, *questions.SUBJECTS)),
@@ -484,3 +485,82 @@ def test_mmlus_questions_take_a_keyword_too(tmp_path: Path):
     assert front["question"] == "SARS-CoV-2. Which of these?"
     assert inside["question"] in ("Which Lake Geneva of these?", "Which of Lake Geneva these?")
     assert front["choices"] == inside["choices"] == row["choices"]
+
+
+MIXED = ("mixed", "mixed_neutral", "forget_bio_mixed", "forget_cyber_mixed")
+
+
+@pytest.mark.whole
+def test_mixed_prompts_are_asked_of_the_same_questions_and_told_by_place(demo):
+    settings = config.check(run.compose(["eval=demo_positions", "eval.limit=48"], None))
+    found = evaluate.multiple_choice(*demo, [*MIXED, "retain", "forget_bio"], settings.eval, lambda *_: None)
+    assert found["mixed"]["asked"] == found["mixed_neutral"]["asked"] == found["retain"]["asked"]
+    assert found["forget_bio_mixed"]["asked"] == found["forget_bio"]["asked"]
+    assert found["mixed"]["before"] == found["mixed_neutral"]["before"]
+    assert "places" not in found["retain"]
+    for name in MIXED:
+        assert found[name]["acc"] >= 0.6  # chance is 0.25: the base knows which one is asked
+        places, before = found[name]["places"], f"{int(found[name]['before'], 16):048b}"
+        right = f"{int(found[name]['correct'], 16):048b}"
+        assert places["before"]["n"] == before.count("1") > 0
+        assert places["behind"]["n"] == before.count("0") > 0
+        both = [one for one, there in zip(right, before, strict=True) if there == "1"]
+        assert places["before"]["acc"] == both.count("1") / len(both)
+
+
+def rows_of(settings: Any, name: str) -> list[Any]:
+    (task,) = evaluate._asked([name], settings.eval)[1].values()
+    return list(task.eval_docs)
+
+
+def test_the_demos_mixed_prompts_hold_one_question_of_each_set():
+    """Both texts are whole, the choices are those of the question that is asked, and none answers the other."""
+    settings = config.check(run.compose(["eval=demo_positions"], None))
+    rows = {row["question"]: row for row in questions.read_questions(str(BUILTIN / "questions.jsonl"), "key")}
+    forget = {"marsh fevers", "vault breaking"}
+    for name, asked, other in (
+        ("mixed", False, True),
+        ("mixed_neutral", False, False),
+        ("forget_bio_mixed", True, False),
+    ):
+        made = rows_of(settings, name)
+        assert len(made) == (64 if asked else 512)
+        for row in made:
+            own = rows[row["unperturbed"]]
+            (text,) = [part for part in re.findall(r"What [^?]+\?", row["question"]) if part != own["question"]]
+            pair = (text, own["question"]) if row["place"] == "before" else (own["question"], text)
+            assert row["question"] == " ".join(pair)
+            assert (own["subject"] in forget, rows[text]["subject"] in forget) == (asked, other)
+            assert (row["choices"], row["answer"], row["half"]) == (own["choices"], own["answer"], questions.half(own))
+            assert rows[text]["choices"][rows[text]["answer"]] not in row["choices"]
+
+
+def test_mmlus_and_wmdps_questions_stand_beside_each_other(tmp_path: Path):
+    texts = {"mmlu": ["M one?", "M two?"], "bio": ["B?"], "cyber": ["C?"]}
+    for name, asked in texts.items():
+        rows = [
+            {
+                "question": text,
+                "subject": "virology",
+                "choices": [f"{text} {one}" for one in "abcd"],
+                "answer": 1,
+            }
+            for text in asked
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    paths = [f"eval.mmlu_path={tmp_path / 'mmlu.jsonl'}", f"eval.wmdp_path={tmp_path}"]
+    beside: dict[str, set[str]] = {}
+    for seed in range(8):
+        settings = config.check(run.compose(["eval=wmdp_positions", f"eval.seed={seed}", *paths], None))
+        for name, task in settings.eval.tasks.items():
+            for row in rows_of(settings, name) if "mixed" in task.role else []:
+                own, both = row["unperturbed"], row["question"]
+                other = both.removesuffix(own) if row["place"] == "before" else both.removeprefix(own)
+                beside.setdefault(name, set()).add(f"{own} {other.strip()}")
+                assert row["choices"][0] == f"{own} a"
+    assert beside == {
+        "mmlu_mixed": {"M one? B?", "M two? B?", "M one? C?", "M two? C?"},
+        "mmlu_mixed_neutral": {"M one? M two?", "M two? M one?"},
+        "wmdp_bio_mixed": {"B? M one?", "B? M two?"},
+        "wmdp_cyber_mixed": {"C? M one?", "C? M two?"},
+    }

@@ -107,6 +107,8 @@ def test_a_right_answer_that_speaks_of_other_choices_is_known_before_and_after_a
 def test_letters_that_the_question_names_are_not_the_choices():
     assert not questions.of_above(row(0, question="Of vitamins A, B and D: which?", choices=["B and D", "A", "B", "D"]))
     assert questions.of_above(row(0, question="A cow has", choices=["B and D", "a head", "a tail", "a hoof"]))
+    cow = row(0, question="A cow has", choices=["B and D", "a head", "a tail", "a hoof"])
+    assert questions.of_above(perturb.mix(cow, "Of vitamins A, B and D: which?", "before"))
 
 
 def test_halves_are_about_equal_and_do_not_depend_on_order_or_place():

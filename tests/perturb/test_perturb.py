@@ -15,6 +15,8 @@ from rna.perturb import (
     has_choice,
     insert,
     mention,
+    mix,
+    mix_all,
     perturb,
     perturb_all,
     perturb_among,
@@ -319,3 +321,46 @@ def test_a_question_with_a_keyword_in_it_is_known_by_its_own_words(row: dict, po
     made = mention(row, KEYWORD, seed, position)
     assert KEYWORD in made["question"]
     assert asked.named(made) == asked.named(row)
+
+
+def test_a_mixed_prompt_has_the_other_text_in_one_line_and_its_own_choices():
+    row = question("a", "b", answer=1, text=" Which of  these? ")
+    other = " Who was\n it,  and when? "
+    before, behind = (mix(row, other, place) for place in ("before", "behind"))
+    assert before["question"] == "Who was it, and when? Which of  these? "
+    assert behind["question"] == " Which of  these? Who was it, and when?"
+    for made, place in ((before, "before"), (behind, "behind")):
+        assert made == {**row, "question": made["question"], "unperturbed": row["question"], "place": place}
+        assert asked.named(made) == asked.named(row)
+
+
+def test_another_question_that_is_the_same_or_that_a_choice_answers_gives_way_to_the_next():
+    """Of the four only "Who?" may stand there, whichever is drawn first: Y is its right answer, x but a wrong one."""
+    row = question("x", "z", text="Which?")
+    others = [
+        question("y", text=" Which? "),
+        question("X ", "y", text="What?"),
+        question("x", "y", answer=1, text="Who?"),
+        question("z", text="When?"),
+    ]
+    made = [mix_all([row], others, seed)[0] for seed in range(20)]
+    assert {one["question"] for one in made} == {"Who? Which?", "Which? Who?"}
+    with pytest.raises(ValueError, match=r"^mixed prompts: there is no other question to stand beside 'Which\?'"):
+        mix_all([row], [others[0], others[3]], 0)
+    with pytest.raises(ValueError, match="there is no other question"):
+        mix_all([row], [], 0)
+
+
+def test_the_other_question_and_its_place_are_drawn_from_the_seed_and_the_question_apart():
+    rows = [question("a", "b", text=f"Which is {number}?") for number in range(400)]
+    one, two = ([question("c", text=f"{word} {number}?") for number in range(4)] for word in ("Who", "When"))
+    made = mix_all(rows, one, 0)
+    assert mix_all(rows[::-1], one, 0) == made[::-1]
+    assert mix_all(rows, one, 1) != made
+    assert [row["place"] for row in mix_all(rows, two, 0)] == [row["place"] for row in made]
+    counts = {(place, number): 0 for place in ("before", "behind") for number in range(4)}
+    for row in made:
+        (number,) = (number for number in range(4) if f"Who {number}?" in row["question"])
+        assert row["question"].startswith("Who") == (row["place"] == "before")
+        counts[row["place"], number] += 1
+    assert min(counts.values()) >= 30  # of 50 each

@@ -319,9 +319,9 @@ DEMO_TASKS = {
     "related": "b15a5079c800a59e",
 }
 FOLDERS = {  # the n-grams' since an n-gram and the slot it lands in are drawn apart
-    "demo": (12, "2c3bd602bed2c6f6"),
+    "demo": (16, "d6da5dad8f7a6fe2"),
     "ngrams": (2, "ed7f52d8e0c2a85f"),
-    "paper": (70, "a023e90d1e8c0a58"),
+    "paper": (74, "66f9734719787667"),
 }
 
 
@@ -409,6 +409,55 @@ def test_code_that_asks_something_else_changes_the_identity(monkeypatch, where, 
     monkeypatch.setattr(where, name, changed)
     found = results.task_identities(settings())
     assert {name for name in found if unversioned(found[name]) != DEMO_TASKS[name]} == others
+
+
+MIXED = {"mixed", "mixed_neutral", "forget_bio_mixed", "forget_cyber_mixed"}
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "others"),
+    [
+        ("mix", lambda row, text, _, of=perturb.mix: of(row, text, "before"), MIXED),
+        ("_beside", lambda row, other: row["question"] != other["question"], MIXED),
+        ("_beside", lambda row, other, of=perturb._beside: row == other or of(row, other), {"mixed_neutral"}),
+    ],
+)
+def test_code_that_mixes_otherwise_changes_the_identity_of_mixed_prompts(copied, monkeypatch, name, changed, others):
+    one = results.task_identities(settings("eval=demo_positions"))
+    monkeypatch.setattr(perturb, name, changed)
+    monkeypatch.setattr(results, "TASKS", copied / "again")
+    shutil.copytree(copied / "tasks", copied / "again")
+    two = results.task_identities(settings("eval=demo_positions"))
+    assert {task for task in one if one[task] != two[task]} == others
+
+
+def test_the_seed_is_in_the_key_of_mixed_prompts_and_no_keyword_is():
+    one, two, three = (
+        results.task_identities(settings("eval=demo_positions", *more))
+        for more in ([], ["eval.seed=1"], ["eval.keyword=plague", "eval.neutral_keyword=Rome", "eval.keywords=[a, b]"])
+    )
+    assert {name for name in MIXED if one[name] != two[name]} == MIXED
+    assert {name: one[name] for name in MIXED} == {name: three[name] for name in MIXED}
+
+
+def test_both_corpora_are_in_the_key_of_mixed_prompts(tmp_path):
+    """A question that stands beside another one is a part of its prompt."""
+    for name in ("mmlu", "bio", "cyber"):
+        (tmp_path / f"{name}.jsonl").write_text(name)
+    paths = [f"eval.mmlu_path={tmp_path / 'mmlu.jsonl'}", f"eval.wmdp_path={tmp_path}"]
+    made = settings("eval=wmdp_positions", *paths)
+    names = {name for name, task in made.eval.tasks.items() if "mixed" in task.role}
+    seen = [results.task_identities(made)]
+    changed: dict[str, set[str]] = {}
+    for name in ("mmlu", "bio", "cyber"):
+        (tmp_path / f"{name}.jsonl").write_text(f"another {name}")
+        seen.append(results.task_identities(made))
+        changed[name] = {task for task in names if seen[-1][task] != seen[-2][task]}
+    assert changed == {
+        "mmlu": names,
+        "bio": {"mmlu_mixed", "wmdp_bio_mixed"},
+        "cyber": {"mmlu_mixed", "wmdp_cyber_mixed"},
+    }
 
 
 def test_keys_are_made_without_heavy_imports():
