@@ -17,7 +17,8 @@ class Soft(Windows):
     """L_forget + α·mean over t ∉ S of d(f_θ(x̃)_t, f_ref(x̃)_t), with d the method's retain loss and x̃ the retain text
     with soft tokens S: at each the stream is a vector of a bank, in policy and reference alike, from its site on.
 
-    A bank's vectors are normal, and of their site's mean norm in retain texts.
+    A bank's vectors are normal, and of their site's mean norm in retain texts. Below its site a soft token is a padding
+    token that is read.
     """
 
     bank: int = at_least(1)  # vectors at each site
@@ -53,7 +54,7 @@ class Soft(Windows):
         bank, source = ground.bank, drawn.source
 
         def fill(size: int) -> list[Filling]:
-            return [(None, bank.draw(source)) for _ in range(size)]
+            return [(ground.pad_id, bank.draw(source)) for _ in range(size)]
 
         return [
             self.spliced(

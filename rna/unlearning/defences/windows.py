@@ -10,7 +10,7 @@ from rna.settings import Defence, at_least
 if TYPE_CHECKING:
     from rna.unlearning.defence import Sample
 
-Filling = tuple[int | None, int]  # a token, None for the one before it; and its vector, 0 for the token's own
+Filling = tuple[int, int]  # a token, and its vector, 0 for the token's own
 
 
 @dataclass(kw_only=True)
@@ -58,7 +58,7 @@ class Windows(Defence):
             for place, own in enumerate(ids):
                 fillings = [*between.get(place, []), *([instead[place]] if place in instead else [])]
                 for token, vector in fillings:
-                    row.append((token if token is not None else row[-1][0] if row else own, False, vector))
+                    row.append((token, False, vector))
                 if place not in instead:
                     row.append((own, True, 0))
             row = row[:max_length]
