@@ -8,12 +8,19 @@ from typing import Any
 from rna.settings.fields import Settings
 
 PERPLEXITY_PARTS = ("retain", "retain_after", "perturbed", "neutral")
+FORGET_NLL = "interim/forget/nll"  # of the forget set's texts, beside questions
 FALL, RISE = "fall", "rise"
 Report = Mapping[str, float]
 
 
 def interim_metrics(settings: Settings) -> list[str]:
-    """What evaluations on the way tell: accuracies and mean log-probabilities of the right letter, or log-losses."""
+    """What evaluations on the way tell: accuracies and mean log-probabilities of the right letter, and the forget set's
+    log-loss where `train.until` asks for it; or log-losses."""
+    told, until = _told(settings), until_of(settings)
+    return told if until is None or until.metric in told else [*told, until.metric]
+
+
+def _told(settings: Settings) -> list[str]:
     if settings.eval.kind == "perplexity":
         forget = [f"forget_{topic}" for topic in settings.data.topics]
         return [f"interim/{part}/nll" for part in (*forget, *PERPLEXITY_PARTS)]
@@ -77,7 +84,7 @@ def read_until(settings: Settings) -> dict[str, dict[str, Any]] | None:
     if settings.eval.interim_every is None:
         raise ValueError(f"{said}: is judged at evaluations on the way; give eval.interim_every=STEPS")
     ((name, target),) = given.items()
-    allowed = interim_metrics(settings)
+    allowed = _told(settings) + ([FORGET_NLL] if settings.eval.kind == "choice" else [])
     metric = str(name).replace("eval/", "interim/", 1)
     if metric not in allowed:
         from rna.settings.config import nearest
