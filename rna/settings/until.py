@@ -10,6 +10,7 @@ from rna.settings.fields import Settings
 PERPLEXITY_PARTS = ("retain", "retain_after", "perturbed", "neutral")
 FORGET_NLL = "interim/forget/nll"  # of the forget set's texts, beside questions
 FALL, RISE = "fall", "rise"
+ALIKE = 3.0  # points of forget accuracy on the questions reported: no further apart are trainings that are matched
 Report = Mapping[str, float]
 
 
@@ -60,10 +61,29 @@ class Until:
 
 def until_of(settings: Settings) -> Until | None:
     """`train.until` of checked settings; None for the base and others that are not trained beside those that are."""
-    if settings.train.until is None or not settings.method.trains:
+    return read_back(settings.train.until) if settings.method.trains else None
+
+
+def read_back(checked: Mapping[str, Mapping[str, Any]] | None) -> Until | None:
+    """`train.until` as checked settings, and records, have it."""
+    if checked is None:
         return None
-    ((metric, parts),) = settings.train.until.items()
+    ((metric, parts),) = checked.items()
     return Until(metric, **parts)
+
+
+def unmatched(reached: bool, apart: float | None) -> str:
+    """Why two trainings with one `train.until` are not matched; nothing where they are.
+
+    Args:
+        reached: whether both got to their target.
+        apart: points between their forget accuracies; None where these are not known.
+    """
+    if not reached:
+        return "did not reach the target"
+    if apart is None:
+        return "without a forget accuracy"
+    return "" if abs(apart) <= ALIKE + 1e-9 else f"more than {ALIKE:g} points apart"  # 32 and 29 % are floats
 
 
 def read_until(settings: Settings) -> dict[str, dict[str, Any]] | None:
