@@ -158,6 +158,10 @@ def test_a_training_stops_at_the_forget_sets_log_loss(tmp_path: Path):
     }
     assert lookup.curve(where, "interim/forget/nll") == [(2, course[2]), (4, course[4])]
     assert "interim/forget/nll" in lookup.curves(where)
+    told = lookup.metrics(where)
+    assert told is not None
+    assert (told["train/reached"], told["train/stopped_at"]) == (1.0, 4)
+    assert set(lookup.TARGET) <= set(lookup.names(where))
     _, four, _ = trained(tmp_path / "four", "train.steps=4")
     assert all(torch.equal(tensors[name], four[name]) for name in four)
 
