@@ -297,7 +297,8 @@ def stopped(study: Study, found: Sequence[Stopped]) -> Table:
     if left_out := [f"{_pair(item)}: {_left_out(item)}" for item in found if item.left_out]:
         notes.append(f"Left out: {'; '.join(left_out)}.")
     title = "RNA against plain, both stopped where they have forgotten alike"
-    command = commands.to_a_target(study) if study.kind == "choice" else None
+    command = commands.more_seeds(found[0].other.trials) if found else commands.to_a_target(study)
+    command = command if study.kind == "choice" else None
     return Table("matched", title, columns, rows, notes, _digits(study), signed, command)
 
 

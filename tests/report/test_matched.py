@@ -112,7 +112,8 @@ def test_what_did_not_reach_its_target_is_in_no_matched_table(tmp_path: Path):
     assert not any(item.pairs for item in found)
     found_tables = {table.name: table for table in tables.every(study, [])}
     assert found_tables["matched"].rows == found_tables["matched_forgetting"].rows == []
-    assert "train.until={eval/forget/acc: 0.35}" in str(found_tables["matched"].command)
+    assert "'train.until={interim/forget/acc: {at: 0.35, " in str(found_tables["matched"].command)
+    assert str(found_tables["matched"].command).endswith("seed=0,1,2,3,4")
     assert len(found_tables["equal_hyperparameters"].rows) == 3
     (verdict,) = compare.verdicts(study)
     assert (verdict.word, verdict.matched) == ("do not forget alike", False)
@@ -185,5 +186,6 @@ def test_without_a_target_nothing_is_matched_by_it(tmp_path: Path):
         generated.trial(tmp_path, settings(nu=nu), scores(30, 60))
     study = study_of(tmp_path)
     assert compare.stopped(study) == []
+    assert "'train.until={eval/forget/acc: 0.35}'" in str(tables.stopped(study, []).command)
     assert "100 steps, lr" in compare.hyperparameters(study.trials[0])
     assert "≤" not in compare.hyperparameters(study.trials[0])
