@@ -352,15 +352,23 @@ def stopped(study: Study) -> list[Stopped]:
     rows = _with_target(study)
     plain: dict[str, list[Condition]] = {}
     for row in rows:
-        if row.first.arm == "plain":
-            plain.setdefault(row.first.without("seed", "noise", "alpha", "train.steps"), []).append(row)
+        if _bare(row.first):
+            plain.setdefault(row.first.without(*UNLIKE_PLAIN), []).append(row)
     return [
         _stopped(study, row, twin)
         for row in rows
-        if row.first.arm != "plain"
-        for twin in plain.get(row.first.without("seed", "noise", "alpha", "train.steps"), [])
+        if not _bare(row.first)
+        for twin in plain.get(row.first.without(*UNLIKE_PLAIN), [])
         if set(row.seeds) & set(twin.seeds)
     ]
+
+
+UNLIKE_PLAIN = ("seed", "noise", "defence", "alpha", "train.steps")  # in which a pair may differ
+
+
+def _bare(trial: Trial) -> bool:
+    """Whether nothing protects what is retained: no noise and no defence."""
+    return trial.arm == "plain" and "defence" not in trial.identity
 
 
 def _with_target(study: Study) -> list[Condition]:

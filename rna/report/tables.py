@@ -262,12 +262,21 @@ def matched(study: Study, curves: Sequence[TradeOff]) -> Table:
 
 
 def stopped(study: Study, found: Sequence[Stopped]) -> Table:
-    """RNA − plain where both stopped at one target and forgot alike, whatever their α: the pairs that are matched."""
+    """What is protected less plain, where both stopped at one target and forgot alike, whatever the α of each."""
     shown = study.reported if study.halved else study
     rows: list[list[Cell]] = []
     roles = [name for name in ROLES if any(name in item.changes for item in found)]
     signed = tuple(f"Δ {ROLES[name]}{shown.half}" for name in roles)
-    columns = ["method", "ν", "plain’s α", "matched pairs", "steps (RNA, plain)", "forget apart, at most", *signed]
+    columns = [
+        "method",
+        "ν",
+        "defence",
+        "plain’s α",
+        "matched pairs",
+        "steps (its, plain’s)",
+        "forget apart, at most",
+        *signed,
+    ]
     columns += ["perturbed retain", "settings"]
     for item in found:
         if not item.pairs:
@@ -278,6 +287,7 @@ def stopped(study: Study, found: Sequence[Stopped]) -> Table:
             [
                 item.other.first.method,
                 f"{item.other.first.nu:g}",
+                item.other.first.identity.get("defence", {}).get("name"),
                 compare.alpha(item.plain.first.config),
                 f"{len(item.pairs)} of {item.count}",
                 ", ".join(f"{step:.0f}" for step in steps),
@@ -291,12 +301,12 @@ def stopped(study: Study, found: Sequence[Stopped]) -> Table:
     if shown.half:
         notes.append("Scores are of the report half of each task's questions, as trainings stop on the select half.")
     notes += [
-        "RNA − plain, paired by seed, where train.until ended both trainings at its target and their forget accuracies "
-        f"lie at most {ALIKE:g} points apart; their α and the most steps allowed may differ.",
+        "With RNA or a defence − plain, paired by seed, where train.until ended both at its target and their forget "
+        f"accuracies lie at most {ALIKE:g} points apart; their α and the most steps allowed may differ.",
     ]
     if left_out := [f"{_pair(item)}: {_left_out(item)}" for item in found if item.left_out]:
         notes.append(f"Left out: {'; '.join(left_out)}.")
-    title = "RNA against plain, both stopped where they have forgotten alike"
+    title = "Protected against plain, both stopped where they have forgotten alike"
     command = commands.more_seeds(found[0].other.trials) if found else commands.to_a_target(study)
     command = command if study.kind == "choice" else None
     return Table("matched", title, columns, rows, notes, _digits(study), signed, command)
@@ -304,7 +314,9 @@ def stopped(study: Study, found: Sequence[Stopped]) -> Table:
 
 def _pair(item: Stopped) -> str:
     rna, plain = item.other.first, item.plain.first
-    return f"{rna.method} at ν = {rna.nu:g}, α = {compare.alpha(rna.config)} against {compare.alpha(plain.config)}"
+    defence = [rna.identity["defence"]["name"]] if "defence" in rna.identity else []
+    how = ", ".join([f"{rna.method} at ν = {rna.nu:g}", *defence])
+    return f"{how}, α = {compare.alpha(rna.config)} against {compare.alpha(plain.config)}"
 
 
 def _left_out(item: Stopped) -> str:

@@ -23,6 +23,7 @@ def stopped(
     step: int = 60,
     cap: int = 100,
     halves: tuple[float, float] | None = None,
+    defence: str = "",
     **more: Any,
 ) -> None:
     """A training to the target with its evaluations.
@@ -34,6 +35,9 @@ def stopped(
     made.train.until = TARGET
     until = {"metric": "interim/forget/acc", "at": 0.35, "reached": reached, "step": step, "value": 0.34}
     trained = generated.record(made, until=until)
+    if defence:
+        trained["identity"]["defence"] = {"name": defence}
+        trained["key"] += defence
     generated.write(folder, trained)
     for task, score in scores(forget, perturbed).items():
         of = halves if halves and task.startswith("forget") else (score, score)
@@ -89,7 +93,11 @@ def test_pairs_that_are_matched_are_compared_and_the_others_counted_with_the_rea
     assert (change.value, change.low, change.n) == (pytest.approx(6), pytest.approx(6 - 2.4841, abs=1e-3), 3)
     assert row["Δ forget"].value == pytest.approx(2.5 / 3)
     assert row["forget apart, at most"] == pytest.approx(3.0)
-    assert (row["matched pairs"], row["steps (RNA, plain)"], row["perturbed retain"]) == ("3 of 6", "71, 40", "higher")
+    assert (row["matched pairs"], row["steps (its, plain’s)"], row["perturbed retain"]) == (
+        "3 of 6",
+        "71, 40",
+        "higher",
+    )
     assert row["settings"].endswith("≤ 100 steps to forget/acc ≤ 0.35, lr 3e-05")
     assert table.notes[-1] == (
         "Left out: NPO+MSE at ν = 0.02, α = 1 against 1: 2 of 6 more than 3 points apart (seed 3, 4), 1 of 6 did not "
@@ -120,6 +128,15 @@ def test_what_did_not_reach_its_target_is_in_no_matched_table(tmp_path: Path):
     assert "0 of 1 pairs are matched (1 did not reach the target)." in " ".join(verdict.sentences)
 
 
+def test_a_defence_without_noise_is_compared_with_plain(tmp_path: Path):
+    stopped(tmp_path, 30, 50)
+    stopped(tmp_path, 31, 70, defence="scope")
+    study = study_of(tmp_path)
+    (item,) = compare.stopped(study)
+    row = row_of(tables.stopped(study, [item]))
+    assert (row["ν"], row["defence"], row["Δ perturbed retain"].value) == ("0", "scope", pytest.approx(20))
+
+
 def test_a_noise_with_which_the_target_was_not_reached_does_not_stand_for_its_method(tmp_path: Path):
     """It kept the most, as it forgot the least."""
     stopped(tmp_path, 30, 50)
@@ -140,7 +157,7 @@ def test_a_heavier_alpha_and_a_later_cap_are_no_other_method(tmp_path: Path):
     study = study_of(tmp_path)
     table = tables.stopped(study, compare.stopped(study))
     rows: list[dict[str, Any]] = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
-    assert [(row["plain’s α"], row["Δ perturbed retain"].value, row["steps (RNA, plain)"]) for row in rows] == [
+    assert [(row["plain’s α"], row["Δ perturbed retain"].value, row["steps (its, plain’s)"]) for row in rows] == [
         ("1", pytest.approx(20), "60, 60"),
         ("4", pytest.approx(0), "60, 150"),
     ]
