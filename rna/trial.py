@@ -6,7 +6,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -17,7 +17,7 @@ from rna import NUMERICS, ends
 from rna.corpora import Cache, Memory
 from rna.decoder import NO_CHAT
 from rna.ends import TrialFailed
-from rna.settings import LAYER, Settings, made, told, until_of
+from rna.settings import FORGET_NLL, LAYER, Settings, interim_metrics, made, told, until_of
 from rna.store import Record, lookup, partial, results
 from rna.unlearning import Checkpoint
 
@@ -357,7 +357,8 @@ def _fit(
         if (last and until is None) or (not last and step % (settings.eval.interim_every or 1)):
             return {}
         with model.installed(decoder, deltas()):
-            return _interim(settings, decoder, tokenizer, functools.partial(listener.phase, "evaluating"))
+            judging = functools.partial(listener.phase, "evaluating")
+            return _interim(settings, decoder, tokenizer, corpora.forget, judging)
 
     until = until_of(settings)
     deltas = train.train(
@@ -658,9 +659,13 @@ def _judge(
 
 
 def _interim(
-    settings: Settings, decoder: Any, tokenizer: Any, progress: Callable[[int, int], None]
+    settings: Settings, decoder: Any, tokenizer: Any, forget: Mapping[str, Any], progress: Callable[[int, int], None]
 ) -> dict[str, float]:
-    """A few questions of the half for choosing, or the first documents, each metric the mean of a role's tasks."""
+    """A few questions of the half for choosing, or the first documents, each metric the mean of a role's tasks.
+
+    Args:
+        forget: by topic, the corpus whose loss `train.until` may ask for beside questions.
+    """
     from rna.evaluation import evaluate
 
     options = settings.eval
@@ -673,7 +678,11 @@ def _interim(
     for name, metrics in found.items():
         for what, value in metrics.items():
             values.setdefault(f"interim/{options.tasks[name].role}/{what}", []).append(value)
-    return {name: sum(of) / len(of) for name, of in values.items()}
+    means = {name: sum(of) / len(of) for name, of in values.items()}
+    if FORGET_NLL in interim_metrics(settings):
+        size, pad_id = options.batch_size or 8, tokenizer.pad_token_id
+        means[FORGET_NLL] = evaluate.forget_nll(decoder, forget, options.interim_limit, batch_size=size, pad_id=pad_id)
+    return means
 
 
 def _smoothing(settings: Settings) -> Any:

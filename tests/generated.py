@@ -62,9 +62,15 @@ def settings(
 
 
 def record(
-    made: Settings, *, label: str = "", numerics: int = 2, curve: int = 100, commit: str = "a" * 40
+    made: Settings,
+    *,
+    label: str = "",
+    numerics: int = 2,
+    curve: int = 100,
+    commit: str = "a" * 40,
+    until: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The record of a training."""
+    """The record of a training; `until`: how one with `train.until` ended."""
     config = asdict(made)
     identity: dict[str, Any] = {
         "numerics": numerics,
@@ -102,6 +108,7 @@ def record(
         "peak_memory_bytes": {"process": 2**29},
         "curve": steps,
         "wandb": "somewhere/wandb/offline-run-1-x",
+        **({} if until is None else {"until": until}),
     }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from rna import intervals, perturb
-from rna.corpora import digest, pad
+from rna.corpora import Corpus, digest, pad
 from rna.decoder import Decoder, model, parts_alike
 from rna.evaluation import blocks
 from rna.evaluation.answers import Answers
@@ -469,6 +469,24 @@ def token_losses(
         found.sums += [-part.sum().item() for part in parts]
         found.counts += [len(part) for part in parts]
     return found
+
+
+def forget_nll(decoder: Decoder, forget: Mapping[str, Corpus], few: int, *, batch_size: int, pad_id: int) -> float:
+    """−log π a token, in nats, of what is trained to be forgotten: the mean over topics of each one's mean over the
+    tokens that its forget loss counts, of its first `few` training documents.
+
+    Raises:
+        NotFinite: if a document has no finite likelihood.
+    """
+    means: list[float] = []
+    for topic, corpus in forget.items():
+        documents = corpus.documents[:few]
+        answers = documents.starts if corpus.answer_only else None
+        starts = [0] * len(documents) if answers is None else answers.tolist()
+        found = token_losses(decoder, documents, starts, batch_size=batch_size, pad_id=pad_id)
+        _refuse_not_finite(f"forget/{topic}", found.sums)
+        means.append(found.metrics()["nll"])
+    return sum(means) / len(means)
 
 
 def perplexity(

@@ -156,6 +156,12 @@ def more_alphas(study: Study, trial: Trial) -> str:
     return sweep(study, *words, f"retain.alpha.default={grid}", "seed=0,1,2")
 
 
+def to_a_target(study: Study) -> str:
+    """The command for trainings that stop where they have forgotten alike, with their plain twins."""
+    words = ["train.until={eval/forget/acc: 0.35}", "eval.interim_every=10", "train.steps=400"]
+    return sweep(study, "method=npo", "retain=mse", *words, "seed=0,1,2")
+
+
 def middle(study: Study) -> int:
     """The number of decoder layers, or what is known of it."""
     config = study.config

@@ -1,5 +1,6 @@
-"""RNA against plain: paired on the same seeds, at equal hyperparameters and at matched forgetting."""
+"""RNA against plain, paired on the same seeds: at equal hyperparameters, along α, and stopped at one target."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -10,7 +11,7 @@ from rna.intervals import Estimate, Terms, answers
 from rna.report import matching
 from rna.report.matching import Curve, Matched, Point
 from rna.report.records import Study, Trial
-from rna.settings import roles
+from rna.settings import read_back, roles, unmatched
 
 NAMES = tuple(role.name for role in roles.ROLES if role.column is not None)
 MIN_ALPHAS = 3
@@ -207,6 +208,8 @@ def chosen(study: Study, method: str, found: Sequence[Comparison]) -> Chosen | N
     mine = [item for item in mine if item.rna.first.without("seed", "noise") == family]
     own = [item for item in mine if not _elsewhere(item.rna.first)]
     mine = own or mine
+    there = [item for item in mine if all(trial.reached is not False for trial in item.rna.trials)]
+    mine = there or mine  # what has not forgotten yet is robust of nothing
     most = max(len(item.seeds) for item in mine)
     mine = [item for item in mine if len(item.seeds) == most]
     if len(mine) == 1:
@@ -282,6 +285,8 @@ def trade_offs(study: Study) -> list[TradeOff]:
     plain: dict[str, list[Trial]] = {}
     rna: dict[str, list[Trial]] = {}
     for trial in study.trials:
+        if trial.reached is False:
+            continue
         where = plain if trial.arm == "plain" else rna
         where.setdefault(trial.without("seed", "alpha", *(["noise"] if trial.arm == "plain" else [])), []).append(trial)
     found: list[TradeOff] = []
@@ -314,6 +319,82 @@ def _curve(trials: Sequence[Trial], seed: int, name: str, part: str) -> Curve:
         if trial.seed == seed and forget and retain:
             points.append(Point(intervals.mean(list(forget.values())), intervals.mean(list(retain.values()))))
     return points
+
+
+@dataclass
+class Stopped:
+    """A condition beside a plain one, both of trainings with one `train.until`: the seeds on which they are matched.
+
+    They may differ in α, and in `train.steps`, which says no more than when to give up.
+    """
+
+    other: Condition
+    plain: Condition
+    pairs: list[tuple[Trial, Trial]]  # that are matched, (other, plain)
+    apart: list[float]  # points of forget accuracy between them
+    left_out: dict[str, list[int]]  # why -> seeds
+    changes: dict[str, Estimate]  # other − plain, over the pairs
+    part: str  # the questions that all this is of: the half on which nothing stopped, where there is one
+
+    @property
+    def count(self) -> int:
+        """How many pairs there are, matched or not."""
+        return len(self.pairs) + sum(map(len, self.left_out.values()))
+
+
+@cache
+def stopped(study: Study) -> list[Stopped]:
+    """Every condition that is not plain and was trained to a target, with each plain one of its method and data."""
+    study = study.reported if study.halved else study
+    rows = _with_target(study)
+    plain: dict[str, list[Condition]] = {}
+    for row in rows:
+        if _bare(row.first):
+            plain.setdefault(row.first.without(*UNLIKE_PLAIN), []).append(row)
+    return [
+        _stopped(study, row, twin)
+        for row in rows
+        if not _bare(row.first)
+        for twin in plain.get(row.first.without(*UNLIKE_PLAIN), [])
+        if set(row.seeds) & set(twin.seeds)
+    ]
+
+
+UNLIKE_PLAIN = ("seed", "noise", "defence", "alpha", "train.steps")  # in which a pair may differ
+
+
+def _bare(trial: Trial) -> bool:
+    """Whether nothing protects what is retained: no noise and no defence."""
+    return trial.arm == "plain" and "defence" not in trial.identity
+
+
+def _with_target(study: Study) -> list[Condition]:
+    """The conditions trained to a target. Of a seed with several `train.steps` one training stands, one that got there
+    if any did: where it stops they are the same."""
+    groups: dict[str, dict[int, Trial]] = {}
+    for trial in study.trials:
+        if trial.reached is not None:
+            by_seed = groups.setdefault(trial.without("seed", "train.steps"), {})
+            if trial.seed not in by_seed or trial.reached:
+                by_seed[trial.seed] = trial
+    return [Condition([of[seed] for seed in sorted(of)]) for of in groups.values()]
+
+
+def _stopped(study: Study, row: Condition, plain: Condition) -> Stopped:
+    twins = {trial.seed: trial for trial in plain.trials}
+    pairs: list[tuple[Trial, Trial]] = []
+    apart: list[float] = []
+    left_out: dict[str, list[int]] = {}
+    for trial, twin in ((trial, twins[trial.seed]) for trial in row.trials if trial.seed in twins):
+        terms = difference(trial, twin, "forget", study.part) if study.kind == "choice" else []
+        gap = math.fsum(weight * score.value for weight, score in terms) if terms else None
+        why = unmatched(bool(trial.reached and twin.reached), gap)
+        if why or gap is None:
+            left_out.setdefault(why, []).append(trial.seed)
+        else:
+            pairs.append((trial, twin))
+            apart.append(gap)
+    return Stopped(row, plain, pairs, apart, left_out, _over_seeds(study, pairs), study.part)
 
 
 # Rates
@@ -398,11 +479,18 @@ def _verdict(study: Study, method: str, pick: Chosen | None, curves: Sequence[Tr
     noise = item.rna.first.config["noise"]
     mine = [curve for curve in curves if curve.method == method and "perturbed" in curve.results]
     same = [curve for curve in mine if curve.rna[0].config["noise"] == noise] or mine
+    target = _with_twin(study, item) if study.kind == "choice" else None
     unlike = forget is not None and forget.sign != 0
-    if unlike and not same:
+    if unlike and not same and target is None:
         moves.append(answers.UNLIKE)
     lines.append(f"{answers.CHANGES} With RNA less plain (ν = {item.rna.first.nu:g}, {pick.how}): {'; '.join(moves)}.")
     word = UNLIKE if unlike else answers.word(change)
+    if target is not None:
+        lines.append(_at_target(study, target))
+        if "perturbed" not in target.changes:
+            return Verdict(method, UNLIKE, answers.once(lines), len(item.seeds), change, False, item, costs, forgot)
+        change, seeds = target.changes["perturbed"], len(target.pairs)
+        return Verdict(method, answers.word(change), answers.once(lines), seeds, change, True, item, costs, forgot)
     if same:
         result = same[0].results["perturbed"]
         change, word = result.mean, answers.word(result.mean)
@@ -411,6 +499,30 @@ def _verdict(study: Study, method: str, pick: Chosen | None, curves: Sequence[Tr
             f"{answers.PERTURBED} {said(change, study)}, {word}."
         )
     return Verdict(method, word, answers.once(lines), len(item.seeds), change, bool(same), item, costs, forgot)
+
+
+def _with_twin(study: Study, item: Comparison) -> Stopped | None:
+    """A comparison at equal hyperparameters once more at the target that both were trained to; None without one."""
+
+    def apart_from_seeds(*rows: Condition) -> list[str]:
+        return [row.first.without("seed", "train.steps") for row in rows]
+
+    wanted = apart_from_seeds(item.rna, item.plain)
+    return next((one for one in stopped(study) if apart_from_seeds(one.other, one.plain) == wanted), None)
+
+
+def _at_target(study: Study, item: Stopped) -> str:
+    """What the pairs that are matched say, and why others are not."""
+    half = "" if item.part == "all" else f", {item.part} half"
+    why = "; ".join(f"{len(seeds)} {reason}" for reason, seeds in item.left_out.items())
+    begun = f"Stopped at one target, {len(item.pairs)} of {item.count} pairs are matched" + (f" ({why})" if why else "")
+    told = [
+        f"{what} {said(item.changes[name], study)}"
+        + (f", {answers.word(item.changes[name])}" if name != "forget" else "")
+        for what, name in (("forget", "forget"), (answers.PERTURBED, "perturbed"))
+        if name in item.changes
+    ]
+    return f"{begun}{half if told else ''}" + (f": {'; '.join(told)}." if told else ".")
 
 
 def _forgot(study: Study, rows: dict[str, Condition]) -> dict[str, str]:
@@ -514,7 +626,9 @@ def hyperparameters(trial: Trial) -> str:
     words += [f"β = {options['beta']:g}"] if options.get("beta") is not None else []
     words += [f"γ = {options['gamma']:g}"] if options.get("gamma") else []
     words.append(f"α = {alpha(config)}")
-    words += [f"l = {layer['unlearn']}", f"{train['steps']} steps", f"lr {train['lr']:g}"]
+    until = read_back(train.get("until"))
+    to = "" if until is None else f" to {until.metric.removeprefix('interim/')} {until.said()}"
+    words += [f"l = {layer['unlearn']}", f"{'≤ ' if to else ''}{train['steps']} steps{to}", f"lr {train['lr']:g}"]
     words += [f"noise at {config['noise']['layers']}"] if _elsewhere(trial) else []
     return ", ".join(words)
 

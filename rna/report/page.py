@@ -205,6 +205,7 @@ def _unmatched(chapter: Chapter) -> list[Picture]:
     """What would compute the comparison at matched forgetting, for each method that has none."""
     curves = compare.trade_offs(chapter.study)
     done = {item.method for item in curves if item.results}
+    done |= {item.other.first.method for item in compare.stopped(chapter.study) if item.pairs}
     first = {item.method: item for item in reversed(curves) if item.method not in done}
     return [
         Picture(

@@ -119,7 +119,8 @@ def _trial(key: str, record: Record, evaluated: list[Record]) -> Trial:
     config = record["config"] | ({"eval": most} if most else {})
     evaluations = tuple(item for one in evaluated for item in evaluations_of(one))
     curve = record["curve"]
-    facts = {name: record.get(name) for name in ("rna", "numerics", "commit", "host", "created", "seconds", "wandb")}
+    names = ("rna", "numerics", "commit", "host", "created", "seconds", "wandb", "until")
+    facts = {name: record.get(name) for name in names}
     peak = record.get("peak_memory_bytes") or {}
     facts["memory"] = peak.get("gpu") or peak.get("process")
     seconds = max((one.get("seconds") or 0.0 for one in evaluated), default=0.0)

@@ -69,10 +69,20 @@ class Trial:
         """The noise scale; 0 for the plain method."""
         return float(self.config["noise"]["nu"]) if self.arm in ("rna", "smoothed") else 0.0
 
+    @property
+    def reached(self) -> bool | None:
+        """Whether its training stopped at the target of `train.until`; None where it had none."""
+        until = self.facts["until"]
+        return None if until is None else bool(until["reached"])
+
     def without(self, *keys: str) -> str:
-        """What identifies the training apart from these: trials that share it differ in nothing else."""
+        """What identifies the training apart from these, or a group's own as `train.steps`: trials that share it differ
+        in nothing else."""
         if keys not in self._digests:
-            self._digests[keys] = digest({key: value for key, value in self.identity.items() if key not in keys})
+            kept = {key: value for key, value in self.identity.items() if key not in keys}
+            for group, _, name in (key.partition(".") for key in keys if "." in key):
+                kept[group] = {key: value for key, value in kept[group].items() if key != name}
+            self._digests[keys] = digest(kept)
         return self._digests[keys]
 
     def scores(self, name: str, part: str = "all") -> dict[str, Score]:

@@ -9,11 +9,11 @@ from typing import Any
 
 from rna.intervals import Estimate, answers, over_seeds
 from rna.report import commands, compare
-from rna.report.compare import Chosen, Comparison, Condition, TradeOff
+from rna.report.compare import Chosen, Comparison, Condition, Stopped, TradeOff
 from rna.report.reading import Failure
 from rna.report.records import Study
 from rna.report.sheet import Cell, Table
-from rna.settings import roles
+from rna.settings import ALIKE, roles
 
 ROLES = {role.name: role.column for role in roles.ROLES if role.column is not None}
 # The paper's numbers
@@ -37,6 +37,7 @@ def every(study: Study, failures: Sequence[Failure]) -> list[Table]:
         harms(shown, picks),
         differences(study, found),
         matched(study, curves),
+        stopped(study, compare.stopped(study)),
         rates(study, found),
     ]
     made += [selected_nu(study, found)]
@@ -247,6 +248,72 @@ def matched(study: Study, curves: Sequence[TradeOff]) -> Table:
     title = "RNA against plain at matched forgetting"
     command = commands.more_alphas(study, curves[0].rna[0]) if curves else None
     return Table("matched_forgetting", title, columns, rows, _said_of(study) + notes, _digits(study), signed, command)
+
+
+def stopped(study: Study, found: Sequence[Stopped]) -> Table:
+    """What is protected less plain, where both stopped at one target and forgot alike, whatever the α of each."""
+    shown = study.reported if study.halved else study
+    rows: list[list[Cell]] = []
+    roles = [name for name in ROLES if any(name in item.changes for item in found)]
+    signed = tuple(f"Δ {ROLES[name]}{shown.half}" for name in roles)
+    columns = [
+        "method",
+        "ν",
+        "defence",
+        "plain’s α",
+        "matched pairs",
+        "steps (its, plain’s)",
+        "forget apart, at most",
+        *signed,
+    ]
+    columns += ["perturbed retain", "settings"]
+    for item in found:
+        if not item.pairs:
+            continue
+        steps = [_mean([float(pair[side].facts["until"]["step"]) for pair in item.pairs]) for side in (0, 1)]
+        change = item.changes.get("perturbed")
+        rows.append(
+            [
+                item.other.first.method,
+                f"{item.other.first.nu:g}",
+                item.other.first.identity.get("defence", {}).get("name"),
+                compare.alpha(item.plain.first.config),
+                f"{len(item.pairs)} of {item.count}",
+                ", ".join(f"{step:.0f}" for step in steps),
+                max(map(abs, item.apart)),
+                *(item.changes.get(name) for name in roles),
+                answers.word(change) if change else None,
+                compare.hyperparameters(item.other.first),
+            ]
+        )
+    notes = _said_of(study)
+    if shown.half:
+        notes.append("Scores are of the report half of each task's questions, as trainings stop on the select half.")
+    notes += [
+        "With RNA or a defence − plain, paired by seed, where train.until ended both at its target and their forget "
+        f"accuracies lie at most {ALIKE:g} points apart; their α and the most steps allowed may differ.",
+    ]
+    if left_out := [f"{_pair(item)}: {_left_out(item)}" for item in found if item.left_out]:
+        notes.append(f"Left out: {'; '.join(left_out)}.")
+    title = "Protected against plain, both stopped where they have forgotten alike"
+    command = commands.more_seeds(found[0].other.trials) if found else commands.to_a_target(study)
+    command = command if study.kind == "choice" else None
+    return Table("matched", title, columns, rows, notes, _digits(study), signed, command)
+
+
+def _pair(item: Stopped) -> str:
+    rna, plain = item.other.first, item.plain.first
+    defence = [rna.identity["defence"]["name"]] if "defence" in rna.identity else []
+    how = ", ".join([f"{rna.method} at ν = {rna.nu:g}", *defence])
+    return f"{how}, α = {compare.alpha(rna.config)} against {compare.alpha(plain.config)}"
+
+
+def _left_out(item: Stopped) -> str:
+    """How many pairs are not matched, and why, by seed."""
+    return ", ".join(
+        f"{len(seeds)} of {item.count} {why} (seed {', '.join(map(str, seeds))})"
+        for why, seeds in item.left_out.items()
+    )
 
 
 def rates(study: Study, found: Sequence[Comparison]) -> Table:

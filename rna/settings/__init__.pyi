@@ -55,7 +55,11 @@ from .method import told as told
 from .method import users_code as users_code
 from .seeding import generator as generator
 from .seeding import seed_of as seed_of
+from .until import ALIKE as ALIKE
+from .until import FORGET_NLL as FORGET_NLL
 from .until import PERPLEXITY_PARTS as PERPLEXITY_PARTS
 from .until import Until as Until
 from .until import interim_metrics as interim_metrics
+from .until import read_back as read_back
+from .until import unmatched as unmatched
 from .until import until_of as until_of

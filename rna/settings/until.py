@@ -8,12 +8,20 @@ from typing import Any
 from rna.settings.fields import Settings
 
 PERPLEXITY_PARTS = ("retain", "retain_after", "perturbed", "neutral")
+FORGET_NLL = "interim/forget/nll"  # of the forget set's texts, beside questions
 FALL, RISE = "fall", "rise"
+ALIKE = 3.0  # points of forget accuracy on the questions reported: no further apart are trainings that are matched
 Report = Mapping[str, float]
 
 
 def interim_metrics(settings: Settings) -> list[str]:
-    """What evaluations on the way tell: accuracies and mean log-probabilities of the right letter, or log-losses."""
+    """What evaluations on the way tell: accuracies and mean log-probabilities of the right letter, and the forget set's
+    log-loss where `train.until` asks for it; or log-losses."""
+    told, until = _told(settings), until_of(settings)
+    return told if until is None or until.metric in told else [*told, until.metric]
+
+
+def _told(settings: Settings) -> list[str]:
     if settings.eval.kind == "perplexity":
         forget = [f"forget_{topic}" for topic in settings.data.topics]
         return [f"interim/{part}/nll" for part in (*forget, *PERPLEXITY_PARTS)]
@@ -53,10 +61,29 @@ class Until:
 
 def until_of(settings: Settings) -> Until | None:
     """`train.until` of checked settings; None for the base and others that are not trained beside those that are."""
-    if settings.train.until is None or not settings.method.trains:
+    return read_back(settings.train.until) if settings.method.trains else None
+
+
+def read_back(checked: Mapping[str, Mapping[str, Any]] | None) -> Until | None:
+    """`train.until` as checked settings, and records, have it."""
+    if checked is None:
         return None
-    ((metric, parts),) = settings.train.until.items()
+    ((metric, parts),) = checked.items()
     return Until(metric, **parts)
+
+
+def unmatched(reached: bool, apart: float | None) -> str:
+    """Why two trainings with one `train.until` are not matched; nothing where they are.
+
+    Args:
+        reached: whether both got to their target.
+        apart: points between their forget accuracies; None where these are not known.
+    """
+    if not reached:
+        return "did not reach the target"
+    if apart is None:
+        return "without a forget accuracy"
+    return "" if abs(apart) <= ALIKE + 1e-9 else f"more than {ALIKE:g} points apart"  # 32 and 29 % are floats
 
 
 def read_until(settings: Settings) -> dict[str, dict[str, Any]] | None:
@@ -77,7 +104,7 @@ def read_until(settings: Settings) -> dict[str, dict[str, Any]] | None:
     if settings.eval.interim_every is None:
         raise ValueError(f"{said}: is judged at evaluations on the way; give eval.interim_every=STEPS")
     ((name, target),) = given.items()
-    allowed = interim_metrics(settings)
+    allowed = _told(settings) + ([FORGET_NLL] if settings.eval.kind == "choice" else [])
     metric = str(name).replace("eval/", "interim/", 1)
     if metric not in allowed:
         from rna.settings.config import nearest

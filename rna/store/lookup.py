@@ -20,6 +20,7 @@ from rna.settings import (
     interim_metrics,
     outside,
     roles,
+    until_of,
     without_defaults,
 )
 from rna.store import partial, results
@@ -27,6 +28,7 @@ from rna.store import partial, results
 Address = dict[str, Any]
 Metrics = dict[str, Any]
 HALVES = ("select", "report")
+REACHED, STOPPED = TARGET = ("train/reached", "train/stopped_at")  # with `train.until`: 1 or 0, and its last step
 ESTIMATES = {"choice": ("acc", "acc_stderr", "n"), "perplexity": ("nll", "nll_stderr", "ppl", "ppl_stderr", "n")}
 
 
@@ -59,6 +61,7 @@ def address_of(settings: Settings) -> Address:
         "keep": settings.keep,
         "uses": list(dict.fromkeys([key, *_twin(settings)])),
         **({"race": True} if settings.eval.race else {}),
+        **({"until": True} if until_of(settings) is not None else {}),
     }
 
 
@@ -106,6 +109,8 @@ def metrics(where: Address) -> Metrics | None:
     if trained is None or any(record is None for record in found.values()):
         return None
     flat: Metrics = dict((trained.get("curve") or [{}])[-1])
+    if (until := trained.get("until")) is not None:
+        flat |= dict(zip(TARGET, (float(until["reached"]), until["step"]), strict=True))
     judged = {name: record["metrics"] for name, record in found.items() if record is not None}
     if where["kind"] == "perplexity":
         judged = judged.get("perplexity", {})
@@ -173,7 +178,7 @@ def _mean(parts: list[Metrics]) -> Metrics:
 
 def names(where: Address) -> list[str]:
     """The metrics that the trial's records will have."""
-    train = [*TRAIN_CURVES, "seconds"]
+    train = [*TRAIN_CURVES, *(TARGET if where.get("until") else ()), "seconds"]
     if not where["evals"]:
         return train
     if where["kind"] == "perplexity":

@@ -28,6 +28,7 @@ from rna.evaluation import asked, questions
 from rna.perturb import mined, read_keywords
 from rna.settings import (
     BUILTIN,
+    FORGET_NLL,
     NEUTRAL,
     REFUSALS,
     TASKS,
@@ -100,6 +101,8 @@ def train_identity(settings: Settings) -> dict[str, Any]:
 def _decides(settings: Settings, name: str) -> bool:
     """Whether an evaluation tells where a training with `train.until` stops."""
     (metric,) = settings.train.until
+    if metric == FORGET_NLL:  # of training documents, which are in the identity
+        return False
     role = metric.split("/")[1]
     return settings.eval.kind == "perplexity" or settings.eval.tasks[name].role == role
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -88,6 +89,7 @@ def leaderboard(folder: Path, sort: str | None = None, most: int | None = None) 
                 "metrics": {name: _told(_summary(row, name, columns)) for name in dict.fromkeys([metric, *judged])},
                 "plain": None if row.plain is None else _plain(row, row.plain, columns),
                 "less_leader": _told(behind.get(row)),
+                **({"target": _target(row)} if row.targeted else {}),
             }
             for row in rows[:most]
         ],
@@ -114,7 +116,22 @@ def _plain(row: Row, plain: Row, columns: Sequence[str]) -> dict[str, Any]:
         "seeds": plain.seeds,
         "keys": plain.keys,
         "metrics": {name: _told(plain.estimate(name)) for name in columns},
-        "rna_less_plain": {name: _told(row.less(plain, name)) for name in columns},
+        "rna_less_plain": {name: _told(row.less_plain(name)) for name in columns},
+    }
+
+
+def _target(row: Row) -> dict[str, Any]:
+    """Of trainings with a `train.until`: how many got there, how many are matched with their plain twins, and why
+    others are not."""
+    reached = row.values(lookup.REACHED)
+    left_out = Counter(why for why in row.unmatched.values() if why)
+    return {
+        "reached": sum(value == 1.0 for value in reached),
+        "of": len(reached),
+        "pairs": len(row.unmatched),
+        "matched": len(row.unmatched) - left_out.total(),
+        "left_out": dict(left_out),
+        "forget": {"metric": row.forget, "rna_less_plain": _told(row.less_plain(row.forget))},
     }
 
 
@@ -145,7 +162,7 @@ def _decided(
             "shown": _told(first.estimate(shown_on)),
             "second": second.title,
             "less_second": _told(first.less(second, shown_on)),
-            "less_plain": None if first.plain is None else _told(first.less(first.plain, shown_on)),
+            "less_plain": _told(first.less_plain(shown_on)),
         }
     return first, behind, found
 

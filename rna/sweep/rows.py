@@ -2,13 +2,15 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from rna import intervals
 from rna.intervals import Estimate, Terms
+from rna.settings import unmatched
+from rna.store.lookup import REACHED
 from rna.sweep import ledger
 from rna.sweep.ledger import Trial
 from rna.sweep.records import Reader
@@ -76,12 +78,43 @@ class Row:
         found = [twin for trial in self.trials if (twin := self.reader.plain(trial)) is not None]
         return Row("plain", found, self.reader) if found else None
 
-    def less(self, other: "Row", metric: str) -> Estimate | None:
+    @cached_property
+    def targeted(self) -> bool:
+        """Whether its trainings had a `train.until`."""
+        return bool(self.values(REACHED))
+
+    @cached_property
+    def forget(self) -> str:
+        """The forget accuracy by which it is matched with its plain twins: of the half on which no training stops."""
+        halved, every = "eval/forget/report/acc", [*self.trials, *(self.plain.trials if self.plain is not None else ())]
+        return halved if all(value_of(trial, halved) is not None for trial in every) else "eval/forget/acc"
+
+    @cached_property
+    def unmatched(self) -> dict[int | None, str]:
+        """By seed, why trainings with a target are not matched with their plain twins, "" where they are; none of those
+        that no forget accuracy is known of."""
+        found: dict[int | None, str] = {}
+        known = self.targeted and self.mean("eval/forget/acc") is not None
+        twins = self.plain.by_seed if self.plain is not None and known else {}
+        for seed, twin in twins.items():
+            both = (self.by_seed[seed], twin)
+            one, other = (value_of(trial, self.forget) for trial in both)
+            apart = None if one is None or other is None else 100 * (one - other)
+            found[seed] = unmatched(all(value_of(trial, REACHED) for trial in both), apart)
+        return found
+
+    def less_plain(self, metric: str) -> Estimate | None:
+        """This row less its plain twins, as `less`; of trainings with a target, on the seeds that are matched alone."""
+        if self.plain is None:
+            return None
+        return self.less(self.plain, metric, without={seed for seed, why in self.unmatched.items() if why})
+
+    def less(self, other: "Row", metric: str, without: Collection[int | None] = ()) -> Estimate | None:
         """This row less another on the seeds that both have, seed by seed; with one seed question by question."""
         pairs: dict[tuple[Any, Any], tuple[Trial, Trial]] = {}
         for seed, one in self.by_seed.items():
             its = other.by_seed.get(seed)
-            if its is None:
+            if its is None or seed in without:
                 continue
             if value_of(one, metric) is not None and value_of(its, metric) is not None:
                 pairs.setdefault((training_of(one), training_of(its)), (one, its))

@@ -1,12 +1,13 @@
 """A leaderboard for a person: at 80 columns, with no number, word or path broken."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rna import intervals, printing
 from rna.intervals import SEEDS, Estimate
-from rna.settings import roles
+from rna.settings import ALIKE, roles
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,6 +80,8 @@ def tables(found: dict[str, Any], titles: Sequence[str], width: int) -> list["Ta
         for row in rows
     ]
     made = [_table(head(found), headings, rows, titles, lines)]
+    if any("target" in row for row in rows):
+        made.append(_targets(rows, titles, gap))
     others = [name for name in found["columns"] if name != metric]
     for start in range(0, len(others), 2):
         names = others[start : start + 2]
@@ -96,6 +99,21 @@ def tables(found: dict[str, Any], titles: Sequence[str], width: int) -> list["Ta
         ]
         made.append(_table("", headings, rows, titles, lines))
     return made
+
+
+def _targets(rows: Sequence[dict[str, Any]], titles: Sequence[str], gap: str) -> "Table":
+    """Which trainings got to the target of `train.until`, and which pairs with plain are matched there."""
+    lines: list[list[str]] = []
+    for row in rows:
+        told = row.get("target")
+        reached, pairs = ("", "") if told is None else (f"{told['reached']} of {told['of']}", "–")
+        if told is not None and told["pairs"]:
+            pairs = f"{told['matched']} of {told['pairs']}"
+        apart = None if told is None else told["forget"]["rna_less_plain"]
+        lines.append([reached, pairs, _cell("eval/forget/acc", apart, gap, "+")])
+    halved = any(row["target"]["forget"]["metric"].count("/") == 3 for row in rows if "target" in row)
+    headings = ["", "reached", "matched", "forget, RNA − plain" + (" (report)" if halved else "")]
+    return _table("train.until", headings, rows, titles, lines)
 
 
 def _table(
@@ -179,8 +197,9 @@ def words(found: dict[str, Any]) -> list[str]:
     if any(not row["feasible"] for row in found["rows"]):
         lines.append(f"✗ does not meet {' and '.join(found['constraints'])}, and is in no comparison.")
     if any(row["plain"] for row in found["rows"]):
-        lines.append("– beside a row: it is plain itself, or its plain twin has no record.")
-    lines += _verdict(found)
+        none = ", or none is matched" if any("target" in row for row in found["rows"]) else ""
+        lines.append(f"– beside a row: it is plain itself, or its plain twin has no record{none}.")
+    lines += _of_targets(found) + _verdict(found)
     left_out = [f"{found[kind]} {kind}" for kind in ("failed", "cancelled", "pruned") if found[kind]]
     left_out += [f"{found['unfinished']} not done"] if found["unfinished"] > 0 else []
     if left_out:
@@ -189,6 +208,20 @@ def words(found: dict[str, Any]) -> list[str]:
     if found["pruned"] or found["failed"]:
         lines.append("A row's seeds may be its better ones.")
     return lines
+
+
+def _of_targets(found: dict[str, Any]) -> list[str]:
+    """What the columns of trainings with `train.until` are, and what is not matched and why."""
+    told = [row["target"] for row in found["rows"] if "target" in row]
+    if not any(one["pairs"] for one in told):
+        return ["Reached: seeds whose training got to the target of train.until."] if told else []
+    left_out: Counter[str] = sum((Counter(one["left_out"]) for one in told), Counter())
+    why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+    return [
+        "Reached: seeds whose training got to the target of train.until. Matched: those whose plain twin did too, with "
+        f"a forget accuracy at most {ALIKE:g} points apart; RNA − plain is of these alone"
+        + (f" (left out: {why})." if why else ".")
+    ]
 
 
 def _verdict(found: dict[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rna import printing
+from rna.store.lookup import REACHED, STOPPED
 from rna.sweep import asked, ledger
 from rna.sweep.ledger import Trial
 from rna.sweep.race import race_path
@@ -22,6 +23,7 @@ def status(folder: Path) -> dict[str, Any]:
     took = [trial.seconds for trial in trials if trial.status == ledger.DONE and trial.seconds]
     counts, alive = counted(folder, trials), ledger.at_work(folder)
     left = counts["queued"] + len(running)
+    missed = [trial for trial in trials if trial.status == ledger.DONE and trial.metrics.get(REACHED) == 0]
     return {
         "name": folder.name,
         "sweeper": alive,
@@ -31,6 +33,7 @@ def status(folder: Path) -> dict[str, Any]:
         "running": running,
         "eta_seconds": round(left * sum(took) / len(took) / len(running), 1) if took and running and alive else None,
         "race": ledger.read_json(race_path(folder)),
+        "missed": [{"number": t.number, "name": t.name, "steps": t.metrics.get(STOPPED)} for t in missed],
         "failures": [
             {"number": t.number, "name": t.name, "reason": t.reason, "message": t.message, "log": t.log}
             for t in trials
@@ -86,6 +89,8 @@ def status_lines(found: dict[str, Any]) -> list[str]:
     for item in found["failures"]:
         log = f"; {item['log']}" if item["log"] else ""
         lines.append(f"  #{item['number']} {item['name']} failed: {item['reason']}: {item['message']}{log}")
+    for item in found["missed"]:
+        lines.append(f"  #{item['number']} {item['name']}: did not reach its train.until in {item['steps']} steps")
     return lines + ([] if found["race"] is None else _race_lines(found["race"]))
 
 

@@ -14,6 +14,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from rna import perturb, run
+from rna.corpora import Corpus, Documents
 from rna.decoder import model
 from rna.evaluation import evaluate, questions
 from rna.evaluation.evaluate import Clustered
@@ -86,6 +87,38 @@ def test_token_losses_are_those_of_the_whole_model():
             cross_entropy(logits, torch.tensor(ids[start:]), reduction="sum").item(), rel=1e-5
         )
         assert count == len(ids) - start
+
+
+def test_the_forget_set_is_judged_on_its_first_training_documents_topic_by_topic():
+    """Two topics of unlike length: a mean of their means; of pairs the answers alone."""
+    decoder = tiny.decoder()
+    rows = [[5, 9, 7, 30, 4, 8], [11, 3, 40], [6, 6, 6, 6]]
+    ids, lengths = torch.tensor([token for row in rows for token in row]), torch.tensor([6, 3, 4])
+    texts = Documents(ids, lengths)
+    pairs = Documents(ids, lengths, starts=torch.tensor([4, 2, 1]))
+
+    def loss(ids: list[int], start: int) -> float:
+        logits = decoder.model(input_ids=torch.tensor([ids])).logits[0, start - 1 : -1]
+        return cross_entropy(logits, torch.tensor(ids[start:]), reduction="sum").item()
+
+    forget = {
+        "bio": Corpus("forget/bio", texts, texts[:0], 0),
+        "cyber": Corpus("forget/cyber", pairs, pairs[:0], 0, answer_only=True),
+        "whole": Corpus("forget/whole", pairs, pairs[:0], 0),
+    }
+    found = {
+        topic: evaluate.forget_nll(decoder, {topic: corpus}, 2, batch_size=8, pad_id=0)
+        for topic, corpus in forget.items()
+    }
+    assert found["bio"] == pytest.approx((loss(rows[0], 1) + loss(rows[1], 1)) / 7)  # 5 + 2 tokens that others precede
+    assert found["cyber"] == pytest.approx((loss(rows[0], 4) + loss(rows[1], 2)) / 3)
+    assert found["whole"] == found["bio"]
+    both = evaluate.forget_nll(decoder, {name: forget[name] for name in ("bio", "cyber")}, 2, batch_size=1, pad_id=0)
+    assert both == pytest.approx((found["bio"] + found["cyber"]) / 2)
+    with torch.no_grad():
+        decoder.model.lm_head.weight.fill_(math.nan)
+    with pytest.raises(evaluate.NotFinite, match="forget/bio: 2 of 2 log-likelihoods"):
+        evaluate.forget_nll(decoder, forget, 2, batch_size=8, pad_id=0)
 
 
 def test_clustered_mean_and_standard_error_by_hand():

@@ -14,6 +14,7 @@ from rna.store import lookup, results
 
 SHORT = ("noise=none", "train.steps=6", "train.lr=1e-3", "wandb=disabled", "eval.limit=4", "eval.interim_limit=2")
 EVERY = ("eval.interim_every=2",)
+TEXTS = ("eval=perplexity", "data.holdout=0.1")
 
 
 def trained(folder: Path, *more: str) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, Any]]:
@@ -57,6 +58,8 @@ def test_interim_evaluations_join_the_curve_and_change_no_bit(tmp_path: Path):
         ([*EVERY, "train.until={eval/retain/acc: 0.3}"], "direction=None: must be said; allowed: fall, rise"),
         ([*EVERY, "train.until={eval/forget/acc: {at: 0.3, patience: 0}}"], "patience=0 must be a whole number"),
         ([*EVERY, "train.until={eval/forget/acc: {at: 0.3, patient: 2}}"], "patient is unknown; allowed: at, dir"),
+        ([*EVERY, "train.until={eval/retain/nll: 3}"], "did you mean 'interim/retain/acc'"),
+        ([*EVERY, *TEXTS, "train.until={eval/forget/nll: 3}"], "did you mean 'interim/forget_"),
         ([*EVERY, "train.until=0.3"], "must be one metric with its target"),
         ([*EVERY, "method=none", "train.until={eval/forget/acc: 0.3}"], "has no meaning with method=none"),
     ],
@@ -132,6 +135,51 @@ def test_what_fixes_the_stopping_step_is_part_of_the_key():
     assert key(until) == key(until, "eval.tasks.related=null")
 
 
+@pytest.mark.whole
+def test_a_training_stops_at_the_forget_sets_log_loss(tmp_path: Path):
+    watched, _, _ = trained(tmp_path / "watched", *EVERY)
+    assert not any(name.endswith("/nll") for report in watched["curve"] for name in report)
+    every, *_ = trained(tmp_path / "every", *EVERY, "train.until={eval/forget/nll: 99}")
+    course = {step: report["interim/forget/nll"] for step, report in enumerate(every["curve"], 1) if step % 2 == 0}
+    assert list(course) == [2, 4, 6]
+    assert course[2] < course[4] < course[6]
+    assert (every["until"]["reached"], every["until"]["value"]) == (False, course[6])
+    stopped, tensors, where = trained(tmp_path / "stopped", *EVERY, f"train.until={{eval/forget/nll: {course[4]!r}}}")
+    assert stopped["until"] == {
+        "metric": "interim/forget/nll",
+        "at": course[4],
+        "reached": True,
+        "step": 4,
+        "value": course[4],
+    }
+    asked = [{name: report[name] for name in report if name.startswith("interim/")} for report in stopped["curve"]]
+    assert {name: asked[1][name] for name in asked[1] if not name.endswith("/nll")} == {
+        name: value for name, value in watched["curve"][1].items() if name.startswith("interim/")
+    }
+    assert lookup.curve(where, "interim/forget/nll") == [(2, course[2]), (4, course[4])]
+    assert "interim/forget/nll" in lookup.curves(where)
+    told = lookup.metrics(where)
+    assert told is not None
+    assert (told["train/reached"], told["train/stopped_at"]) == (1.0, 4)
+    assert set(lookup.TARGET) <= set(lookup.names(where))
+    _, four, _ = trained(tmp_path / "four", "train.steps=4")
+    assert all(torch.equal(tensors[name], four[name]) for name in four)
+
+
+def test_what_fixes_where_a_log_loss_stops_is_part_of_the_key_and_no_question():
+    def key(*more: str) -> str:
+        words = [*SHORT, *EVERY, "train.until={eval/forget/nll: 3.5}", *more]
+        return results.train_key(results.train_identity(config.check(run.compose(words, None))))
+
+    assert until_of(config.check(run.compose([*SHORT, *EVERY, "train.until={eval/forget/nll: 3.5}"], None))) == Until(
+        "interim/forget/nll", 3.5, "rise", 1
+    )
+    alike = (["eval.limit=5"], ["eval.of_above=leave_out"], ["eval.tasks.forget_bio=null"])
+    assert {key(*more) for more in alike} == {key()}
+    apart = (["eval.interim_limit=8"], ["eval.interim_every=3"], ["data.holdout=0.1"])
+    assert len({key(*more) for more in apart} | {key()}) == len(apart) + 1
+
+
 def test_a_target_is_reached_when_it_stays_reached():
     until = Until("interim/forget/acc", 0.35, "fall", 2)
     course = [{"interim/forget/acc": value} if value else {} for value in (0.9, 0, 0.3, 0, 0.4, 0.35, 0, 0.2)]
@@ -144,7 +192,7 @@ def test_a_target_is_reached_when_it_stays_reached():
 def test_a_reports_command_stops_where_its_trial_did():
     until = "train.until={eval/forget/log_prob: {at: -1.5, patience: 2}}"
     made = config.check(run.compose([*SHORT, *EVERY, until], None))
-    record = {"config": asdict(made), "losses": told(made.method, made.retain), "seed": 0, "key": "key"}
+    record = {"config": asdict(made), "losses": told(made.method, made.retain, made.defence, made.defences), "seed": 0, "key": "key"}
     assert until_of(config.recorded({**record, "rna": "0"})) == Until("interim/forget/log_prob", -1.5, "fall", 2)
     words = [f"train.until={hydra_text(made.train.until)}", *SHORT, *EVERY]
     assert words[0] == "train.until={interim/forget/log_prob: {at: -1.5, direction: fall, patience: 2}}"

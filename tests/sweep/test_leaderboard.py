@@ -17,6 +17,7 @@ from rna.sweep import ledger, shown
 from rna.sweep.leaderboard import leaderboard
 from rna.sweep.ledger import Trial
 from rna.sweep.records import Reader
+from rna.sweep.status import status, status_lines
 
 ROLES = {"asked": "perturbed", "kept": "forget"}
 SELECT = "eval/perturbed/select/acc"
@@ -42,23 +43,42 @@ class Sweep:
         (output_dir / "results").mkdir(parents=True)
         self.spec = {"objectives": {"eval/perturbed/acc": "maximize"}, **spec}
 
-    def record(self, key: str, asked: str, kept: str) -> dict[str, str]:
+    def record(self, key: str, asked: str, kept: str, reached: bool | None = None) -> dict[str, str]:
         whole: dict[str, Any] = {"kind": "train", "curve": [{"train/loss": asked.count("0") / len(asked)}]}
+        whole |= {} if reached is None else {"until": {"reached": reached, "step": 40}}
         results.path_of(str(self.output_dir), key).write_text(json.dumps(whole))
         for task, bits in (("asked", asked), ("kept", kept)):
             path = results.path_of(str(self.output_dir), f"{key}-{task}")
             path.write_text(json.dumps({"metrics": judged(bits)}))
         return {task: f"{key}-{task}" for task in ROLES}
 
-    def add(self, nu: str, seed: int, asked: str, *, kept: str = "1010", plain: str = "", **more: Any) -> Trial:
-        """A trial that is done; `plain`: what its plain twin got right."""
+    def add(
+        self,
+        nu: str,
+        seed: int,
+        asked: str,
+        *,
+        kept: str = "1010",
+        plain: str = "",
+        until: tuple[bool, bool] | None = None,
+        plain_kept: str = "",
+        **more: Any,
+    ) -> Trial:
+        """A trial that is done.
+
+        Args:
+            plain: what its plain twin got right.
+            until: whether it, and its plain twin, got to the target of a `train.until`.
+            plain_kept: what the twin did not forget, where it is not the same.
+        """
+        mine, its = until or (None, None)
         key, twin = f"rna{self.count}", f"plain{seed}"
         made = Trial(self.count, [*nu.split(), f"seed={seed}"], status=ledger.DONE)
-        made.address = {"output_dir": str(self.output_dir), "key": key, "evals": self.record(key, asked, kept)}
+        made.address = {"output_dir": str(self.output_dir), "key": key, "evals": self.record(key, asked, kept, mine)}
         made.address |= {"kind": "choice", "roles": ROLES, "seed": seed, "group": nu}
         made.address["uses"] = [key, twin] if plain else [key]
         if plain:
-            self.record(twin, plain, kept)
+            self.record(twin, plain, plain_kept or kept, its)
         made.metrics = lookup.metrics(made.address) or {}
         return self.save(made, **more)
 
@@ -176,6 +196,48 @@ def test_plain_twins_stand_beside_their_rows_by_seed(tmp_path: Path):
     assert of(sweep.found(), "nu=1")["plain"]["keys"] == ["plain0", "plain1"]
 
 
+def test_trainings_with_a_target_are_less_their_plain_twins_where_they_are_matched(tmp_path: Path):
+    """Seeds 0 to 2 are matched and gain 10, 12 and 14 points; 3 did not get there, and 4 forgot 4 points more on the
+    report half, though of all questions it is level. These two would gain 60."""
+    sweep = Sweep(tmp_path)
+    for seed, (gain, forget, reached) in enumerate(
+        [(10, (30, 33), True), (12, (30, 27), True), (14, (50, 30), True), (60, (30, 30), False), (60, (34, 26), True)]
+    ):
+        kept = {"kept": right(*forget), "plain_kept": right(30, 30)}
+        sweep.add("nu=1", seed, right(20 + gain, 20 + gain), plain=right(20, 20), until=(reached, True), **kept)
+    sweep.add("nu=0", 0, right(20, 20), until=(True, True))
+    found = sweep.found()
+    row = of(found, "nu=1")
+    change = row["plain"]["rna_less_plain"]["eval/perturbed/acc"]
+    assert (change["value"], change["n"]) == (pytest.approx(0.12), 3)
+    assert {name: row["target"][name] for name in ("reached", "of", "matched", "pairs", "left_out")} == {
+        "reached": 4,
+        "of": 5,
+        "matched": 3,
+        "pairs": 5,
+        "left_out": {"did not reach the target": 1, "more than 3 points apart": 1},
+    }
+    forget = row["target"]["forget"]
+    assert (forget["metric"], forget["rna_less_plain"]["value"]) == (
+        "eval/forget/report/acc",
+        pytest.approx(0, abs=1e-9),
+    )
+    assert "(left out: 1 did not reach the target, 1 more than 3 points apart)." in said(found)
+    table = shown.tables(found, [one["title"] for one in found["rows"]], 120)[1]
+    assert [list(column.cells) for column in table.columns][:3] == [
+        ["nu=1 ●", "nu=0"],
+        ["4 of 5", "1 of 1"],
+        ["3 of 5", "–"],
+    ]
+    (line,) = status_lines(status(sweep.folder))[1:]
+    assert line == "  #3 nu=1 seed=3: did not reach its train.until in 40 steps"
+    without = Sweep(tmp_path / "without")
+    without.add("nu=1", 0, right(20, 20), plain=right(20, 20))
+    assert "target" not in without.found()["rows"][0]
+    assert len(shown.tables(without.found(), ["nu=1"], 120)) == 2
+    assert "train.until" not in said(without.found())
+
+
 def test_a_twin_that_no_trial_uses_is_found_by_its_key(tmp_path: Path):
     """With baseline=skip, as `sweep=noise_scale` has it, an address names no twin: the record's settings do."""
     common = ["method=npo", "retain=mse", "seed=3", "baseline=skip", f"output_dir={tmp_path}"]
@@ -205,11 +267,11 @@ def test_what_is_infeasible_failed_pruned_or_without_a_number_is_in_no_compariso
     lost = sweep.add("nu=4", 0, right(98, 98))
     lost.metrics |= {name: None for name in lost.metrics if name.startswith("eval/perturbed")}
     sweep.save(lost)
-    for number, (status, reason) in enumerate(
+    for number, (how, reason) in enumerate(
         [(ledger.FAILED, "not finite"), (ledger.FAILED, ledger.CANCELLED), (ledger.PRUNED, "pruned")], sweep.count
     ):
         over = sweep.add(f"nu={5 + number}", 0, right(97, 97))
-        sweep.save(over, status=status, reason=reason)
+        sweep.save(over, status=how, reason=reason)
     found = sweep.found()
     assert [row["title"] for row in found["rows"]] == ["nu=1", "nu=2", "nu=3", "nu=4"]
     assert [(row["compared"], row["feasible"]) for row in found["rows"]] == [
