@@ -17,7 +17,7 @@ from rna import NUMERICS, ends
 from rna.corpora import Cache, Memory
 from rna.decoder import NO_CHAT
 from rna.ends import TrialFailed
-from rna.settings import FORGET_NLL, LAYER, Settings, interim_metrics, made, told, until_of
+from rna.settings import FORGET_NLL, LAYER, Settings, interim_metrics, interim_tasks, made, told, until_of
 from rna.store import Record, lookup, partial, results
 from rna.unlearning import Checkpoint
 
@@ -673,7 +673,7 @@ def _interim(
         limited = replace(options, max_documents=min(options.interim_limit, options.max_documents))
         found = _judge(replace(settings, eval=limited), decoder, tokenizer, [], progress)
         return {f"interim/{part}/nll": metrics["nll"] for part, metrics in found["perplexity"].items()}
-    found = evaluate.on_the_way(decoder, tokenizer, list(options.tasks), options, progress, _smoothing(settings))
+    found = evaluate.on_the_way(decoder, tokenizer, interim_tasks(options), options, progress, _smoothing(settings))
     values: dict[str, list[float]] = {}
     for name, metrics in found.items():
         for what, value in metrics.items():

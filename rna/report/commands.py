@@ -87,7 +87,7 @@ def overrides(trial: Trial) -> list[str]:
         for name, item in {**corpora, "retain": config["data"]["retain"]}.items():
             words += [f"data.{name}.path={hydra_text(item['path'])}", *_reads(f"data.{name}", item)]
     names = "keyword neutral_keyword seed limit add_bos_token chat_template of_above ngrams_path".split()
-    names += ["interim_every", "interim_limit"] if config["train"].get("until") is not None else []
+    names += ["interim_every", "interim_limit", "interim_roles"] if config["train"].get("until") is not None else []
     return words + _differing("eval", config["eval"], EvalSettings(), only=tuple(names))
 
 

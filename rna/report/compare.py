@@ -11,7 +11,7 @@ from rna.intervals import Estimate, Terms, answers
 from rna.report import matching
 from rna.report.matching import Curve, Matched, Point
 from rna.report.records import Study, Trial
-from rna.settings import read_back, roles, unmatched
+from rna.settings import DEFENCES, read_back, roles, unmatched
 
 NAMES = tuple(role.name for role in roles.ROLES if role.column is not None)
 MIN_ALPHAS = 3
@@ -360,12 +360,12 @@ def stopped(study: Study) -> list[Stopped]:
     ]
 
 
-UNLIKE_PLAIN = ("seed", "noise", "defence", "alpha", "train.steps")  # in which a pair may differ
+UNLIKE_PLAIN = ("seed", "noise", *DEFENCES, "alpha", "train.steps")  # in which a pair may differ
 
 
 def _bare(trial: Trial) -> bool:
     """Whether nothing protects what is retained: no noise and no defence."""
-    return trial.arm == "plain" and "defence" not in trial.identity
+    return trial.arm == "plain" and not trial.defences
 
 
 def _with_target(study: Study) -> list[Condition]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from rna.corpora import digest
 from rna.intervals import Score
+from rna.settings import DEFENCES
 from rna.sweep import ledger
 
 PAPER_ORDER = (
@@ -68,6 +69,11 @@ class Trial:
     def nu(self) -> float:
         """The noise scale; 0 for the plain method."""
         return float(self.config["noise"]["nu"]) if self.arm in ("rna", "smoothed") else 0.0
+
+    @property
+    def defences(self) -> list[str]:
+        """What protects retain samples beside noise, by the names of its options."""
+        return [self.identity[group]["name"] for group in DEFENCES if group in self.identity]
 
     @property
     def reached(self) -> bool | None:

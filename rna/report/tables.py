@@ -276,7 +276,7 @@ def stopped(study: Study, found: Sequence[Stopped]) -> Table:
             [
                 item.other.first.method,
                 f"{item.other.first.nu:g}",
-                item.other.first.identity.get("defence", {}).get("name"),
+                ", ".join(item.other.first.defences) or None,
                 compare.alpha(item.plain.first.config),
                 f"{len(item.pairs)} of {item.count}",
                 ", ".join(f"{step:.0f}" for step in steps),
@@ -303,8 +303,7 @@ def stopped(study: Study, found: Sequence[Stopped]) -> Table:
 
 def _pair(item: Stopped) -> str:
     rna, plain = item.other.first, item.plain.first
-    defence = [rna.identity["defence"]["name"]] if "defence" in rna.identity else []
-    how = ", ".join([f"{rna.method} at ν = {rna.nu:g}", *defence])
+    how = f"{rna.method} at ν = {rna.nu:g}"
     return f"{how}, α = {compare.alpha(rna.config)} against {compare.alpha(plain.config)}"
 
 

@@ -60,6 +60,7 @@ from .until import FORGET_NLL as FORGET_NLL
 from .until import PERPLEXITY_PARTS as PERPLEXITY_PARTS
 from .until import Until as Until
 from .until import interim_metrics as interim_metrics
+from .until import interim_tasks as interim_tasks
 from .until import read_back as read_back
 from .until import unmatched as unmatched
 from .until import until_of as until_of

@@ -490,6 +490,10 @@ def _check_choices(settings: Settings) -> None:
         )
     if not 1 <= settings.eval.replaced <= 3:
         raise ValueError(f"eval.replaced={settings.eval.replaced}: must be 1 to 3")
+    if settings.eval.interim_roles is not None:
+        present = list(dict.fromkeys(task.role for task in settings.eval.tasks.values()))
+        for role in settings.eval.interim_roles or [""]:
+            _one_of("eval.interim_roles", role, tuple(present))
     for name, task in settings.eval.tasks.items():
         _one_of(f"eval.tasks.{name}.role", task.role, roles.NAMES)
     trains = settings.retain_loss != "none"

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rna.settings.fields import Settings
+from rna.settings.fields import EvalSettings, Settings
 
 PERPLEXITY_PARTS = ("retain", "retain_after", "perturbed", "neutral")
 FORGET_NLL = "interim/forget/nll"  # of the forget set's texts, beside questions
@@ -25,8 +25,14 @@ def _told(settings: Settings) -> list[str]:
     if settings.eval.kind == "perplexity":
         forget = [f"forget_{topic}" for topic in settings.data.topics]
         return [f"interim/{part}/nll" for part in (*forget, *PERPLEXITY_PARTS)]
-    roles = dict.fromkeys(task.role for task in settings.eval.tasks.values())
+    roles = dict.fromkeys(settings.eval.tasks[name].role for name in interim_tasks(settings.eval))
     return [f"interim/{role}/{what}" for what in ("acc", "log_prob") for role in roles]
+
+
+def interim_tasks(options: EvalSettings) -> list[str]:
+    """The tasks that evaluations on the way ask."""
+    roles = options.interim_roles
+    return [name for name, task in options.tasks.items() if roles is None or task.role in roles]
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,12 @@ def test_interim_evaluations_join_the_curve_and_change_no_bit(tmp_path: Path):
     found = [{name for name in report if name.startswith("interim/")} for report in watched["curve"]]
     assert found == [set(), roles, set(), roles, set(), set()]  # the last step has the whole evaluation
     assert set(where["interim"]) == roles <= set(lookup.curves(where))
+    few, _, where = trained(tmp_path / "few", "eval.interim_every=2", "eval.interim_roles=[retain]")
+    names = ["interim/retain/acc", "interim/retain/log_prob"]
+    assert where["interim"] == names
+    for report, all_told in zip(few["curve"], watched["curve"], strict=True):
+        told = {name: value for name, value in report.items() if name.startswith("interim/")}
+        assert told == {name: all_told[name] for name in names if name in all_told}
     course = lookup.curve(where, "interim/retain/acc")
     assert [step for step, _ in course] == [2, 4]
     assert all(0 <= value <= 1 for _, value in course)
@@ -50,6 +56,9 @@ def test_interim_evaluations_join_the_curve_and_change_no_bit(tmp_path: Path):
     [
         (["eval.interim_every=0"], "eval.interim_every=0: must be a finite number > 0"),
         (["eval.interim_limit=1"], "eval.interim_limit=1: must be a whole number ≥ 2"),
+        (["eval.interim_roles=[retained]"], "eval.interim_roles=retained: did you mean 'retain'"),
+        (["eval.interim_roles=[]"], "eval.interim_roles=: allowed: forget, retain"),
+        ([*EVERY, "eval.interim_roles=[retain]", "train.until={eval/forget/acc: 0.3}"], "did you mean 'interim/retain"),
         (["eval.interim_every=5", "train_only=true"], "has no meaning with train_only=True"),
         (["train.until={eval/forget/acc: 0.3}"], "evaluations on the way; give eval.interim_every=STEPS"),
         ([*EVERY, "train.until={eval/forgot/acc: 0.3}"], "did you mean 'interim/forget/acc'"),
@@ -192,7 +201,8 @@ def test_a_target_is_reached_when_it_stays_reached():
 def test_a_reports_command_stops_where_its_trial_did():
     until = "train.until={eval/forget/log_prob: {at: -1.5, patience: 2}}"
     made = config.check(run.compose([*SHORT, *EVERY, until], None))
-    record = {"config": asdict(made), "losses": told(made.method, made.retain, made.defence, made.defences), "seed": 0, "key": "key"}
+    losses = told(made.method, made.retain, made.defence, made.defences)
+    record = {"config": asdict(made), "losses": losses, "seed": 0, "key": "key"}
     assert until_of(config.recorded({**record, "rna": "0"})) == Until("interim/forget/log_prob", -1.5, "fall", 2)
     words = [f"train.until={hydra_text(made.train.until)}", *SHORT, *EVERY]
     assert words[0] == "train.until={interim/forget/log_prob: {at: -1.5, direction: fall, patience: 2}}"
