@@ -1,4 +1,4 @@
-"""A user's own method and retain loss: a module, and the options that name its classes."""
+"""A user's own method, retain loss and defence: a module, and the options that name its classes."""
 
 import json
 import os
@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-MODULE = '''"""Two losses of my own."""
+MODULE = '''"""Two losses and a defence of my own."""
 
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from rna.settings import Method, RetainLoss, above
+from rna.settings import Defence, Method, RetainLoss, above
 
 
 @dataclass(kw_only=True)
@@ -33,6 +33,26 @@ class L1(RetainLoss):
 
     def value(self, policy: Tensor, reference: Tensor) -> Tensor:
         return (policy.float().log_softmax(-1) - reference.float().log_softmax(-1)).abs().mean(-1)
+
+
+@dataclass(kw_only=True)
+class Echo(Defence):
+    """Each retain text twice, of which the second counts."""
+
+    label = "echo"
+
+    def begin(self, ground) -> None:
+        ground.kept["steps"] = 0
+
+    def samples(self, ground, drawn):
+        from rna.unlearning import Sample
+
+        rows = [(row + row)[: ground.max_length] for row in drawn.retain]
+        counted = [[place >= len(own) for place in range(len(row))] for own, row in zip(drawn.retain, rows)]
+        return [Sample(rows, counted)]
+
+    def learn(self, ground) -> None:
+        ground.kept["steps"] += 1
 '''
 
 
@@ -43,6 +63,7 @@ def brought(folder: Path, module: str = "my_unlearning", source: str = MODULE) -
     for group, name, said in (
         ("method", "mine", f"name: mine\ntarget: {module}.Mine\ntau: 5.0\n"),
         ("retain_loss", "l1", f"name: l1\ntarget: {module}.L1\n"),
+        ("defence", "echo", f"name: echo\ntarget: {module}.Echo\n"),
     ):
         (folder / "conf" / group).mkdir(parents=True, exist_ok=True)
         (folder / "conf" / group / f"{name}.yaml").write_text(said)

@@ -56,8 +56,8 @@ def register_resolvers() -> None:
     """What YAML may refer to: `${builtin:NAME}`, the demo's files; `${packaged:PACKAGE,FILE}`, another package's;
     `${environment:NAME,DEFAULT}`, a variable that is set and not empty.
 
-    `${released:150,500}`, the first with variant=official, else the second. As a sweep's values, layers of the chosen
-    model: `${layers_in_reach:}`, `${at_depth:3,7}`.
+    `${released:150,500}`, the first with variant=official, else the second; `${times:4,${KEY}}`, a product. As a sweep's
+    values, layers of the chosen model: `${layers_in_reach:}`, `${at_depth:3,7}`.
     """
     import omegaconf
 
@@ -69,6 +69,7 @@ def register_resolvers() -> None:
     register("environment", lambda name, default: os.environ.get(name) or default, replace=True)
     register("layers_in_reach", _layers_in_reach, replace=True)
     register("at_depth", _at_depth, replace=True)
+    register("times", lambda factor, number: float(factor) * float(number), replace=True)
 
 
 def version_base() -> dict[str, str]:

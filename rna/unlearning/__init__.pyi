@@ -1,4 +1,7 @@
 from .checkpoint import Checkpoint as Checkpoint
+from .defence import Drawn as Drawn
+from .defence import Ground as Ground
+from .defence import Sample as Sample
 from .noise import Normals as Normals
 from .noise import Smoothing as Smoothing
 from .noise import standard_deviation as standard_deviation

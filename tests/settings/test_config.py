@@ -30,7 +30,10 @@ NEEDED = {
     "retain_loss=none": ["method=none"],
     "retain_loss=representation": ["method=rmu"],
 }
-GROUPS = ("method", "retain", "retain_loss", "noise", "layer", "model", "data", "eval", "train", "wandb")
+GROUPS = (
+    *("method", "retain", "retain_loss", "defence", "optimizer", "forget_weights", "noise", "layer"),
+    *("model", "data", "eval", "train", "wandb", "protection"),
+)
 OPTIONS = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
 
 
@@ -58,8 +61,10 @@ def test_every_option_of_every_group_composes(option, monkeypatch, tmp_path):
     chosen = getattr(made, group, None)
     if group == "noise" and name in ("early", "middle", "late", "all_layers"):  # presets of noise=rna
         assert chosen.name == "rna"
-    elif group in ("method", "noise", "model", "data", "eval"):
+    elif group in ("method", "defence", "optimizer", "forget_weights", "noise", "model", "data", "eval"):
         assert chosen.name == name
+    elif group == "protection":
+        assert made.protected == (name not in ("plain", "heavier"))
     elif group in ("retain", "retain_loss"):
         assert made.retain_loss == name
     elif group == "wandb":

@@ -43,16 +43,18 @@ def test_it_trains_and_stands_in_tables_and_records_under_its_own_label(
     tmp_path: Path, rna_here: Callable[..., str], called: Callable[..., str]
 ):
     folder = brought(tmp_path)
-    words = ("--config-dir", str(folder / "conf"), "method=mine", "retain_loss=l1", "noise.nu=0.05", "wandb=offline")
+    words = ("--config-dir", str(folder / "conf"), "method=mine", "retain_loss=l1", "defence=echo", "wandb=offline")
     words += SHORT
     printed = rna_here(*words, f"output_dir={tmp_path / 'o'}")
-    assert re.search(r"^ +.*with RNA", printed, re.M)
+    assert re.search(r"^ +.*defended", printed, re.M)
     loaded = reading.load(str(tmp_path / "o"))
-    assert [(one.method, one.family) for one in loaded.trials if one.method] == [("Bounded+L1", "PO")]
-    record = next(one for one in map(_read, (tmp_path / "o" / "results").glob("*.json")) if one["label"] == "with RNA")
+    assert [(one.method, one.family) for one in loaded.trials if one.method] == [("Bounded+L1, echo", "PO")]
+    record = next(one for one in map(_read, (tmp_path / "o" / "results").glob("*.json")) if one["label"] == "defended")
     assert record["config"]["method"] == {"name": "mine", "tau": 5.0}
     assert set(record["identity"]["method"]) == {"name", "tau", "class", "source"}
     assert record["identity"]["retain_loss"]["class"] == "L1"
+    assert set(record["identity"]["defence"]) == {"name", "class", "source"}
+    assert config.recorded(record).defence.name == "echo"
     (run_folder,) = (tmp_path / "o" / "wandb").glob(f"offline-run-*-{record['key']}")
     assert b"mine+l1" in next(run_folder.glob("*.wandb")).read_bytes()
     from rna.report.__main__ import main
