@@ -56,8 +56,8 @@ def register_resolvers() -> None:
     """What YAML may refer to: `${builtin:NAME}`, the demo's files; `${packaged:PACKAGE,FILE}`, another package's;
     `${environment:NAME,DEFAULT}`, a variable that is set and not empty.
 
-    `${released:150,500}`, the first with variant=official, else the second; `${times:4,${KEY}}`, a product. As a sweep's
-    values, layers of the chosen model: `${layers_in_reach:}`, `${at_depth:3,7}`.
+    `${released:150,500}`, the first with variant=official, else the second; `${times:4,${KEY}}`, a product. As a
+    sweep's values, layers of the chosen model: `${layers_in_reach:}`, `${at_depth:3,7}`.
     """
     import omegaconf
 
