@@ -1,8 +1,9 @@
 """What a step costs with each defence, against a plain step of the same method.
 
-`python tests/bench/defences.py [--model FOLDER_OR_GGUF] [--methods rmu,npo+kl] [--steps 40] [--rounds 3]`: in each round
-every way trains so many steps from the same model, one after the other; a cost is the median over rounds of the ratio
-to the round's plain one. Texts are the demo's.
+    python tests/bench/defences.py [--model FOLDER_OR_GGUF] [--methods rmu,npo+kl] [--steps 40] [--rounds 3]
+
+In each round every way trains so many steps from the same model, one after the other; a cost is the median over rounds
+of the ratio to the round's plain one, with the least and the most. Texts are the demo's.
 """
 
 import argparse
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    config.register_resolvers()
     model = ["model=local", f"model.path={options.model}", "model.unlearn_layer=7"] if options.model else []
     for method in options.methods.split(","):
         name, _, retain = method.partition("+")
@@ -39,10 +41,8 @@ def main() -> None:
             seconds = {way: _seconds([*words, f"protection={way}"]) for way in WAYS}
             for way in WAYS:
                 ratios[way].append(seconds[way] / seconds["plain"])
-        for way in WAYS[1:]:
-            print(
-                f"{method:12} {way:12} {statistics.median(ratios[way]):.2f}  ({min(ratios[way]):.2f} to {max(ratios[way]):.2f})"
-            )
+        for way, found in list(ratios.items())[1:]:
+            print(f"{method:12} {way:12} {statistics.median(found):.2f}  ({min(found):.2f} to {max(found):.2f})")
 
 
 def _seconds(words: list[str]) -> float:
