@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from rna import run, trial
+from rna import run, show, trial
 from rna.decoder import model
 from rna.settings import Until, config, hydra_text, told, until_of
 from rna.store import lookup, results
@@ -79,17 +79,18 @@ def test_what_has_no_meaning_is_refused(overrides: list[str], said: str):
 
 
 @pytest.mark.whole
-def test_where_a_training_stopped_is_said_below_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_where_a_training_stopped_is_said_of_it_alone(tmp_path: Path):
     words = [*SHORT, *EVERY, f"output_dir={tmp_path}", "model.retrained=null"]
     for at, said in (
         ("0", "plain: stopped at step 2, where interim/forget/log_prob was -"),
         ("-99", "plain: interim/forget/log_prob did not get ≤ -99 within 6 steps, it was -"),
     ):
-        run.run(config.check(run.compose([*words, f"train.until={{eval/forget/log_prob: {at}}}"], None)))
-        shown = " ".join(capsys.readouterr().out.split())
-        assert said in shown
-        assert "base: stopped" not in shown
-        assert "base: interim" not in shown
+        rows = trial.arms(config.check(run.compose([*words, f"train.until={{eval/forget/log_prob: {at}}}"], None)))
+        for row in rows:
+            trial.work(row, lambda *_: None)
+        assert [row.label for row in rows] == ["base", "plain"]
+        (line,) = show.stops(rows)
+        assert line.startswith(said)
 
 
 @pytest.mark.whole
