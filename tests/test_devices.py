@@ -135,15 +135,23 @@ def test_every_other_trial(case: Case, tmp_path: Path):
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("method", ["npo", pytest.param("rmu", marks=pytest.mark.slow)])
-def test_its_results_are_the_cpus(method: str, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("npo", ()),
+        ("npo", ("defence=adversarial", "optimizer=sam", "forget_weights=rare")),
+        ("rmu", ("defence=harmful", "defence.every=1", "forget_weights=rare")),
+        pytest.param("rmu", (), marks=pytest.mark.slow),
+    ],
+)
+def test_its_results_are_the_cpus(method: str, words: tuple[str, ...], tmp_path: Path):
     """The same noise, batches and arithmetic on two devices and on none: only chunks differ in size."""
     retain = dict(METHODS)[method]
     found: list[tuple[model.Deltas, dict[str, Any]]] = []
     for devices, count in (("one", 0), ("back", 2)):
         folder = tmp_path / f"{devices}{count}"
         with pretended.gpus(count) if count else nullcontext():
-            arm = whole(folder, (method, retain, "rna", "paper", devices), "noise.nu=0.1")
+            arm = whole(folder, (method, retain, "rna", "paper", devices), "noise.nu=0.1", *words)
         deltas = model.load_deltas(results.delta_path(str(folder), arm.key))
         found.append((deltas, {name: record["metrics"] for name, record in arm.evaluated.items()}))
     for deltas, metrics in found[1:]:
