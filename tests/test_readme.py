@@ -246,7 +246,19 @@ def test_other_commands_answer_help():
 
 
 def test_the_table_of_groups_is_complete():
-    for group in ("method", "retain", "noise", "layer", "model", "data", "eval", "wandb", "sweep"):
+    for group in (
+        "method",
+        "retain",
+        "defence",
+        "noise",
+        "layer",
+        "model",
+        "data",
+        "eval",
+        "wandb",
+        "sweep",
+        "protection",
+    ):
         row = next(line for line in README.splitlines() if line.startswith(f"| `{group}` |"))
         for option in (CONF / group).glob("*.yaml"):
             if (group, option.stem) != ("retain", "none"):

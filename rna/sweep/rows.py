@@ -10,7 +10,7 @@ from typing import Any
 from rna import intervals
 from rna.intervals import Estimate, Terms
 from rna.settings import unmatched
-from rna.store.lookup import REACHED
+from rna.store import lookup
 from rna.sweep import ledger
 from rna.sweep.ledger import Trial
 from rna.sweep.records import Reader
@@ -81,7 +81,7 @@ class Row:
     @cached_property
     def targeted(self) -> bool:
         """Whether its trainings had a `train.until`."""
-        return bool(self.values(REACHED))
+        return bool(self.values(lookup.REACHED))
 
     @cached_property
     def forget(self) -> str:
@@ -100,7 +100,7 @@ class Row:
             both = (self.by_seed[seed], twin)
             one, other = (value_of(trial, self.forget) for trial in both)
             apart = None if one is None or other is None else 100 * (one - other)
-            found[seed] = unmatched(all(value_of(trial, REACHED) for trial in both), apart)
+            found[seed] = unmatched(all(value_of(trial, lookup.REACHED) for trial in both), apart)
         return found
 
     def less_plain(self, metric: str) -> Estimate | None:

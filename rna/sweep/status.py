@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rna import printing
-from rna.store.lookup import REACHED, STOPPED
+from rna.store import lookup
 from rna.sweep import asked, ledger
 from rna.sweep.ledger import Trial
 from rna.sweep.race import race_path
@@ -23,7 +23,7 @@ def status(folder: Path) -> dict[str, Any]:
     took = [trial.seconds for trial in trials if trial.status == ledger.DONE and trial.seconds]
     counts, alive = counted(folder, trials), ledger.at_work(folder)
     left = counts["queued"] + len(running)
-    missed = [trial for trial in trials if trial.status == ledger.DONE and trial.metrics.get(REACHED) == 0]
+    missed = [trial for trial in trials if trial.status == ledger.DONE and trial.metrics.get(lookup.REACHED) == 0]
     return {
         "name": folder.name,
         "sweeper": alive,
@@ -33,7 +33,7 @@ def status(folder: Path) -> dict[str, Any]:
         "running": running,
         "eta_seconds": round(left * sum(took) / len(took) / len(running), 1) if took and running and alive else None,
         "race": ledger.read_json(race_path(folder)),
-        "missed": [{"number": t.number, "name": t.name, "steps": t.metrics.get(STOPPED)} for t in missed],
+        "missed": [{"number": t.number, "name": t.name, "steps": t.metrics.get(lookup.STOPPED)} for t in missed],
         "failures": [
             {"number": t.number, "name": t.name, "reason": t.reason, "message": t.message, "log": t.log}
             for t in trials

@@ -324,7 +324,7 @@ def test_a_refusal_stands_behind_the_question(tmp_path: Path, demo: Any, kind: s
     refusals = list(data.read_texts(data.refusals(settings), "data.refusals"))
     feeds = train.feeds(settings, data.load(settings, tokenizer, NO_CACHE), 0)
     for drawn in (0, 2):
-        micro = train._draw(settings, feeds, "text", lambda batch: batch)[0]
+        micro = train._draw(settings, feeds, "text", lambda batch: batch, torch.device("cpu"), None)[0]
         assert micro.refusal is not None
         for row in range(2):
             whole = tokenizer(
@@ -342,7 +342,7 @@ def test_a_refusal_stands_behind_the_question(tmp_path: Path, demo: Any, kind: s
         tmp_path, *QA, "method=dpo", "data.order=file", f"data.topics.text.max_length={14 if kind == 'words' else 24}"
     )
     feeds = train.feeds(short, data.load(short, tokenizer, NO_CACHE), 0)
-    micro = train._draw(short, feeds, "text", lambda batch: batch)[0]
+    micro = train._draw(short, feeds, "text", lambda batch: batch, torch.device("cpu"), None)[0]
     assert micro.refusal is not None
     assert micro.refusal.ids_BT.shape[1] <= (14 if kind == "words" else 24)
 
