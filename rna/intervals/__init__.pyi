@@ -14,6 +14,10 @@ from .estimate import said as said
 from .estimate import smooth as smooth
 from .estimate import spread as spread
 from .estimate import within as within
+from .paired import FAMILY_WISE as FAMILY_WISE
+from .paired import holm as holm
+from .paired import ratio as ratio
+from .paired import t_test as t_test
 from .score import Score as Score
 from .score import number as number
 from .score import scores_of as scores_of

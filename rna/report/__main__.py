@@ -1,6 +1,8 @@
 """`python -m rna.report [NAME …]`: every table, every figure and one HTML page from the records; torch is not needed.
 
 Without a NAME all records are shown; a NAME is a sweep's. Filters keep what they name: `--method npo --seed 0 1`.
+`python -m rna.report defences [NAME …]`: all that claims to protect, side by side where it has forgotten alike. A sweep
+of that name is shown by `python -m rna.report -- defences`.
 """
 
 import argparse
@@ -14,10 +16,10 @@ from dataclasses import fields
 from pathlib import Path
 
 from rna import printing
-from rna.report import compare, drawing, figures, page, reading, records, sheet, tables
+from rna.report import commands, compare, defences, drawing, figures, page, reading, records, sheet, tables
 from rna.report.page import Chapter
 from rna.report.reading import Loaded
-from rna.report.records import Filters, Study
+from rna.report.records import Filters, Study, Trial
 
 MAX_DRAWN = 3  # studies whose figures are drawn; the others have tables
 MANY = 2000  # records whose reading is worth a word on the way
@@ -43,12 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"--{item.name}", nargs="+", default=[], type=kinds.get(item.name, str), help=helps[item.name]
         )
     parser.add_argument("--output-dir", default="outputs", help="where the records lie (outputs)")
-    options = parser.parse_args(words)
+    alone = words[:1] == [defences.NAME]
+    options = parser.parse_args(words[1:] if alone else words)
     filters = Filters(**{item.name: tuple(getattr(options, item.name)) for item in fields(Filters)})
     command = " ".join(["python -m rna.report", *(shlex.quote(word) for word in words)])
     try:
         started = time.perf_counter()
-        folder = report(options.names, filters, options.output_dir, command)
+        make = defended if alone else report
+        folder = make(options.names, filters, options.output_dir, command)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -66,14 +70,7 @@ def written(names: Sequence[str], filters: Filters, output_dir: str, command: st
     Raises:
         ValueError: if there is no such sweep, or no record that passes the filters.
     """
-    keys = set[str]().union(*(records.keys_of(output_dir, name) for name in names)) if names else None
-    loaded = reading.load(output_dir)
-    _tell(loaded, f"{loaded.files} records read")
-    selected = records.select(loaded.trials, filters, keys)
-    if keys is not None:
-        loaded.failures = [item for item in loaded.failures if item.key in keys]
-    if not selected or (loaded.trials and filters.narrow and not any(trial.method for trial in selected)):
-        raise ValueError(_nothing(loaded, names, filters, keys, output_dir))
+    loaded, selected = _selected(names, filters, output_dir)
     name = _name(names, filters)
     folder = Path(output_dir) / "reports" / name
     for old in [folder / "figures", folder / "tables", *folder.glob("study*")]:
@@ -90,13 +87,43 @@ def written(names: Sequence[str], filters: Filters, output_dir: str, command: st
     return folder, chapters
 
 
-def _nothing(loaded: Loaded, names: Sequence[str], filters: Filters, keys: set[str] | None, output_dir: str) -> str:
+def defended(names: Sequence[str], filters: Filters, output_dir: str, command: str) -> Path:
+    """Write `OUTPUT_DIR/reports/NAME/defences/`, print its answers and return it.
+
+    Raises:
+        ValueError: as `written`, or if nothing protects at a target of forgetting; with the command that makes it.
+    """
+    _, selected = _selected(names, filters, output_dir, defences.SWEEP)
+    folder = Path(output_dir) / "reports" / _name(names, filters) / defences.NAME
+    for line in defences.written(records.studies(selected), folder, command):
+        print(line)
+    return folder
+
+
+def _selected(
+    names: Sequence[str], filters: Filters, output_dir: str, makes: str = commands.RUN
+) -> tuple[Loaded, list[Trial]]:
+    """The records of a folder, and the trials of these sweeps that pass the filters; `makes`: what would make some."""
+    keys = set[str]().union(*(records.keys_of(output_dir, name) for name in names)) if names else None
+    loaded = reading.load(output_dir)
+    _tell(loaded, f"{loaded.files} records read")
+    selected = records.select(loaded.trials, filters, keys)
+    if keys is not None:
+        loaded.failures = [item for item in loaded.failures if item.key in keys]
+    if not selected or (loaded.trials and filters.narrow and not any(trial.method for trial in selected)):
+        raise ValueError(_nothing(loaded, names, filters, keys, output_dir, makes))
+    return loaded, selected
+
+
+def _nothing(
+    loaded: Loaded, names: Sequence[str], filters: Filters, keys: set[str] | None, output_dir: str, makes: str
+) -> str:
     """Why there is nothing to report: no records at all, or none that the filters keep, with what there is."""
     where = Path(output_dir) / "results"
     of = f" of {' '.join(names)}" if names else ""
     there = [trial for trial in records.select(loaded.trials, Filters(), keys) if trial.method]
     if not there:
-        return f"no records to report{of} in {where}; python -m rna.run makes one"
+        return f"no records to report{of} in {where}; {makes} makes one"
     asked = {item.name: getattr(filters, item.name) for item in fields(filters) if getattr(filters, item.name)}
     words = " ".join(f"--{name} {' '.join(map(str, values))}" for name, values in asked.items())
     known = "; ".join(f"--{name} {' '.join(map(str, records.values(there, name)))}" for name in asked)

@@ -10,8 +10,8 @@ from rna import intervals, perturb
 from rna.intervals import Estimate, Terms, answers
 from rna.report import matching
 from rna.report.matching import Curve, Matched, Point
-from rna.report.records import Study, Trial
-from rna.settings import DEFENCES, read_back, roles, unmatched
+from rna.report.records import PROTECTED, Study, Trial
+from rna.settings import read_back, roles, unmatched
 
 NAMES = tuple(role.name for role in roles.ROLES if role.column is not None)
 MIN_ALPHAS = 3
@@ -346,29 +346,24 @@ class Stopped:
 def stopped(study: Study) -> list[Stopped]:
     """Every condition that is not plain and was trained to a target, with each plain one of its method and data."""
     study = study.reported if study.halved else study
-    rows = _with_target(study)
+    rows = to_target(study)
     plain: dict[str, list[Condition]] = {}
     for row in rows:
-        if _bare(row.first):
+        if row.first.bare:
             plain.setdefault(row.first.without(*UNLIKE_PLAIN), []).append(row)
     return [
-        _stopped(study, row, twin)
+        beside(study, row, twin)
         for row in rows
-        if not _bare(row.first)
+        if not row.first.bare
         for twin in plain.get(row.first.without(*UNLIKE_PLAIN), [])
         if set(row.seeds) & set(twin.seeds)
     ]
 
 
-UNLIKE_PLAIN = ("seed", "noise", *DEFENCES, "alpha", "train.steps")  # in which a pair may differ
+UNLIKE_PLAIN = ("seed", *PROTECTED, "alpha", "train.steps")  # in which a pair may differ
 
 
-def _bare(trial: Trial) -> bool:
-    """Whether nothing protects what is retained: no noise and no defence."""
-    return trial.arm == "plain" and not trial.defences
-
-
-def _with_target(study: Study) -> list[Condition]:
+def to_target(study: Study) -> list[Condition]:
     """The conditions trained to a target. Of a seed with several `train.steps` one training stands, one that got there
     if any did: where it stops they are the same."""
     groups: dict[str, dict[int, Trial]] = {}
@@ -380,7 +375,8 @@ def _with_target(study: Study) -> list[Condition]:
     return [Condition([of[seed] for seed in sorted(of)]) for of in groups.values()]
 
 
-def _stopped(study: Study, row: Condition, plain: Condition) -> Stopped:
+def beside(study: Study, row: Condition, plain: Condition) -> Stopped:
+    """A condition and another, trained to one target, seed by seed; `study` is of the half on which none stopped."""
     twins = {trial.seed: trial for trial in plain.trials}
     pairs: list[tuple[Trial, Trial]] = []
     apart: list[float] = []

@@ -42,14 +42,8 @@ def render(
     output_dir = str(output.parent.parent)
     models = list(dict.fromkeys(str(trial.config["model"]["name"]) for trial in selected))
     studied, unreadable = analyses.load(output_dir, models)
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    loader = FileSystemLoader(str(Path(__file__).parent))
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     unmade = [*itertools.chain.from_iterable(map(_missing, chapters)), *analyses.missing(output_dir, selected)]
-    return environment.get_template("page.html").render(
+    return _template("page.html").render(
         name=name,
         command=command,
         one_seed=answers.ONE_SEED,
@@ -66,6 +60,34 @@ def render(
         analyses=[_analysis(item) for item in studied],
         missing=[item for item in unmade if item.command],
     )
+
+
+def _template(name: str) -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader = FileSystemLoader(str(Path(__file__).parent))
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template(name)
+
+
+@dataclass
+class Section:
+    """A study of a page with one question: a paragraph of answers, one table and one figure."""
+
+    name: str
+    folder: str  # relative to index.html
+    answers: list[str]
+    table: Table
+    picture: Picture
+    svg: str
+
+
+def sectioned(name: str, title: str, sections: Sequence[Section], command: str) -> str:
+    """The text of a page with one question."""
+    drawn = [(item, inline(item.svg, f"s{number}{item.picture.name}")) for number, item in enumerate(sections, 1)]
+    return _template("sections.html").render(name=name, title=title, sections=drawn, command=command)
 
 
 def _analysis(item: Analysis) -> dict[str, Any]:

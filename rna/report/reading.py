@@ -20,6 +20,7 @@ KNOWN_FIELDS = frozenset(
     "warnings until train_key task task_identity metrics reason step message".split()
 )
 CURVE_POINTS = 50  # a training curve is kept as so many means
+ON_THE_WAY = ("interim/forget/acc", "interim/perturbed/acc")  # of which each evaluation is kept, with its step
 
 
 @dataclass
@@ -99,10 +100,16 @@ def _needed(record: Record) -> None:
 
 
 def _shortened(curve: list[dict[str, float | None]]) -> dict[str, list[tuple[float, float]]]:
-    """A training curve as means of neighbouring steps, whose topics alternate."""
+    """A training curve as means of neighbouring steps, whose topics alternate; evaluations on the way as they are."""
     width = max(1, math.ceil(len(curve) / CURVE_POINTS))
     short: dict[str, list[tuple[float, float]]] = {}
+    for name in ON_THE_WAY:
+        found = [(float(number), step.get(name)) for number, step in enumerate(curve, 1)]
+        if known := [(number, value) for number, value in found if value is not None]:
+            short[name] = known
     for name in curve[0] if curve else ():
+        if name in short:
+            continue
         points: list[tuple[float, float]] = []
         for start in range(0, len(curve), width):
             values = [step.get(name) for step in curve[start : start + width]]

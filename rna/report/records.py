@@ -23,6 +23,7 @@ PAPER_ORDER = (
 
 
 REFERENCES = ("base", "retrained", "given")
+PROTECTED = ("noise", *DEFENCES)  # what may part a trial from its plain twin
 
 
 Parts = dict[str, Score]  # all, select, report -> score
@@ -74,6 +75,11 @@ class Trial:
     def defences(self) -> list[str]:
         """What protects retain samples beside noise, by the names of its options."""
         return [self.identity[group]["name"] for group in DEFENCES if group in self.identity]
+
+    @property
+    def bare(self) -> bool:
+        """Whether nothing protects what is retained: no noise and no defence."""
+        return self.arm == "plain" and not self.defences
 
     @property
     def reached(self) -> bool | None:
@@ -161,7 +167,11 @@ def select(trials: Iterable[Trial], filters: Filters, keys: set[str] | None = No
     """
     every = list(trials)
     if keys is not None:
-        twins = {trial.without("noise") for trial in every if trial.key in keys}
+        parts = (
+            ("noise",),
+            PROTECTED,
+        )  # of one with noise and a defence: that with the defence alone, and the plain one
+        twins = {trial.without(*names) for trial in every for names in parts if trial.key in keys}
         every = [
             trial
             for trial in every

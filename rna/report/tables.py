@@ -56,7 +56,7 @@ def _digits(study: Study) -> int:
     return 1 if study.kind == "choice" else 3
 
 
-def _said_of(study: Study) -> list[str]:
+def said_of(study: Study) -> list[str]:
     """The notes of every table of measured scores."""
     config = study.config
     notes = [
@@ -80,7 +80,7 @@ def summary(study: Study, picks: dict[str, Chosen | None]) -> Table:
     for title, reference in study.references.items():
         cells = [Condition([reference]).estimate(study, name) for name in names]
         rows.append([title, "", None, None, None, "", *cells, ""])
-    notes, how = _said_of(study), dict[str, list[str]]()
+    notes, how = said_of(study), dict[str, list[str]]()
     for method, pick in picks.items():
         if pick is None:
             rows.append(_row(study, compare.alone(study, method), names))
@@ -174,7 +174,7 @@ def harms(study: Study, picks: dict[str, Chosen | None]) -> Table:
         "Harm of the forget keyword",
         columns,
         rows,
-        _said_of(study) + notes,
+        said_of(study) + notes,
         _digits(study),
         tuple(columns[4:]),
         command,
@@ -203,9 +203,7 @@ def differences(study: Study, found: Sequence[Comparison]) -> Table:
     signed = tuple(f"Δ {ROLES[name]}" for name in names)
     title = "RNA against plain at equal hyperparameters"
     command = commands.sweep(study, "method=npo", "retain=mse", "seed=0,1,2")
-    return Table(
-        "equal_hyperparameters", title, columns, rows, _said_of(study) + notes, _digits(study), signed, command
-    )
+    return Table("equal_hyperparameters", title, columns, rows, said_of(study) + notes, _digits(study), signed, command)
 
 
 def matched(study: Study, curves: Sequence[TradeOff]) -> Table:
@@ -247,7 +245,7 @@ def matched(study: Study, curves: Sequence[TradeOff]) -> Table:
     signed = ("Δ retain", "Δ perturbed retain", "area, perturbed")
     title = "RNA against plain at matched forgetting"
     command = commands.more_alphas(study, curves[0].rna[0]) if curves else None
-    return Table("matched_forgetting", title, columns, rows, _said_of(study) + notes, _digits(study), signed, command)
+    return Table("matched_forgetting", title, columns, rows, said_of(study) + notes, _digits(study), signed, command)
 
 
 def stopped(study: Study, found: Sequence[Stopped]) -> Table:
@@ -286,7 +284,7 @@ def stopped(study: Study, found: Sequence[Stopped]) -> Table:
                 compare.hyperparameters(item.other.first),
             ]
         )
-    notes = _said_of(study)
+    notes = said_of(study)
     if shown.half:
         notes.append("Scores are of the report half of each task's questions, as trainings stop on the select half.")
     notes += [
@@ -459,7 +457,7 @@ def pareto(study: Study) -> Table:
     notes = ["By means over seeds: a setting beside the front may belong on it, as their intervals overlap."]
     title = "The Pareto front of forgetting against robustness"
     command = commands.sweep(study, "method=rmu,npo", "seed=0,1,2")
-    return Table("pareto", title, columns, rows, _said_of(study) + notes, _digits(study), command=command)
+    return Table("pareto", title, columns, rows, said_of(study) + notes, _digits(study), command=command)
 
 
 def smoothing(study: Study) -> Table:
@@ -483,7 +481,7 @@ def smoothing(study: Study) -> Table:
         "A gain in perturbed retain that comes with a higher forget score undoes unlearning.",
     ]
     title = "Noise at inference against noise in training"
-    return Table("inference_noise", title, columns, rows, _said_of(study) + notes, _digits(study), signed)
+    return Table("inference_noise", title, columns, rows, said_of(study) + notes, _digits(study), signed)
 
 
 def all_conditions(study: Study) -> Table:
@@ -492,7 +490,7 @@ def all_conditions(study: Study) -> Table:
     columns = ["method", "", "ν", "seeds", *(_head(study, name) for name in names), "settings"]
     rows = [_row(study, item, names) for item in compare.conditions(study)]
     rows = [[*row[:4], *row[6:]] for row in rows]  # without difference and verdict
-    return Table("conditions", "Every setting that was run", columns, rows, _said_of(study), _digits(study))
+    return Table("conditions", "Every setting that was run", columns, rows, said_of(study), _digits(study))
 
 
 def costs(study: Study) -> Table:

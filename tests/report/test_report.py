@@ -202,6 +202,13 @@ def test_a_sweep_brings_its_plain_twins_and_references(tmp_path: Path):
     chosen = records.select(reading.load(str(tmp_path)).trials, Filters(), keys)
     said = sorted((trial.arm, trial.seed, trial.nu) for trial in chosen)
     assert said == [("base", 0, 0.0), ("plain", 0, 0.0), ("retrained", 0, 0.0), ("rna", 0, 0.02)]
+    defended = generated.record(settings(seed=1, nu=0.02))
+    defended["identity"]["defence"] = {"name": "scope"}
+    defended["key"] = "defended"
+    generated.write(tmp_path, defended)
+    ledger.save(tmp_path / "sweeps" / "own", ledger.Trial(0, [], address={"key": "defended"}))
+    chosen = records.select(reading.load(str(tmp_path)).trials, Filters(), records.keys_of(str(tmp_path), "own"))
+    assert sorted((trial.arm, trial.seed) for trial in chosen if trial.method) == [("plain", 1), ("rna", 1)]
     with pytest.raises(ValueError, match=r"NAME=other: no such sweep .* allowed: mine"):
         records.keys_of(str(tmp_path), "other")
 
