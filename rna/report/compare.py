@@ -11,7 +11,7 @@ from rna.intervals import Estimate, Terms, answers
 from rna.report import matching
 from rna.report.matching import Curve, Matched, Point
 from rna.report.records import PROTECTED, Study, Trial
-from rna.settings import read_back, roles, unmatched
+from rna.settings import TOO_FAR, alike, left_out_for, read_back, roles
 
 NAMES = tuple(role.name for role in roles.ROLES if role.column is not None)
 MIN_ALPHAS = 3
@@ -330,8 +330,8 @@ class Stopped:
 
     other: Condition
     plain: Condition
-    pairs: list[tuple[Trial, Trial]]  # that are matched, (other, plain)
-    apart: list[float]  # points of forget accuracy between them
+    pairs: list[tuple[Trial, Trial]]  # that are matched, (other, plain): all that reached the target, or none
+    apart: list[float]  # points of forget accuracy between them, no further than ALIKE in the mean
     left_out: dict[str, list[int]]  # why -> seeds
     changes: dict[str, Estimate]  # other − plain, over the pairs
     part: str  # the questions that all this is of: the half on which nothing stopped, where there is one
@@ -383,13 +383,14 @@ def beside(study: Study, row: Condition, plain: Condition) -> Stopped:
     left_out: dict[str, list[int]] = {}
     for trial, twin in ((trial, twins[trial.seed]) for trial in row.trials if trial.seed in twins):
         terms = difference(trial, twin, "forget", study.part) if study.kind == "choice" else []
-        gap = math.fsum(weight * score.value for weight, score in terms) if terms else None
-        why = unmatched(bool(trial.reached and twin.reached), gap)
-        if why or gap is None:
+        if why := left_out_for(bool(trial.reached and twin.reached), bool(terms)):
             left_out.setdefault(why, []).append(trial.seed)
         else:
             pairs.append((trial, twin))
-            apart.append(gap)
+            apart.append(math.fsum(weight * score.value for weight, score in terms))
+    if pairs and not alike(apart):
+        left_out[TOO_FAR] = [trial.seed for trial, _ in pairs]
+        pairs, apart = [], []
     return Stopped(row, plain, pairs, apart, left_out, _over_seeds(study, pairs), study.part)
 
 

@@ -132,7 +132,7 @@ def _notes(found: Sequence[Group], tested: int) -> list[str]:
     study = found[0].study
     notes = ["Scores are of the report half, as trainings stop on the select half."] if study.half else []
     notes.append(
-        "Pairs: of a seed with plain, both at the target of train.until and at most "
+        "Pairs: of a seed with plain, both at the target of train.until, and in the mean over seeds at most "
         f"{ALIKE:g} points of forget accuracy apart; a row’s scores and differences (Δ, its − plain’s) are of these "
         "seeds alone. Plain’s row is of its seeds that reached the target."
     )

@@ -261,7 +261,7 @@ def stopped(study: Study, found: Sequence[Stopped]) -> Table:
         "plain’s α",
         "matched pairs",
         "steps (its, plain’s)",
-        "forget apart, at most",
+        "forget apart",
         *signed,
     ]
     columns += ["perturbed retain", "settings"]
@@ -278,7 +278,7 @@ def stopped(study: Study, found: Sequence[Stopped]) -> Table:
                 compare.alpha(item.plain.first.config),
                 f"{len(item.pairs)} of {item.count}",
                 ", ".join(f"{step:.0f}" for step in steps),
-                max(map(abs, item.apart)),
+                math.fsum(item.apart) / len(item.apart),
                 *(item.changes.get(name) for name in roles),
                 answers.word(change) if change else None,
                 compare.hyperparameters(item.other.first),
@@ -289,7 +289,8 @@ def stopped(study: Study, found: Sequence[Stopped]) -> Table:
         notes.append("Scores are of the report half of each task's questions, as trainings stop on the select half.")
     notes += [
         "With RNA or a defence − plain, paired by seed, where train.until ended both at its target and their forget "
-        f"accuracies lie at most {ALIKE:g} points apart; their α and the most steps allowed may differ.",
+        f"accuracies lie at most {ALIKE:g} points apart in the mean over seeds; their α and the most steps allowed may "
+        "differ.",
     ]
     if left_out := [f"{_pair(item)}: {_left_out(item)}" for item in found if item.left_out]:
         notes.append(f"Left out: {'; '.join(left_out)}.")

@@ -58,9 +58,11 @@ from .seeding import seed_of as seed_of
 from .until import ALIKE as ALIKE
 from .until import FORGET_NLL as FORGET_NLL
 from .until import PERPLEXITY_PARTS as PERPLEXITY_PARTS
+from .until import TOO_FAR as TOO_FAR
 from .until import Until as Until
+from .until import alike as alike
 from .until import interim_metrics as interim_metrics
 from .until import interim_tasks as interim_tasks
+from .until import left_out_for as left_out_for
 from .until import read_back as read_back
-from .until import unmatched as unmatched
 from .until import until_of as until_of

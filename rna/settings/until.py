@@ -10,7 +10,8 @@ from rna.settings.fields import EvalSettings, Settings
 PERPLEXITY_PARTS = ("retain", "retain_after", "perturbed", "neutral")
 FORGET_NLL = "interim/forget/nll"  # of the forget set's texts, beside questions
 FALL, RISE = "fall", "rise"
-ALIKE = 3.0  # points of forget accuracy on the questions reported: no further apart are trainings that are matched
+ALIKE = 3.0  # points of forget accuracy on the questions reported, in the mean over seeds: no further apart is matched
+TOO_FAR = f"more than {ALIKE:g} points apart in the mean"  # why trainings that reached their target are not
 Report = Mapping[str, float]
 
 
@@ -78,18 +79,25 @@ def read_back(checked: Mapping[str, Mapping[str, Any]] | None) -> Until | None:
     return Until(metric, **parts)
 
 
-def unmatched(reached: bool, apart: float | None) -> str:
-    """Why two trainings with one `train.until` are not matched; nothing where they are.
+def left_out_for(reached: bool, known: bool) -> str:
+    """Why a pair of trainings with one `train.until` has no part in a matched comparison; nothing where it has.
 
     Args:
         reached: whether both got to their target.
-        apart: points between their forget accuracies; None where these are not known.
+        known: whether the forget accuracy of both is.
     """
     if not reached:
         return "did not reach the target"
-    if apart is None:
-        return "without a forget accuracy"
-    return "" if abs(apart) <= ALIKE + 1e-9 else f"more than {ALIKE:g} points apart"  # 32 and 29 % are floats
+    return "" if known else "without a forget accuracy"
+
+
+def alike(apart: Sequence[float]) -> bool:
+    """Whether pairs with these differences of forget accuracy, in points, are matched: their mean tells.
+
+    A training stops where its accuracy on some questions is at the target; on others it is a few points off by chance.
+    Leaving out single pairs for that would choose among seeds by their luck.
+    """
+    return abs(math.fsum(apart) / len(apart)) <= ALIKE + 1e-9  # 32 and 29 % are floats
 
 
 def read_until(settings: Settings) -> dict[str, dict[str, Any]] | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rna import intervals
 from rna.intervals import Estimate, Terms
-from rna.settings import unmatched
+from rna.settings import TOO_FAR, alike, left_out_for
 from rna.store import lookup
 from rna.sweep import ledger
 from rna.sweep.ledger import Trial
@@ -94,13 +94,18 @@ class Row:
         """By seed, why trainings with a target are not matched with their plain twins, "" where they are; none of those
         that no forget accuracy is known of."""
         found: dict[int | None, str] = {}
+        apart: dict[int | None, float] = {}
         known = self.targeted and self.mean("eval/forget/acc") is not None
         twins = self.plain.by_seed if self.plain is not None and known else {}
         for seed, twin in twins.items():
             both = (self.by_seed[seed], twin)
             one, other = (value_of(trial, self.forget) for trial in both)
-            apart = None if one is None or other is None else 100 * (one - other)
-            found[seed] = unmatched(all(value_of(trial, lookup.REACHED) for trial in both), apart)
+            there = all(value_of(trial, lookup.REACHED) for trial in both)
+            found[seed] = left_out_for(there, one is not None and other is not None)
+            if there and one is not None and other is not None:
+                apart[seed] = 100 * (one - other)
+        if apart and not alike(list(apart.values())):
+            found |= dict.fromkeys(apart, TOO_FAR)
         return found
 
     def less_plain(self, metric: str) -> Estimate | None:

@@ -219,7 +219,7 @@ def _of_targets(found: dict[str, Any]) -> list[str]:
     why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
     return [
         "Reached: seeds whose training got to the target of train.until. Matched: those whose plain twin did too, with "
-        f"a forget accuracy at most {ALIKE:g} points apart; RNA − plain is of these alone"
+        f"a forget accuracy at most {ALIKE:g} points apart in the mean over seeds; RNA − plain is of these alone"
         + (f" (left out: {why})." if why else ".")
     ]
 
