@@ -127,10 +127,12 @@ def test_reports_are_made(tmp_path: Path):
     for made in (generated.settings(), generated.settings(nu=0.02), generated.settings("dpo", seed=1)):
         generated.trial(tmp_path, made, generated.scores(30, 60))
     made = [shlex.split(command)[1:] for command in COMMANDS if command.startswith("python -m rna.report")]
-    assert len(made) == 2
+    assert len(made) == 3
     for words in made:
         done = subprocess.run([sys.executable, *words, "--output-dir", str(tmp_path)], capture_output=True, check=False)
-        assert done.returncode == 0, done.stderr
+        nothing = "defences" in words  # among these records
+        assert done.returncode == (2 if nothing else 0), done.stderr
+        assert (b"python -m rna.run -m sweep=defences" in done.stderr) == nothing
     assert (tmp_path / "reports" / "all" / "index.html").is_file()
     assert (tmp_path / "reports" / "all_method=npo,dpo_seed=0,1" / "figures" / "pareto.svg").is_file()
 
@@ -276,7 +278,7 @@ def test_no_file_of_the_project_is_missing_from_an_installed_wheel(tmp_path: Pat
     needed = ["rna/conf/config.yaml", "rna/conf/tuned/demo/npo_mse.yaml", "rna/demo/assets/base/model.safetensors"]
     needed += ["rna/tasks/demo/retain.yaml", "rna/refusals.txt", "rna/report/page.html", "rna/report/paper.json"]
     needed += ["rna/tasks/demo/retain.yaml", "rna/refusals.txt", "rna/conf/sweep/noise_scale.yaml"]
-    needed += ["rna/conf/wandb/default.yaml"]
+    needed += ["rna/conf/wandb/default.yaml", "rna/conf/protection/scope.yaml", "rna/report/style.css"]
     needed += [
         f"hydra_plugins/rna_{name}/config.py" for name in ("optuna_sweeper", "gpu_pool_launcher", "slurm_launcher")
     ]
