@@ -268,7 +268,7 @@ def test_a_batch_goes_as_a_whole():
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("method", ["adaptive_rmu", "npo", "dpo"])
+@pytest.mark.parametrize("method", ["adaptive_rmu", "npo", pytest.param("dpo", marks=pytest.mark.slow)])
 def test_what_another_trial_remembered_joins_the_step(method: str, tmp_path: Path):
     """The second of two trials that differ in noise alone finds the reference's values on the disk."""
     with pretended.gpus(2):

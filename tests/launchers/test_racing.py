@@ -73,7 +73,7 @@ def kept(output: Path) -> dict[str, str]:
     return {file.name: json.dumps(json.loads(file.read_text())["tasks"], sort_keys=True) for file in files}
 
 
-@pytest.mark.whole
+@pytest.mark.slow
 def test_a_race_that_is_killed_goes_on_and_asks_nothing_twice(tmp_path: Path):
     output = tmp_path / "outputs"
     killed = started(output, *ALL)

@@ -349,8 +349,14 @@ WORDS_OF_TINY = SimpleNamespace(all_special_ids=[], decode=WORDS.decode, __call_
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("method", ["rmu", "npo"])
-@pytest.mark.parametrize("defence", NAMES)
+@pytest.mark.parametrize(
+    ("defence", "method"),
+    [
+        *((name, "rmu") for name in NAMES),
+        ("adversarial", "npo"),
+        *(pytest.param(name, "npo", marks=pytest.mark.slow) for name in NAMES[1:]),
+    ],
+)
 def test_every_defence_changes_the_training_and_resumes_to_the_bit(defence: str, method: str, tmp_path: Path):
     made = resumed(
         f"method={method}", f"defence={defence}", "noise=rna", "train.grad_accumulation=2", "train.batch_size=2"

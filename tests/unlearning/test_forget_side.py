@@ -109,8 +109,15 @@ def test_a_weighted_mean_by_hand():
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("option", ["optimizer=sam", "forget_weights=rare"])
-@pytest.mark.parametrize("method", ["rmu", "npo", "dpo"])
+@pytest.mark.parametrize(
+    ("method", "option"),
+    [
+        ("rmu", "forget_weights=rare"),
+        ("npo", "optimizer=sam"),
+        pytest.param("dpo", "forget_weights=rare", marks=pytest.mark.slow),
+        pytest.param("dpo", "optimizer=sam", marks=pytest.mark.slow),
+    ],
+)
 def test_a_training_differs_and_resumes_to_the_bit(method: str, option: str, tmp_path: Path):
     common = (f"method={method}", "train.grad_accumulation=2", "train.batch_size=2")
     made = resumed(*common, option)
