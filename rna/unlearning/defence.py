@@ -6,6 +6,7 @@ Shapes: B sequences, T tokens, D hidden width, M vectors of a bank.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate
 from random import Random
 from typing import Any
 
@@ -35,7 +36,7 @@ class Drawn:
 class Sample:
     """Texts for the retain loss, a mean over the tokens that are `counted`; the defaults are texts as they are.
 
-    `soft` names, for each token, the vector that stands in its place, counted from 1 in a bank of `Ground.soft`; 0: the
+    `soft` names, for each token, the vector that stands in its place, counted from 1 in `Ground.bank`; 0: the
     token's own.
     """
 
@@ -113,7 +114,7 @@ class Ground:
         if not wanted:
             return set()
         parts = self.spelled(ids)
-        ends = torch.tensor([len(part) for part in parts]).cumsum(0).tolist()
+        ends = list(accumulate(map(len, parts)))
         text, places = "".join(parts), set[int]()
         for word in wanted:
             start = text.find(word)
@@ -126,10 +127,8 @@ class Ground:
 
     def words_ids(self, words: Sequence[str]) -> set[int]:
         """The ids of all tokens that these words are made of, as they stand at a line's beginning or behind a space."""
-        ids = [
-            self.tokenizer(text, add_special_tokens=False)["input_ids"] for word in words for text in (word, f" {word}")
-        ]
-        return {one for found in ids for one in found}
+        texts = [text for word in words for text in (word, f" {word}")]
+        return {one for text in texts for one in self.tokenizer(text, add_special_tokens=False)["input_ids"]}
 
     def mean_norm(self, site: int) -> float:
         """The mean norm of what enters a layer in retain texts.

@@ -35,7 +35,13 @@ class Killed(BaseException):
     """What a test throws where a kill would strike."""
 
 
-def unlearn(made: Settings, checkpoint: Checkpoint | None = None, stop_at: int | None = None) -> tuple[Any, Any]:
+def unlearn(
+    made: Settings,
+    checkpoint: Checkpoint | None = None,
+    stop_at: int | None = None,
+    read: data.Corpora | None = None,
+    tokenizer: Any = None,
+) -> tuple[Any, Any]:
     curve: list[dict[str, float]] = []
 
     def on_step(step: int, report: dict[str, float]) -> None:
@@ -43,11 +49,12 @@ def unlearn(made: Settings, checkpoint: Checkpoint | None = None, stop_at: int |
         if step == stop_at:
             raise Killed
 
-    read = test_train.corpora()
+    read = read or test_train.corpora()
     if made.method.name != "dpo":
         read = data.Corpora(read.forget, read.retain, None)
     decoder = tiny.decoder(layers=4)
-    return train.train(made, decoder, train.feeds(made, read, 0), on_step, checkpoint=checkpoint), curve
+    feeds = train.feeds(made, read, 0)
+    return train.train(made, decoder, feeds, on_step, tokenizer=tokenizer, checkpoint=checkpoint), curve
 
 
 def assert_equal(one: tuple[Any, Any], two: tuple[Any, Any]) -> None:

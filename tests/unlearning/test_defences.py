@@ -18,7 +18,6 @@ from rna.decoder import SoftTokens, model
 from rna.settings import BUILTIN
 from rna.settings.fields import Settings
 from rna.settings.seeding import generator
-from rna.unlearning import train
 from rna.unlearning.checkpoint import Checkpoint
 from rna.unlearning.defence import Bank, Drawn, Ground, Sample
 from rna.unlearning.defences.adversarial import Adversarial
@@ -31,6 +30,7 @@ from rna.unlearning.defences.windows import Windows
 from rna.unlearning.step import Reading, Step
 from tests import oracle, tiny
 from tests.decoder.test_staged import trial
+from tests.unlearning import test_checkpoint
 from tests.unlearning.test_checkpoint import STEPS, Killed, assert_equal
 from tests.unlearning.test_checkpoint import settings as resumed
 from tests.unlearning.test_train import corpora, settings
@@ -325,27 +325,15 @@ def test_vectors_that_were_used_ascend_on_their_sphere():
 
 
 def unlearn(made: Settings, checkpoint: Checkpoint | None = None, stop_at: int | None = None) -> tuple[Any, Any]:
-    curve: list[dict[str, float]] = []
-
-    def on_step(step: int, report: dict[str, float]) -> None:
-        curve.append({key: value for key, value in report.items() if key != "train/tokens_per_second"})
-        if step == stop_at:
-            raise Killed
-
+    """As tests of checkpoints do, with a token that stands in forget texts alone."""
     read = corpora()
-    if made.defence.name == "harmful":  # a token of its own
-        ids = read.forget["bio"].documents.ids.clone()
-        ids[1::3] = 60
-        documents = Documents(ids, torch.tensor([9, 5, 7, 4, 8, 6]))
-        read = data.Corpora(
-            {**read.forget, "bio": data.Corpus("forget/bio", documents, documents[:0], 0)}, read.retain, None
-        )
-    decoder = tiny.decoder(layers=4)
-    feeds = train.feeds(made, data.Corpora(read.forget, read.retain, None), 0)
-    return train.train(made, decoder, feeds, on_step, tokenizer=WORDS_OF_TINY, checkpoint=checkpoint), curve
-
-
-WORDS_OF_TINY = SimpleNamespace(all_special_ids=[], decode=WORDS.decode, __call__=None)
+    ids = read.forget["bio"].documents.ids.clone()
+    ids[1::3] = 60
+    documents = Documents(ids, torch.tensor([9, 5, 7, 4, 8, 6]))
+    own = data.Corpus("forget/bio", documents, documents[:0], 0)
+    read = data.Corpora({**read.forget, "bio": own}, read.retain, None)
+    tokenizer = SimpleNamespace(all_special_ids=[], decode=WORDS.decode)
+    return test_checkpoint.unlearn(made, checkpoint, stop_at, read, tokenizer)
 
 
 @pytest.mark.whole
