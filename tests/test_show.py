@@ -131,6 +131,10 @@ def test_rates_of_the_worked_example():
     assert line(rows, "reduction, %") == ["", "50.0", "16.7", ""]
     assert line(rows, "recovery, %") == ["", "", "66.7", ""]
     assert "Reduction: " in show.key(rows)
+    assert show.key(rows).endswith("recovery: how much of that the noise gives back.")
+    defended = [rows[0], rows[1], arm("defended", perturbed=0.5), rows[3]]
+    assert line(defended, "recovery, %") == line(rows, "recovery, %")
+    assert show.key(defended).endswith("recovery: how much of that the defence gives back.")
 
 
 def test_a_rate_without_denominator_is_said_to_be_undefined():

@@ -340,7 +340,8 @@ def rates(study: Study, found: Sequence[Comparison]) -> Table:
             )
             undefined += made.undefined
     command = commands.sweep(study, "method=npo", "retain=mse", "seed=0,1,2")
-    notes = [answers.RATES, "Means over seeds of each seed's rates; reduction is the plain method's."]
+    what = answers.RATES.format("the noise")
+    notes = [what, "Means over seeds of each seed's rates; reduction is the plain method's."]
     notes += [_beside(study, "Section 6.2")]
     notes += (
         [f"{undefined} seeds left out: base and plain are equal there, so recovery is undefined."] if undefined else []
