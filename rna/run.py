@@ -3,13 +3,15 @@
 corpora → decoder → unlearning (methods, noise) → evaluation → store → the table
 """
 
+import functools
 import os
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rna import printing
 from rna.ends import guarded
-from rna.settings import CONF, Settings, check_race, check_sweep, compose, compose_fixed, config, outside
+from rna.settings import CONF, Settings, beside, check_race, check_sweep, compose, compose_fixed, config, outside
 from rna.store import results
 from rna.sweep import keeping, ledger
 
@@ -34,9 +36,16 @@ def main() -> None:
     asks_hydra = any((arguments.help, arguments.hydra_help, arguments.info, arguments.cfg))
     overrides, folder = arguments.overrides, arguments.config_dir
     outside.bring(folder)
+    others: dict[str, Settings] = {}
     if not asks_hydra:
-        guarded(lambda: _check(overrides, folder, multirun=arguments.multirun))
-    guarded(hydra.main(**config.version_base(), config_path=str(CONF), config_name="config")(job))
+        guarded(lambda: others.update(_check(overrides, folder, multirun=arguments.multirun)))
+
+    @functools.wraps(job)
+    def shown(composed: "DictConfig") -> None:
+        guarded(lambda: run(config.check(composed), others))
+
+    task = job if arguments.multirun else shown
+    guarded(hydra.main(**config.version_base(), config_path=str(CONF), config_name="config")(task))
 
 
 def job(composed: "DictConfig") -> dict[str, Any] | None:
@@ -59,13 +68,18 @@ def job(composed: "DictConfig") -> dict[str, Any] | None:
     return {"key": where["key"], **(lookup.metrics(where) or {})}
 
 
-def _check(overrides: list[str], folder: str | None, *, multirun: bool) -> None:
-    """What can be said before the first trial; of a sweep, W&B is asked once, not by each. Raises ValueError."""
+def _check(overrides: list[str], folder: str | None, *, multirun: bool) -> dict[str, Settings]:
+    """What can be said before the first trial; of a sweep, W&B is asked once, not by each. Raises ValueError.
+
+    Returns:
+        What a single trial is to be compared with.
+    """
     check_sweep(overrides, multirun=multirun)
     if not multirun:
-        if config.check(compose(overrides, folder)).eval.race:
+        settings = config.check(compose(overrides, folder))
+        if settings.eval.race:
             raise ValueError("eval.race=True: settings race in a sweep; give -m, or eval.race=false")
-        return
+        return beside(settings, overrides, folder)
     from rna import track
 
     fixed = compose_fixed(overrides, folder)
@@ -76,14 +90,16 @@ def _check(overrides: list[str], folder: str | None, *, multirun: bool) -> None:
         options.mode = "online"
     if options is not None:
         track.check(options)
+    return {}
 
 
-def run(settings: Settings) -> None:
-    """A trial beside its base, its plain twin and the retrained model, each computed once and then read."""
+def run(settings: Settings, others: Mapping[str, Settings] | None = None) -> None:
+    """A trial beside its base, its plain twin, what `compare` names and the retrained model, each computed once and
+    then read."""
     from rna import trial
 
     prepare(settings)
-    rows = trial.arms(settings)
+    rows = trial.arms(settings, others)
     compute(settings, rows, trial.to_compute(settings, rows))
     report(settings, rows)
 
@@ -177,7 +193,7 @@ def report(settings: Settings, rows: "list[Arm]") -> None:
         if (by_ngram := show.ngram_table(rows)) is not None:
             console.print(by_ngram, width=max(console.width, printing.NARROWEST), crop=False)
         console.print()
-        for line in (*show.stops(rows), *show.verdicts(rows), show.of_above(rows)):
+        for line in (*show.stops(rows), *show.verdicts(rows), show.prices(rows), show.of_above(rows)):
             if line is not None:
                 say(line)
         if settings.method.trains and (words := _more_seeds()):
@@ -203,7 +219,7 @@ def _more_seeds() -> list[str]:
     found = HydraConfig.get()
     folders = [word for one in found.runtime.config_sources if one.provider == "command-line"
                for word in ("--config-dir", str(one.path))]  # fmt: skip
-    kept = [word for word in found.overrides.task if not word.lstrip("+").startswith("seed=")]
+    kept = [word for word in found.overrides.task if not word.lstrip("+").startswith(("seed=", "compare="))]
     return ["python", "-m", "rna.run", "-m", *folders, *kept, "seed=0,1,2,3,4"]
 
 

@@ -12,6 +12,7 @@ from rna.trial import OWN, PROTECTED, Arm
 if TYPE_CHECKING:
     from rich.table import Table
 
+NOISE_LIMIT = "asks for no robustness: its expected loss is plain's towards a slightly softer target"
 Scores = dict[str, Estimate]  # role (`forget`, `forget_bio`, `retain`, `perturbed`, …) -> estimate
 
 
@@ -236,7 +237,7 @@ def _rates(label: str, by_arm: dict[str, Scores]) -> list[str]:
     """Reduction of the plain method, reduction and recovery of RNA, in percent of the base's perturbed accuracy."""
     perturbed = {name: found["perturbed"].value for name, found in by_arm.items() if "perturbed" in found}
     plain = "given" if "given" in perturbed else "plain"
-    if label not in (plain, *PROTECTED) or "base" not in perturbed or label not in perturbed:
+    if label in ("base", "retrained") or "base" not in perturbed or label not in perturbed:
         return ["", ""]
     reduction = _rate(perturb.reduction_rate(perturbed["base"], perturbed[label]))
     if label == plain or plain not in perturbed:
@@ -276,13 +277,15 @@ def verdicts(rows: list[Arm]) -> list[str]:
     noised = next((label for label in PROTECTED if label in by_label), PROTECTED[0])
     first = "given" if any(row.label == "given" for row in rows) else "plain"
     base, plain, rna = (by_label.get(label) for label in ("base", first, noised))
-    judged = [row for row in (plain, rna) if row is not None]
+    beside = compared(list(by_label.values()))
+    judged = [row for row in (plain, rna, *beside) if row is not None]
     lines: list[str] = []
     if told := [f"{row.label} {found}" for row in judged if base and (found := forgot(row, base))]:
         lines.append(f"{answers.FORGOT} {'; '.join(told)}.")
     if base and any(row.other_tokens for row in judged):
         lines.append(f"{first} reads other tokens than base: perplexities are per token, so none are compared with it.")
-    lines += [line for line in (_cost(judged, base), *_elsewhere(judged, base), _contrast(rna, plain)) if line]
+    contrasts = [_contrast(row, plain) for row in (rna, *beside)]
+    lines += [line for line in (_cost(judged, base), *_elsewhere(judged, base), *contrasts) if line]
     return [*answers.once(lines), *(line for row in rows if lines and (line := _by_keyword(row)))]
 
 
@@ -325,7 +328,7 @@ def _contrast(rna: Arm | None, plain: Arm | None) -> str:
     """What the noise changes; where both do not forget alike, that is no comparison of robustness."""
     if rna is None or plain is None:
         return ""
-    name = {"with RNA": "RNA", "smoothed": "noise at inference"}.get(rna.label, "the defence")
+    name = {"with RNA": "RNA", "smoothed": "noise at inference", "defended": "the defence"}.get(rna.label, rna.label)
     perturbed, forget = changed(rna, plain, "perturbed"), changed(rna, plain, *_forget(rna))
     told = [
         f"{what} {answers.tell(change, choice=_choice(rna))}, {answers.word(change)}"
@@ -336,6 +339,32 @@ def _contrast(rna: Arm | None, plain: Arm | None) -> str:
         told.append(answers.UNLIKE)
     asked = f"{answers.CHANGES.replace('RNA', name)} {rna.label[0].upper()}{rna.label[1:]} less {plain.label}: "
     return f"{asked}{'; '.join(told)}." if told else ""
+
+
+def compared(rows: Sequence[Arm]) -> list[Arm]:
+    """The rows that `compare` added."""
+    return [row for row in rows if row.label not in (*OWN, "base", "retrained")]
+
+
+def prices(rows: list[Arm]) -> str | None:
+    """What each protection took, and what it does not protect; None where `compare` added no row."""
+    by_label = {row.label: row for row in rows if row.trained}
+    plain, beside = by_label.get("plain"), compared(rows)
+    if plain is None or not any(row.trained for row in beside):
+        return None
+    steps = len(plain.trained["curve"]) if plain.trained else 0
+    said: list[str] = []
+    for row in [*(by_label[label] for label in PROTECTED if label in by_label), *beside]:
+        if not row.trained or not plain.trained:
+            continue
+        mine = row.trained
+        told = f"{row.label} {mine['seconds'] / plain.trained['seconds']:.2g} times plain's training time"
+        if len(mine["curve"]) != steps:
+            told += f" ({len(mine['curve'])} steps for {steps})"
+        noised = row.settings.noise.name != "none"
+        limit = NOISE_LIMIT if noised and not row.settings.defences else row.settings.defence.limit
+        said.append(f"{told}{f', {limit}' if limit else ''}")
+    return f"What it takes, and what it leaves open: {'; '.join(said)}."
 
 
 def _by_keyword(row: Arm) -> str | None:

@@ -138,8 +138,11 @@ def own_label(settings: Settings) -> str:
     return "defended" if settings.defences else "plain" if settings.noise.name == "none" else "with RNA"
 
 
-def arms(settings: Settings) -> list[Arm]:
+def arms(settings: Settings, beside: Mapping[str, Settings] | None = None) -> list[Arm]:
     """The rows of a trial's table: base, plain twin, with RNA or defended, and retrained where there is such a model.
+
+    Args:
+        beside: trainings to compare with (`compare`), by label; one that is there already makes no row of its own.
 
     With `method=given` the row below the base is a model that was unlearned elsewhere.
 
@@ -161,6 +164,10 @@ def arms(settings: Settings) -> list[Arm]:
             rows = [arm("base", base, rerun=True)]
         if smoothed:
             rows.append(arm("smoothed", replace(judged, noise=settings.noise), rerun=settings.rerun))
+    for label, other in (beside or {}).items():
+        extra = arm(label, other)
+        if extra.key not in {row.key for row in rows}:
+            rows.append(extra)
     if settings.model.retrained and not settings.train_only:
         model = replace(settings.model, path=settings.model.retrained, revision=None)
         rows.append(arm("retrained", replace(base, model=model)))
@@ -168,12 +175,12 @@ def arms(settings: Settings) -> list[Arm]:
 
 
 def to_compute(settings: Settings, rows: list[Arm]) -> list[Arm]:
-    """The arms that want work, the longest first; a plain twin is left alone with `baseline=cached`."""
+    """The arms that want work, the longest first; what is there for comparison is left alone with `baseline=cached`."""
     order = {**dict.fromkeys(PROTECTED, 0), "plain": 1, "given": 1, "base": 2, "retrained": 3}
     wanted = [row for row in rows if not row.complete]
     if settings.baseline == "cached" and settings.protected:
-        wanted = [row for row in wanted if row.label != "plain"]
-    return sorted(wanted, key=lambda row: order[row.label])
+        wanted = [row for row in wanted if row.label in order and row.label != "plain"]
+    return sorted(wanted, key=lambda row: order.get(row.label, 0))
 
 
 _LOADED: dict[tuple[str, int | None], tuple[Any, Any]] = {}  # at most one, by how it was loaded

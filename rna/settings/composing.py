@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from rna.settings import config, memo, outside
-from rna.settings.fields import CONF
+from rna.settings.fields import CONF, Settings
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -61,9 +61,34 @@ def compose_fixed(overrides: list[str], config_dir: str | None) -> "DictConfig":
     return compose([item.input_line or "" for item in _parsed(overrides) if not item.is_sweep_override()], config_dir)
 
 
+COMPARED = ("protection", "noise", "defence", "optimizer", "forget_weights", "compare", "rerun")  # `compare` sets anew
+
+
+def beside(settings: Settings, overrides: list[str], config_dir: str | None) -> dict[str, Settings]:
+    """What `compare` shows beside a trial with these overrides, by label; nothing beside what has no plain twin.
+
+    Raises:
+        ValueError: for an option that `protection` has not, or that this trial's settings refuse.
+    """
+    known = sorted({*(file.stem for file in (CONF / "protection").glob("*.yaml")), *outside.options("protection")})
+    for name in settings.compare:
+        if name not in known:
+            raise ValueError(f"compare=[{name}]: no such protection; {config.nearest(name, known)}")
+    if not settings.protected or settings.baseline == "skip" or settings.train_only:
+        return {}
+    kept = [item for item in _parsed(overrides) if item.key_or_group.split(".")[0] not in COMPARED]
+    lines = [item.input_line or "" for item in kept]
+    return {
+        name.replace("_", " "): config.check(compose([*lines, f"protection={name}"], config_dir))
+        for name in settings.compare
+    }
+
+
 def check_sweep(overrides: list[str], *, multirun: bool) -> None:
     """Raises ValueError for a `sweep=NAME` that Hydra would pass over in silence: unknown, or without -m."""
     for item in _parsed(overrides):
+        if item.key_or_group == "compare" and multirun:
+            raise ValueError(f"{item.input_line}: of one trial's table; in a sweep it is an axis: protection=plain,…")
         if item.key_or_group != "sweep" or item.is_delete():
             continue
         said = item.input_line or "sweep"

@@ -125,6 +125,7 @@ class Defence:
     name: str = ""
 
     label: ClassVar[str] = ""  # in tables and figures; "": the name
+    limit: ClassVar[str] = ""  # what it does not protect, as the end of a sentence that begins with its name
 
     def begin(self, ground: "Ground") -> None:
         """Called once before the first step, and before a checkpoint brings back what was kept."""

@@ -20,6 +20,7 @@ class Adversarial(Soft):
     rate: float = above(0)  # η
 
     label = "adversarial soft tokens"
+    limit = "knows no forget-token and needs none, but was seen to help RM methods alone"
     ascends = True
 
     def learn(self, ground: "Ground") -> None:

@@ -30,6 +30,7 @@ class Harmful(Windows):
     floor: float = above(0)
 
     label = "harm-weighted splices"
+    limit = "protects from the tokens of the forget texts that it splices in, and from no others"
 
     def begin(self, ground: "Ground") -> None:
         ground.made["pool"] = pool = pool_of(ground, self.exclude)

@@ -27,6 +27,7 @@ class Mixed(Defence):
     mark: str = "Answer:"
 
     label = "mixed prompts"
+    limit = "protects questions beside forget questions, and a forget-token is less than that"
 
     def begin(self, ground: "Ground") -> None:
         corpora = {f"data.topics.{topic}": one for topic, one in ground.forget.items()} | {"data.retain": ground.retain}

@@ -18,6 +18,7 @@ class Placebo(Splice):
     texts, and no more frequent in these."""
 
     label = "placebo"
+    limit = "is a control, and protects from nothing"
 
     def begin(self, ground: "Ground") -> None:
         ground.made["twins"] = twins(ground)

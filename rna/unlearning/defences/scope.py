@@ -21,6 +21,7 @@ class Scope(Defence):
     weight: float = above(0)  # w
 
     label = "scope"
+    limit = "protects retain texts behind forget texts, and a forget-token is less than that"
 
     def samples(self, ground: "Ground", drawn: "Drawn") -> "list[Sample]":
         from rna.unlearning.defence import Sample

@@ -26,6 +26,7 @@ class Soft(Windows):
     in_place: float = at_least(0)  # the share of windows in place of tokens
 
     label = "soft tokens"
+    limit = "protects from nothing that was seen"
     ascends = False
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ class Splice(Windows):
     exclude: list[str] = field(default_factory=list)  # words of which no window holds a part
 
     label = "splices"
+    limit = "protects from the tokens of the forget texts that it splices in, and from no others"
 
     def samples(self, ground: "Ground", drawn: "Drawn") -> "list[Sample]":
         def fill(size: int) -> list[Filling]:
