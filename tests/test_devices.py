@@ -173,12 +173,14 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     return folder, [row.key for row in rows]
 
 
+LONG = ("eq_9", "theorem_5_2")  # what they ask of devices, others ask too
+QUICK = [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in analyze.WHAT]
 SPLIT_ALONE = [pytest.param(name, marks=() if name == "two" else pytest.mark.slow) for name in DEVICES]
 
 
 @pytest.mark.whole
 @pytest.mark.parametrize("devices", SPLIT_ALONE)
-@pytest.mark.parametrize("what", [name for name in analyze.WHAT if name != "relative_noise"])
+@pytest.mark.parametrize("what", [one for one in QUICK if one.values != ("relative_noise",)])
 def test_an_analysis(what: str, devices: str, trials: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch):
     """Of the base and two trials; over two GPUs the layers' own devices, not the first one's, are worked on."""
     with pretended.gpus(DEVICES[devices][0]):
@@ -268,7 +270,9 @@ def test_a_batch_goes_as_a_whole():
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("method", ["adaptive_rmu", "npo", pytest.param("dpo", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "method", [pytest.param("adaptive_rmu", marks=pytest.mark.slow), "npo", pytest.param("dpo", marks=pytest.mark.slow)]
+)
 def test_what_another_trial_remembered_joins_the_step(method: str, tmp_path: Path):
     """The second of two trials that differ in noise alone finds the reference's values on the disk."""
     with pretended.gpus(2):

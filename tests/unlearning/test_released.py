@@ -22,7 +22,7 @@ from tests.unlearning.test_train import METHODS
 
 BEHIND = tiny.VOCABULARY - 1  # the pad token
 LENGTHS = (9, 5, 7, 12, 8, 6, 11, 4)
-STEPS = 20
+STEPS = 8
 SOME = [("rmu", "representation"), ("npo", "kl"), ("dpo", "mse")]
 
 
@@ -32,7 +32,7 @@ def documents(seed: int, count: int) -> released.Documents:
     return [torch.randint(0, BEHIND, (length,), generator=source).tolist() for length in lengths]
 
 
-# As many batches as twenty steps take of either topic, so that neither way comes to an end of its texts.
+# As many batches as the longest training takes of either topic, so that neither way comes to an end of its texts.
 FORGET = {"bio": documents(1, 40), "cyber": documents(2, 40)}
 RETAIN, REFUSALS = documents(3, 40), documents(4, 9)
 
