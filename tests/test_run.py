@@ -16,7 +16,7 @@ import pytest
 from rna.report import reading
 
 SHORT = ("train.steps=4", "eval.limit=12")
-BASE_AND_ARMS = 4  # base, plain, with RNA, retrained
+BASE_AND_ARMS = 5  # base, plain, with RNA, the defence that the demo compares with, retrained
 TASKS = 6
 
 
@@ -72,10 +72,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory, watched: dict[str, str]) 
 @pytest.mark.whole
 def test_the_canonical_call_ends_in_a_table_and_complete_records(finished: tuple[Path, str]):
     folder, printed = finished
-    assert re.search(r"^ +base +plain +with RNA +retrained *$", printed, re.MULTILINE), printed
+    assert re.search(r"^ +base +plain +with RNA +harmful +retrained *$", printed, re.MULTILINE), printed
     for row in ("forget bio", "forget cyber", "retain ↑", "retain, neutral token", "retain, forget-token"):
-        assert re.search(rf"^ *{row}\D*(\d\S* ± \S+\s+){{4}}$", printed, re.MULTILINE), printed
-    for word in ("marsh fevers", "Lake Geneva", "Reduction: ", "recovery: "):
+        assert re.search(rf"^ *{row}\D*(\d\S* ± \S+\s+){{5}}$", printed, re.MULTILINE), printed
+    for word in ("marsh fevers", "Lake Geneva", "Reduction: ", "recovery: ", "What it takes, and what it leaves open: with RNA "):
         assert word in printed
     for foreign in ("--metadata", "`pretrained`", "Passed an already"):  # what libraries say in passing
         assert foreign not in printed

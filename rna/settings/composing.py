@@ -67,21 +67,29 @@ COMPARED = ("protection", "noise", "defence", "optimizer", "forget_weights", "co
 def beside(settings: Settings, overrides: list[str], config_dir: str | None) -> dict[str, Settings]:
     """What `compare` shows beside a trial with these overrides, by label; nothing beside what has no plain twin.
 
+    An entry is an option of `protection`, and what else is to be overridden, as on the command line.
+
     Raises:
-        ValueError: for an option that `protection` has not, or that this trial's settings refuse.
+        ValueError: for an option that `protection` has not, or what this trial's settings refuse.
     """
     known = sorted({*(file.stem for file in (CONF / "protection").glob("*.yaml")), *outside.options("protection")})
-    for name in settings.compare:
+    entries = [shlex.split(entry) for entry in settings.compare]
+    for name in (words[0] if words else "" for words in entries):
         if name not in known:
             raise ValueError(f"compare=[{name}]: no such protection; {config.nearest(name, known)}")
     if not settings.protected or settings.baseline == "skip" or settings.train_only:
         return {}
-    kept = [item for item in _parsed(overrides) if item.key_or_group.split(".")[0] not in COMPARED]
-    lines = [item.input_line or "" for item in kept]
-    return {
-        name.replace("_", " "): config.check(compose([*lines, f"protection={name}"], config_dir))
-        for name in settings.compare
-    }
+    given = _parsed(overrides)
+    asked = any(item.key_or_group == "compare" for item in given)
+    if settings.variant == "official" and not asked:
+        return {}
+    lines = [item.input_line or "" for item in given if item.key_or_group.split(".")[0] not in COMPARED]
+    found: dict[str, Settings] = {}
+    for name, *more in entries:
+        words = [*lines, *more] if asked else [*more, *lines]  # what is said wins over what comes with the demo
+        label = name.replace("_", " ")
+        found[label] = config.check(compose([*words, f"protection={name}"], config_dir))
+    return found
 
 
 def check_sweep(overrides: list[str], *, multirun: bool) -> None:

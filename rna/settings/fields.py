@@ -211,7 +211,7 @@ class Settings:
     baseline: str = "train"
     train_only: bool = False
     rerun: bool = False
-    compare: list[str] = field(default_factory=list)  # options of `protection` shown beside this trial; in no key
+    compare: list[str] = field(default_factory=list)  # shown beside this trial: 'PROTECTION KEY=VALUE …'; in no key
     keep: str = "all"  # which trained tensors a sweep leaves on disk: one of KEPT; part of no key
     output_dir: str = "outputs"
     notices: list[str] = field(default_factory=list)  # what `check` changed and a user should know; part of no key
