@@ -1,14 +1,17 @@
-"""`python -m rna.demo.tune METHOD RETAIN_LOSS`: the rule behind the learning rates and α of `conf/tuned/demo`.
+"""`python -m rna.demo.tune METHOD RETAIN_LOSS`: the rule behind the learning rates, α and steps of `conf/tuned/demo`.
 
-It favours no method and no defence, as it looks at nothing but forgetting, and at plain trainings alone: the lowest
-learning rate of `RATES` with which a method, at the least α of `ALPHAS`, forgets within the step budget; and with that
-rate the largest α with which it still does. To forget is to come to a forget accuracy of 35 % or below on the half of
-the questions that is for choosing, with each of three seeds that are used for nothing else. What a forget-token does to
-the result, and what protects from it, is found out after that. The method's own number (its coefficient or β) is not
+It favours no method and no defence, as it looks at plain trainings alone, and at what they forget and keep: of the
+budgets of steps the least, and of `RATES` the lowest, with which a method forgets at the least α of `ALPHAS`; with
+these the largest α at which it still does; and if it then keeps nothing worth having, the next rate, and the next budget.
+To forget is to come to a forget accuracy of 35 % or below, and to keep is a retain accuracy of 90 % there, on the half
+of the questions that is for choosing, with each of three seeds that are used for nothing else. What a forget-token does
+to the result, and what protects from it, is found out after that. The method's own number (its coefficient or β) is not
 searched. Trainings are kept in `outputs/demo-tune`, and not made twice.
 """
 
 import argparse
+import itertools
+import math
 import os
 from collections.abc import Sequence
 
@@ -18,42 +21,46 @@ from rna.settings import Settings
 RATES = (1e-5, 3e-5, 1e-4)
 ALPHAS = tuple(0.25 * 2.0**power for power in range(16))
 SEEDS = (100, 101, 102)
-STEPS = 150  # the budget: three trainings fit into the demo's minute, if a protected one takes twice as many
-TARGET = 0.35
+BUDGETS = (150, 300)  # steps: three trainings fit into the demo's minute, if a protected one takes more
+TARGET, KEPT = 0.35, 0.90
 
 
-def training(method: str, retain_loss: str, rate: float, alpha: float, seed: int, overrides: Sequence[str]) -> Settings:
+def training(
+    losses: tuple[str, str], steps: int, rate: float, alpha: float, seed: int, more: Sequence[str]
+) -> Settings:
     """The plain training of a cell, to the target or to the end of the budget."""
     from rna.settings import compose, config
 
     words = [
-        f"method={method}",
-        f"retain={retain_loss}",
+        f"method={losses[0]}",
+        f"retain={losses[1]}",
         f"train.lr={rate:g}",
         f"retain.alpha.default={alpha:g}",
         f"seed={seed}",
-        f"train.steps={STEPS}",
+        f"train.steps={steps}",
         f"train.until={{eval/forget/acc: {TARGET}}}",
         "noise=none",
         "eval.interim_every=10",
         "eval.interim_roles=[forget]",
         "output_dir=outputs/demo-tune",
         "wandb=disabled",
-        *overrides,
+        *more,
     ]
     return config.check(compose(words, None))
 
 
-def steps_to_forget(settings: Settings) -> int | None:
-    """After how many steps this training has forgotten; None if the budget is too small."""
+def found(settings: Settings, *, judged: bool) -> tuple[int | None, float]:
+    """After how many steps this training has forgotten, None if the budget is too small; and retain accuracy there, if
+    it is to be judged."""
     from rna import trial
 
     row = next(row for row in trial.arms(settings) if row.label == "plain")
-    row.tasks = {}  # the training alone
+    row.tasks = {"retain": row.tasks["retain"]} if judged else {}
     trial.work(row, lambda *_: None)
     assert row.trained is not None
     outcome = row.trained["until"]
-    return outcome["step"] if outcome["reached"] else None
+    kept = row.evaluated["retain"]["metrics"]["select"]["acc"] if judged else math.nan
+    return (outcome["step"] if outcome["reached"] else None), kept
 
 
 def main() -> None:
@@ -69,25 +76,31 @@ def main() -> None:
 
     config.register_resolvers()
 
-    def forgets(rate: float, alpha: float) -> bool:
-        taken: list[int | None] = []
-        for seed in SEEDS:
-            cell = training(options.method, options.retain_loss, rate, alpha, seed, options.overrides)
-            taken.append(steps_to_forget(cell))
-            if taken[-1] is None:
-                break
-        print(f"lr {rate:g}, α {alpha:g}: steps", *("-" if one is None else one for one in taken), flush=True)
-        return None not in taken
+    losses = (options.method, options.retain_loss)
 
-    rate = next((rate for rate in RATES if forgets(rate, ALPHAS[0])), None)
-    if rate is None:
-        print(f"forgets with none of these learning rates within {STEPS} steps")
-        return
-    least, most = 0, len(ALPHAS)  # forgets with the one, not with the other
-    while most - least > 1:
-        middle = (least + most) // 2
-        least, most = (middle, most) if forgets(rate, ALPHAS[middle]) else (least, middle)
-    print(f"{options.method} {options.retain_loss}: lr {rate:g}, α {ALPHAS[least]:g}")
+    def forgets(*cell: float) -> bool:
+        return all(seen(*cell, seed, judged=False)[0] is not None for seed in SEEDS)
+
+    def keeps(*cell: float) -> bool:
+        return all(seen(*cell, seed, judged=True)[1] >= KEPT for seed in SEEDS)
+
+    def seen(steps: float, rate: float, alpha: float, seed: int, *, judged: bool) -> tuple[int | None, float]:
+        taken, kept = found(training(losses, int(steps), rate, alpha, seed, options.overrides), judged=judged)
+        said = f", retain {100 * kept:.1f} %" if judged else ""
+        print(f"lr {rate:g}, α {alpha:g}, seed {seed}: {taken or 'not'} in {steps} steps{said}", flush=True)
+        return taken, kept
+
+    for steps, rate in itertools.product(BUDGETS, RATES):
+        if not forgets(steps, rate, ALPHAS[0]):
+            continue
+        least, most = 0, len(ALPHAS)  # forgets with the one, not with the other
+        while most - least > 1:
+            middle = (least + most) // 2
+            least, most = (middle, most) if forgets(steps, rate, ALPHAS[middle]) else (least, middle)
+        if keeps(steps, rate, ALPHAS[least]):
+            print(f"{options.method} {options.retain_loss}: {steps} steps, lr {rate:g}, α {ALPHAS[least]:g}")
+            return
+    print(f"no learning rate of {RATES} forgets and keeps within {BUDGETS[-1]} steps")
 
 
 if __name__ == "__main__":
