@@ -2,8 +2,8 @@
 
 It favours no method and no defence, as it looks at plain trainings alone, and at what they forget and keep: of the
 budgets of steps the least, and of `RATES` the lowest, with which a method forgets at the least α of `ALPHAS`; with
-these the largest α at which it still does; and if it then keeps nothing worth having, the next rate, and the next budget.
-To forget is to come to a forget accuracy of 35 % or below, and to keep is a retain accuracy of 90 % there, on the half
+these the largest α at which it still does; and if it then keeps nothing worth having, the next rate, and the next
+budget. To forget is to come to a forget accuracy of 35 % or below, and to keep is a retain accuracy of 90 % there, on the half
 of the questions that is for choosing, with each of three seeds that are used for nothing else. What a forget-token does
 to the result, and what protects from it, is found out after that. The method's own number (its coefficient or β) is not
 searched. Trainings are kept in `outputs/demo-tune`, and not made twice.
@@ -78,14 +78,14 @@ def main() -> None:
 
     losses = (options.method, options.retain_loss)
 
-    def forgets(*cell: float) -> bool:
-        return all(seen(*cell, seed, judged=False)[0] is not None for seed in SEEDS)
+    def forgets(steps: int, rate: float, alpha: float) -> bool:
+        return all(seen(steps, rate, alpha, seed, judged=False)[0] is not None for seed in SEEDS)
 
-    def keeps(*cell: float) -> bool:
-        return all(seen(*cell, seed, judged=True)[1] >= KEPT for seed in SEEDS)
+    def keeps(steps: int, rate: float, alpha: float) -> bool:
+        return all(seen(steps, rate, alpha, seed, judged=True)[1] >= KEPT for seed in SEEDS)
 
-    def seen(steps: float, rate: float, alpha: float, seed: int, *, judged: bool) -> tuple[int | None, float]:
-        taken, kept = found(training(losses, int(steps), rate, alpha, seed, options.overrides), judged=judged)
+    def seen(steps: int, rate: float, alpha: float, seed: int, *, judged: bool) -> tuple[int | None, float]:
+        taken, kept = found(training(losses, steps, rate, alpha, seed, options.overrides), judged=judged)
         said = f", retain {100 * kept:.1f} %" if judged else ""
         print(f"lr {rate:g}, α {alpha:g}, seed {seed}: {taken or 'not'} in {steps} steps{said}", flush=True)
         return taken, kept
