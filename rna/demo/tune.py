@@ -3,10 +3,10 @@
 It favours no method and no defence, as it looks at plain trainings alone, and at what they forget and keep: of the
 budgets of steps the least, and of `RATES` the lowest, with which a method forgets at the least α of `ALPHAS`; with
 these the largest α at which it still does; and if it then keeps nothing worth having, the next rate, and the next
-budget. To forget is to come to a forget accuracy of 35 % or below, and to keep is a retain accuracy of 90 % there, on the half
-of the questions that is for choosing, with each of three seeds that are used for nothing else. What a forget-token does
-to the result, and what protects from it, is found out after that. The method's own number (its coefficient or β) is not
-searched. Trainings are kept in `outputs/demo-tune`, and not made twice.
+budget. To forget is to come to a forget accuracy of 35 % or below, and to keep is a retain accuracy of 90 % there, on
+the half of the questions that is for choosing, with each of three seeds that are used for nothing else. What a forget-
+token does to the result, and what protects from it, is found out after that. The method's own number (its coefficient
+or β) is not searched. Trainings are kept in `outputs/demo-tune`, and not made twice.
 """
 
 import argparse
