@@ -13,7 +13,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra_plugins.rna_optuna_sweeper import space
 
-from rna import export, records, run, suggest, trial
+from rna import __main__, export, records, run, suggest, trial
 from rna.analyze import command as analyze
 from rna.evaluation import ngrams
 from rna.perturb import mined
@@ -135,6 +135,17 @@ def test_reports_are_made(tmp_path: Path):
         assert (b"python -m rna.run -m sweep=defences" in done.stderr) == nothing
     assert (tmp_path / "reports" / "all" / "index.html").is_file()
     assert (tmp_path / "reports" / "all_method=npo,dpo_seed=0,1" / "figures" / "pareto.svg").is_file()
+
+
+def test_rna_lists_and_tells(called: Callable[..., str]):
+    (first, *helps) = [shlex.split(command) for command in COMMANDS if re.match(r"rna( |$)", command)]
+    assert first == ["rna"]
+    assert "completion" in called(__main__.main)
+    assert helps
+    for words in helps:
+        assert words[1] == "run"
+        assert "noise.nu=" in called(run.main, *words[2:])
+    assert 'eval "$(rna completion bash)"' in COMMANDS  # sourced in tests/cli/test_completion.py
 
 
 def test_trials_are_found_again(tmp_path: Path, called: Callable[..., str]):

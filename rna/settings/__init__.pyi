@@ -9,6 +9,7 @@ from .composing import sweep_names as sweep_names
 from .config import REGIONS as REGIONS
 from .config import region as region
 from .fields import BUILTIN as BUILTIN
+from .fields import CHOICES as CHOICES
 from .fields import CONF as CONF
 from .fields import DEFENCES as DEFENCES
 from .fields import JUDGED as JUDGED
