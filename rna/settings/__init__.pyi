@@ -1,3 +1,4 @@
+from .architecture import LOADED as LOADED
 from .composing import cells_of as cells_of
 from .composing import check_race as check_race
 from .composing import check_sweep as check_sweep
