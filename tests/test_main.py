@@ -4,11 +4,14 @@ import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rna import __main__, __version__
+from tests.outside import wheel_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -45,6 +48,27 @@ def test_an_unknown_shell_is_one_line(capsys: pytest.CaptureFixture[str]):
 def test_the_installed_command_is_this():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["scripts"] == {"rna": "rna.__main__:main"}
+
+
+def test_the_version_and_the_paper_are_the_same_wherever_they_stand():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cited["version"] == __version__
+    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    paper, readme = cited["preferred-citation"], (ROOT / "README.md").read_text()
+    assert paper["title"] in readme
+    assert paper["url"] in readme
+    assert [author["family-names"] for author in paper["authors"]] == ["Dang", "Hoang", "Bui", "Nguyen", "Inoue"]
+    assert all(f"]({name})" in readme for name in ("CITATION.cff", "CHANGELOG.md"))
+
+
+@pytest.mark.whole
+def test_the_wheel_has_types_scripts_and_the_command(tmp_path: Path):
+    with zipfile.ZipFile(wheel_of(tmp_path)) as wheel:
+        names = set(wheel.namelist())
+        (entries,) = [name for name in names if name.endswith("entry_points.txt")]
+        assert "rna = rna.__main__:main" in wheel.read(entries).decode()
+    assert {"rna/py.typed", "rna/cli/completion.bash", "rna/cli/completion.zsh", "rna/conf/config.yaml"} <= names
+    assert "rna/api/__init__.pyi" in names
 
 
 @pytest.mark.whole
