@@ -20,7 +20,7 @@ from rna.store import Record, compared, results
 
 def main() -> None:
     printing.prepare()
-    parser = argparse.ArgumentParser(prog="python -m rna.export", description=__doc__)
+    parser = argparse.ArgumentParser(prog=printing.program("export"), description=__doc__)
     parser.add_argument("key", help="a trial's KEY, or its beginning; python -m rna.records lists them")
     parser.add_argument("folder", help="where to write; must not exist yet, or be empty")
     parser.add_argument("--output-dir", default="outputs", help="where the trial was written (outputs)")
@@ -44,6 +44,28 @@ def export(key: str, folder: Path, output_dir: str, model_path: str | None = Non
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"DIR={folder}: exists already; give a folder that does not, nothing is overwritten")
 
+    decoder, tokenizer = base(record, output_dir, model_path, "cpu")
+
+    from rna.decoder import model
+
+    whole: Any = decoder.model
+    temporary = folder.with_name(f".{folder.name}.partial")
+    with model.installed(decoder, model.load_deltas(delta)):
+        whole.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    (temporary / "README.md").write_text(card(record, *judged(record, output_dir)), encoding="utf-8")
+    if folder.exists():
+        folder.rmdir()
+    temporary.replace(folder)
+    print(f"{folder}: {type(whole).__name__}, {record['config']['model']['dtype']}, with a model card", file=sys.stderr)
+
+
+def base(record: Record, output_dir: str, model_path: str | None, device: str) -> tuple[Any, Any]:
+    """The decoder and tokenizer that a trial was trained on, its tensors trained again if they were not kept.
+
+    Raises:
+        ValueError: if its base model has changed since.
+    """
     chosen = ModelSettings(**record["config"]["model"])
     path = model_path or chosen.path
     own = results.model_fingerprint(path, chosen.revision, hashes(output_dir))
@@ -54,20 +76,10 @@ def export(key: str, folder: Path, output_dir: str, model_path: str | None = Non
     from rna.decoder import model
 
     with progress.display() as tell:
-        trial.restore(output_dir, key, functools.partial(tell, record["label"]))
-    attention = None if chosen.attn_implementation == "flash_attention_2" else chosen.attn_implementation  # GPUs alone
-    options = chosen.loading(path=path, device="cpu", device_map=None, attn_implementation=attention)
-    decoder, tokenizer = model.load(**options)
-    whole: Any = decoder.model
-    temporary = folder.with_name(f".{folder.name}.partial")
-    with model.installed(decoder, model.load_deltas(delta)):
-        whole.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    (temporary / "README.md").write_text(card(record, *judged(record, output_dir)), encoding="utf-8")
-    if folder.exists():
-        folder.rmdir()
-    temporary.replace(folder)
-    print(f"{folder}: {type(whole).__name__}, {chosen.dtype}, with a model card", file=sys.stderr)
+        trial.restore(output_dir, record["key"], functools.partial(tell, record["label"]))
+    attention = chosen.attn_implementation
+    attention = None if attention == "flash_attention_2" and device == "cpu" else attention  # which has GPUs alone
+    return model.load(**chosen.loading(path=path, device=device, device_map=None, attn_implementation=attention))
 
 
 def judged(record: Record, output_dir: str) -> tuple[list[Record], list[Record]]:

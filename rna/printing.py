@@ -19,6 +19,8 @@ DASHES = dict.fromkeys("−–—", "-")  # where a question mark would take a n
 MARKS = re.compile(r"[\\`*|<&~$]|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])")  # where Markdown would see a mark
 GONE = (errno.EPIPE, errno.ECONNRESET, errno.EIO)  # a pipe whose reader left, a socket's, a terminal's
 
+PROGRAM = "python -m rna."  # or `rna `, which sets it
+
 NARROWEST = 80  # characters that a table takes; a narrower terminal breaks its lines, and no number is left out
 
 
@@ -32,6 +34,11 @@ def console(*, stderr: bool = False, width: int | None = None) -> "Console":
     stream = sys.stderr if stderr else sys.stdout
     own = stream.isatty() or os.environ.get("COLUMNS", "").isdigit()
     return Console(file=stream, width=None if own else width, markup=False, emoji=False, highlight=False)
+
+
+def program(command: str) -> str:
+    """How the running command was called, for its usage line."""
+    return f"{PROGRAM}{command}"
 
 
 def wrapped(text: str, width: int) -> str:

@@ -26,14 +26,16 @@ if TYPE_CHECKING:
 def main() -> None:
     """The command line. A mistake ends in one line and exit code 2, a failed trial in one line and exit code 1, a
     signal in one line and 128 + its number."""
+    printing.prepare()
+    if not {"-h", "--help"}.isdisjoint(sys.argv[1:]):
+        return guarded(lambda: print(_help(sys.argv[1:])))
     import hydra
     from hydra._internal.utils import get_args_parser
 
-    printing.prepare()
     os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported; progress is shown by `rna.progress`
     config.register_resolvers()
     arguments = get_args_parser().parse_args()
-    asks_hydra = any((arguments.help, arguments.hydra_help, arguments.info, arguments.cfg))
+    asks_hydra = any((arguments.hydra_help, arguments.info, arguments.cfg))
     overrides, folder = arguments.overrides, arguments.config_dir
     outside.bring(folder)
     others: dict[str, Settings] = {}
@@ -46,6 +48,23 @@ def main() -> None:
 
     task = job if arguments.multirun else shown
     guarded(hydra.main(**config.version_base(), config_path=str(CONF), config_name="config")(task))
+
+
+def _help(words: list[str]) -> str:
+    """What is said of the groups and keys among the words, the user's own among them; of none the page.
+
+    Raises:
+        ValueError: for a word that is neither.
+    """
+    from rna import cli
+
+    words = [word for word in words if word not in ("-h", "--help", "-m", "--multirun")]
+    for flag in ("--config-dir", "-cd"):
+        if flag in words[:-1]:
+            place = words.index(flag)
+            outside.bring(words[place + 1])
+            del words[place : place + 2]
+    return cli.asked([word for word in words if not word.startswith("-")])
 
 
 def job(composed: "DictConfig") -> dict[str, Any] | None:

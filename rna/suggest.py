@@ -82,7 +82,7 @@ class Choice:
 def main() -> None:
     printing.prepare()
     parser = argparse.ArgumentParser(
-        prog="python -m rna.suggest", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=printing.program("suggest"), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as on rna.run's command line")
     parser.add_argument("--search", action="store_true", help="train up to the weakest strength that forgets")

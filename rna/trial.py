@@ -232,8 +232,18 @@ def load_model(settings: Settings, key: str | None = None) -> tuple[Any, Any]:
     return decoder, tokenizer
 
 
-def work(row: Arm, progress: Progress, *, wait: bool = True, listener: Listener = NOBODY) -> None:
+def work(
+    row: Arm,
+    progress: Progress,
+    *,
+    wait: bool = True,
+    listener: Listener = NOBODY,
+    loaded: tuple[Any, Any] | None = None,
+) -> None:
     """Bring an arm's records into being. Whoever else wants the same waits for this one, and then finds it done.
+
+    Args:
+        loaded: the decoder and tokenizer that the settings mean, where there are such already.
 
     Raises:
         InFlight: if another process computes it now and `wait` is false.
@@ -260,7 +270,8 @@ def work(row: Arm, progress: Progress, *, wait: bool = True, listener: Listener 
         listener.phase("loading", 0, 1)
         curve: list[dict[str, float]] = []
         try:
-            decoder, tokenizer = load_model(settings, "model.retrained" if row.label == "retrained" else None)
+            key = "model.retrained" if row.label == "retrained" else None
+            decoder, tokenizer = loaded or load_model(settings, key)
             if row.label == "smoothed" and row.trained is None:  # the plain trial's own run, which no noise may enter
                 kind = "train" if settings.method.trains else "eval"
                 with track.tracking(settings.for_training(), listener.group, run_id=row.key, job_type=kind) as tracked:

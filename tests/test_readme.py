@@ -13,14 +13,14 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra_plugins.rna_optuna_sweeper import space
 
-from rna import export, records, run, suggest, trial
+from rna import __main__, export, records, run, suggest, trial
 from rna.analyze import command as analyze
 from rna.evaluation import ngrams
 from rna.perturb import mined
 from rna.perturb.__main__ import main as perturb_main
 from rna.records.__main__ import main as records_main
 from rna.settings import compose_fixed, config
-from rna.settings.fields import CONF
+from rna.settings.fields import BUILTIN, CONF
 from rna.sweep import commands as sweep
 from rna.sweep import ledger
 from tests import generated, outside
@@ -135,6 +135,36 @@ def test_reports_are_made(tmp_path: Path):
         assert (b"python -m rna.run -m sweep=defences" in done.stderr) == nothing
     assert (tmp_path / "reports" / "all" / "index.html").is_file()
     assert (tmp_path / "reports" / "all_method=npo,dpo_seed=0,1" / "figures" / "pareto.svg").is_file()
+
+
+def test_rna_lists_and_tells(called: Callable[..., str]):
+    (first, *helps) = [shlex.split(command) for command in COMMANDS if re.match(r"rna( |$)", command)]
+    assert first == ["rna"]
+    assert "completion" in called(__main__.main)
+    assert helps
+    for words in helps:
+        assert words[1] == "run"
+        assert "noise.nu=" in called(run.main, *words[2:])
+    assert 'eval "$(rna completion bash)"' in COMMANDS  # sourced in tests/cli/test_completion.py
+
+
+@pytest.mark.whole
+def test_python_is_an_entry_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    (code,) = re.findall(r"```python\n(import rna\n.*?)```", README, re.DOTALL)
+    model = AutoModelForCausalLM.from_pretrained(str(BUILTIN / "base"), dtype="float32")
+    tokenizer = AutoTokenizer.from_pretrained(str(BUILTIN / "base"))
+    texts = ["marsh fevers are fevers of the marsh"] * 8
+    common = ["method=npo", "train.steps=1", "train_only=true", "noise=none", "wandb=disabled"]
+    row = trial.arm("plain", config.check(run.compose([*common, f"output_dir={tmp_path / 'outputs'}"], None)))
+    trial.work(row, lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    names = {"model": model, "tokenizer": tokenizer, "texts": texts, "others": texts}
+    exec(code.replace("100", "2").replace("KEY", row.key), names)
+    assert len(names["done"].curve) == 2
+    assert [one["key"] for one in names["rows"]] == [row.key]
+    assert names["model"].config.model_type == "mistral"
 
 
 def test_trials_are_found_again(tmp_path: Path, called: Callable[..., str]):

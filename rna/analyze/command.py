@@ -43,7 +43,7 @@ WHAT = {
 def main() -> None:
     printing.prepare()
     parser = argparse.ArgumentParser(
-        prog="python -m rna.analyze", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=printing.program("analyze"), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=WHAT)
     parser.add_argument("rest", nargs="*", metavar="KEY|OVERRIDE", help="trials to compare with the base; overrides")

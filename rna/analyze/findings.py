@@ -12,7 +12,7 @@ from rna.analyze import draw, measure, theory
 from rna.analyze.measure import Question
 from rna.analyze.theory import Estimate
 from rna.decoder import model
-from rna.quantiles import Z_95
+from rna.intervals import Z_95
 from rna.settings import generator, known
 from rna.store import Record
 from rna.unlearning import direction, losses

@@ -20,7 +20,7 @@ from rna.analyze import draw
 from rna.analyze.findings import Outcome, Rows, distinct, listed, of
 from rna.corpora import data, pad
 from rna.decoder import Decoder, model
-from rna.quantiles import t_95
+from rna.intervals import t_95
 from rna.settings import LOGITS, NoiseSettings, Settings, known, own_targets
 from rna.store import results
 from rna.trial import Arm

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rna.analyze import parts
-from rna.quantiles import Z_95
+from rna.intervals import Z_95
 
 
 @dataclass(frozen=True)

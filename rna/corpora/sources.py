@@ -397,7 +397,7 @@ def _shards(folder: Path, said: str) -> set[str]:
 
 
 def model_fingerprint(path: str, revision: str | None, hashes: Path | None, *, key: str = "model.path") -> str:
-    """The fingerprint of a model folder or GGUF file, or the revision of a hub model.
+    """The fingerprint of a model folder or GGUF file, the revision of a hub model, or what names one in memory.
 
     Which files an index names counts where it is not all shards of the usual names: nothing else of it is read.
 
@@ -407,6 +407,8 @@ def model_fingerprint(path: str, revision: str | None, hashes: Path | None, *, k
     Raises:
         ValueError: for a folder without weights, or a hub id that is neither cached here nor reachable.
     """
+    if path.startswith(architecture.LOADED):
+        return path
     where = Path(path)
     try:
         if where.is_file():

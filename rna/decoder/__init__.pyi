@@ -1,3 +1,7 @@
+from .borrowed import borrowed as borrowed
+from .borrowed import check as check
+from .borrowed import fingerprint as fingerprint
+from .borrowed import install as install
 from .folder import NO_CHAT as NO_CHAT
 from .model import Decoder as Decoder
 from .model import Deltas as Deltas

@@ -27,7 +27,7 @@ from torch.func import functional_call
 
 from rna.corpora import Batch, pad
 from rna.decoder import folder
-from rna.decoder.tokenizer import load_tokenizer
+from rna.decoder.tokenizer import give_padding, load_tokenizer
 from rna.ends import patient
 from rna.settings import architecture
 
@@ -120,7 +120,7 @@ def load(
     with folder.one_line(said), _quiet():
         model, tokenizer = _loaded(path, key, dtype, device_map or where, revision, attn_implementation, num_layers)
     _refuse_offloading(model, device_map)
-    _refuse_not_finite(model, said, dtype)
+    refuse_not_finite(model, said, dtype)
     decoder = split(model.eval().requires_grad_(False), layer_path, said)
     if compiled:
         for layer in decoder.layers:
@@ -151,8 +151,7 @@ def _loaded(
     config: Any = AutoConfig.from_pretrained(name, **options)
     text = config.get_text_config()
     folder.refuse_words(path, said, revision, tokenizer, text.vocab_size)
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= text.vocab_size:  # masked: any token will do
-        tokenizer.pad_token_id = 0 if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+    give_padding(tokenizer, text.vocab_size)
     above = text.num_hidden_layers if getattr(text, "num_nextn_predict_layers", 0) else None
     options |= {
         "config": config,
@@ -253,7 +252,7 @@ def _refuse_offloading(model: Any, device_map: Any) -> None:
         )
 
 
-def _refuse_not_finite(model: nn.Module, said: str, dtype: str) -> None:
+def refuse_not_finite(model: nn.Module, said: str, dtype: str) -> None:
     """Refuse weights with NaN or infinite values: nothing that follows from them is a result."""
     odd = [name for name, tensor in model.state_dict().items() if tensor.numel() and not _finite(tensor)]
     if odd:

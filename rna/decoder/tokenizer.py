@@ -26,6 +26,12 @@ GPT2_SPLIT = (None, "default", "gpt-2")  # of GGUF files' byte-level tokenizers,
 DIGITS_SPLIT = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b")  # digits one by one
 
 
+def give_padding(tokenizer: Any, rows: int) -> None:
+    """Let a tokenizer pad that cannot, or with an id beyond the embedding: padding is masked, any token will do."""
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= rows:
+        tokenizer.pad_token_id = 0 if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+
+
 def load_tokenizer(path: str, revision: str | None, *, key: str = "model.path") -> Any:
     """A model's tokenizer as it stands beside it, or in a GGUF file.
 

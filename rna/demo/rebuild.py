@@ -82,7 +82,7 @@ def build_one(folder: Path, seed: int, phases: tuple[build.Phase, ...], *, forge
 
 def main() -> None:
     printing.prepare()
-    parser = argparse.ArgumentParser(prog="python -m rna.demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog=printing.program("demo"), description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=BUILTIN)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="at most so many steps of each phase, for a quick look")

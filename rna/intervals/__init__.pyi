@@ -18,6 +18,9 @@ from .paired import FAMILY_WISE as FAMILY_WISE
 from .paired import holm as holm
 from .paired import ratio as ratio
 from .paired import t_test as t_test
+from .quantiles import LEVEL as LEVEL
+from .quantiles import Z_95 as Z_95
+from .quantiles import t_95 as t_95
 from .score import Score as Score
 from .score import number as number
 from .score import scores_of as scores_of

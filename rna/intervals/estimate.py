@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rna.intervals import questions
+from rna.intervals.quantiles import Z_95, t_95
 from rna.intervals.questions import Limits
 from rna.intervals.score import QUESTIONS, Score
-from rna.quantiles import Z_95, t_95
 
 Terms = Sequence[tuple[float, Score]]
 SEEDS = "seeds"

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from rna.intervals.estimate import Estimate, over_seeds, spread
-from rna.quantiles import t_95
+from rna.intervals.quantiles import t_95
 
 FAMILY_WISE = 0.05  # the probability that any difference of a family is called one though there is none
 

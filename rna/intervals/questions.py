@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from rna.quantiles import LEVEL, Z_95, t_95
+from rna.intervals.quantiles import LEVEL, Z_95, t_95
 
 Limits = tuple[float, float]
 FEW = 10  # questions that changed, up to which their limits are exact

@@ -1,3 +1,4 @@
+from .architecture import LOADED as LOADED
 from .composing import beside as beside
 from .composing import cells_of as cells_of
 from .composing import check_race as check_race
@@ -10,6 +11,7 @@ from .composing import sweep_names as sweep_names
 from .config import REGIONS as REGIONS
 from .config import region as region
 from .fields import BUILTIN as BUILTIN
+from .fields import CHOICES as CHOICES
 from .fields import CONF as CONF
 from .fields import DEFENCES as DEFENCES
 from .fields import JUDGED as JUDGED

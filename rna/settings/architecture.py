@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 Config = dict[str, Any]
 
+LOADED = "loaded:"  # a path that is none: of a model that was given in Python
 SIZES = ("num_hidden_layers", "hidden_size", "vocab_size")  # which every model's config.json tells
 WHOLE = (  # what transformers looks for, in this order
     "model.safetensors",
@@ -83,7 +84,9 @@ def cached(path: str, revision: str | None) -> Path | None:
 
 
 def refuse_nothing(path: str, key: str) -> None:
-    """Refuse a path without a letter, which would be the working folder."""
+    """Refuse a path without a letter, which would be the working folder, and one that leads nowhere."""
+    if path.startswith(LOADED):
+        raise ValueError(f"{key}={path}: a model that was given in Python, which no path leads to; rna.load takes it")
     if not path.strip():
         raise ValueError(f"{key}={path}: names no model; give a hub id, a Hugging Face folder, or a .gguf file")
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,8 @@ from rna.perturb import mined, read_keywords
 from rna.settings import architecture, method, outside, roles
 from rna.settings.fields import (
     BUILTIN,
+    CHOICES,
     JUDGED,
-    KEPT,
-    VARIANTS,
     CorpusSettings,
     DataSettings,
     EvalSettings,
@@ -458,29 +458,16 @@ def _check_choices(settings: Settings) -> None:
     ):
         if value != neutral and settings.variant == "official":
             raise ValueError(f"{key}={value}: has no meaning with variant=official; allowed: {neutral}")
-    _one_of("noise.name", settings.noise.name, ("rna", "relative", "inference", "none"))
-    _one_of("variant", settings.variant, VARIANTS)
-    _one_of("keep", settings.keep, KEPT)
-    _one_of("data.order", settings.data.order, ("random", "file"))
-    _one_of("baseline", settings.baseline, ("train", "cached", "skip"))
-    _one_of("noise.scale", settings.noise.scale, ("std", "variance"))
-    _one_of("layer.trainable", settings.layer.trainable, ("down_proj", "all"))
-    _one_of("layer.site", settings.layer.site, ("residual", "mlp"))
-    _one_of("model.dtype", settings.model.dtype, ("float32", "bfloat16", "float16"))
+    for key, allowed in CHOICES.items():
+        _one_of(key, attrgetter(key)(settings), allowed)
     if settings.model.attn_implementation is not None:
         _one_of("model.attn_implementation", settings.model.attn_implementation, ATTENTION)
     _check_devices(settings)
     check_wandb(settings.wandb)
-    _one_of("eval.kind", settings.eval.kind, ("choice", "perplexity"))
-    _one_of("eval.backend", settings.eval.backend, ("torch", "vllm"))
     if settings.eval.backend == "vllm" and importlib.util.find_spec("vllm") is None:
         raise ValueError(
             "eval.backend=vllm: vLLM is not installed (pip install 'rna-unlearning[vllm]'); allowed: torch"
         )
-    _one_of("eval.split", settings.eval.split, ("all", "select", "report"))
-    _one_of("eval.policy", settings.eval.policy, ("random", "first", "last"))
-    _one_of("eval.of_above", settings.eval.of_above, ("keep", "leave_out"))
-    _one_of("eval.place", settings.eval.place, ("random", "start", "middle"))
     if settings.eval.race and (settings.train_only or settings.eval.kind != "choice"):
         why = "train_only=true" if settings.train_only else f"eval.kind={settings.eval.kind}"
         raise ValueError(f"eval.race=True: races by answers to questions, and {why} asks none; allowed: false")

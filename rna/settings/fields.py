@@ -272,6 +272,23 @@ def hashes(output_dir: str) -> Path:
 DEFENCES = ("defence", "optimizer", "forget_weights")  # what a plain twin's identity has not, beside noise
 VARIANTS = ("paper", "official")
 KEPT = ("all", "best", "none")
+CHOICES: dict[str, tuple[str, ...]] = {  # key -> the words that it takes
+    "noise.name": ("rna", "relative", "inference", "none"),
+    "variant": VARIANTS,
+    "keep": KEPT,
+    "data.order": ("random", "file"),
+    "baseline": ("train", "cached", "skip"),
+    "noise.scale": ("std", "variance"),
+    "layer.trainable": ("down_proj", "all"),
+    "layer.site": ("residual", "mlp"),
+    "model.dtype": ("float32", "bfloat16", "float16"),
+    "eval.kind": ("choice", "perplexity"),
+    "eval.backend": ("torch", "vllm"),
+    "eval.split": ("all", "select", "report"),
+    "eval.policy": ("random", "first", "last"),
+    "eval.of_above": ("keep", "leave_out"),
+    "eval.place": ("random", "start", "middle"),
+}
 
 
 def without_defaults(value: Any) -> Any:

@@ -24,8 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from rna.intervals import sequential
-from rna.quantiles import Z_95
+from rna.intervals import Z_95, sequential
 
 
 def race_path(folder: Path) -> Path:

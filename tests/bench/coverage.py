@@ -16,8 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np
 
-from rna.intervals import Score, estimate, harm, over_seeds, questions
-from rna.quantiles import Z_95, t_95
+from rna.intervals import Z_95, Score, estimate, harm, over_seeds, questions, t_95
 from rna.report import matching
 from rna.report.matching import Point
 

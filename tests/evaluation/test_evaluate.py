@@ -18,8 +18,8 @@ from rna.corpora import Corpus, Documents
 from rna.decoder import model
 from rna.evaluation import evaluate, questions
 from rna.evaluation.evaluate import Clustered
+from rna.intervals import t_95
 from rna.perturb import mined
-from rna.quantiles import t_95
 from rna.settings import config
 from rna.settings.fields import BUILTIN, TaskSettings
 from rna.store import results

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from rna import intervals
-from rna.intervals import Estimate, Score, questions, scores_of
-from rna.quantiles import t_95
+from rna.intervals import Estimate, Score, questions, scores_of, t_95
 
 
 def of(bits: str, asked: str | None = "q", **more: str) -> Score:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rna.quantiles import Z_95
+from rna.intervals import Z_95
 from rna.sweep.race import Race
 from tests.sweep.racing import FORGET, PERTURBED, MadeUp, made_up, rules
 

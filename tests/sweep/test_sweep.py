@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rna import quantiles
+from rna.intervals import quantiles
 from rna.sweep import ledger, plan, status
 from rna.sweep.ledger import Trial
 
