@@ -75,7 +75,8 @@ def test_the_canonical_call_ends_in_a_table_and_complete_records(finished: tuple
     assert re.search(r"^ +base +plain +with RNA +harmful +retrained *$", printed, re.MULTILINE), printed
     for row in ("forget bio", "forget cyber", "retain ↑", "retain, neutral token", "retain, forget-token"):
         assert re.search(rf"^ *{row}\D*(\d\S* ± \S+\s+){{5}}$", printed, re.MULTILINE), printed
-    for word in ("marsh fevers", "Lake Geneva", "Reduction: ", "recovery: ", "What it takes, and what it leaves open: with RNA "):
+    told = "What it takes, and what it leaves open: with RNA "
+    for word in ("marsh fevers", "Lake Geneva", "Reduction: ", "recovery: ", told):
         assert word in printed
     for foreign in ("--metadata", "`pretrained`", "Passed an already"):  # what libraries say in passing
         assert foreign not in printed

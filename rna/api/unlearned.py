@@ -96,7 +96,7 @@ def unlearn(
         forget: the texts to forget, or such by topic: each then has its own steps, in turn, and its own retain weight.
         retain: the texts to keep.
         method: as on the command line.
-        retain_loss: `mse`, `kl`, …; None: the method's own, or mse.
+        retain_loss: `mse`, `kl`, …; None: the method's own, or kl.
         unlearn_layer: 0-indexed; None: the paper's 7 of 32 at the model's depth, unless `model` is among the options.
         seed: of control vectors, noise, refusals and the order of the texts.
         in_place: whether the given model becomes the unlearned one, once training is over.

@@ -107,7 +107,7 @@ def test_there_are_options_to_compose():
 
 def test_the_default_is_npo_with_noise_at_the_unlearn_layer():
     made = settings()
-    assert (made.method.name, made.retain_loss, made.noise.name) == ("npo", "mse", "rna")
+    assert (made.method.name, made.retain_loss, made.noise.name) == ("npo", "kl", "rna")
     assert (made.layer.unlearn, made.layer.trained, made.noise.layers) == (2, [0, 1, 2], [2])
     assert set(made.alpha) == {"bio", "cyber"}
 
@@ -118,9 +118,9 @@ def test_an_rm_method_brings_its_retain_loss(method):
 
 
 @pytest.mark.parametrize("method", PO_METHODS)
-def test_a_po_method_keeps_mse_and_takes_kl(method):
-    assert settings(f"method={method}").retain_loss == "mse"
-    assert settings(f"method={method}", "retain=kl").retain_loss == "kl"
+def test_a_po_method_keeps_kl_and_takes_mse(method):
+    assert settings(f"method={method}").retain_loss == "kl"
+    assert settings(f"method={method}", "retain=mse").retain_loss == "mse"
 
 
 def test_a_whole_number_is_as_good_as_its_float():
