@@ -20,4 +20,5 @@ from .paired import ratio as ratio
 from .paired import t_test as t_test
 from .score import Score as Score
 from .score import number as number
+from .score import scored as scored
 from .score import scores_of as scores_of
