@@ -15,7 +15,7 @@ output_type: multiple_choice
 doc_to_text: "{{{{asked}}}}\\nAnswer:"
 doc_to_choice: "{{{{options}}}}"
 doc_to_target: right
-num_fewshot: {shots}
+{shots}
 metric_list:
   - {{metric: acc, aggregation: mean, higher_is_better: true}}
   - {{metric: acc_norm, aggregation: mean, higher_is_better: true}}
@@ -24,6 +24,7 @@ metric_list:
 LETTERED = """
 include: choice.yaml
 task: own_lettered
+test_split: train
 doc_to_text: !function words.lettered
 doc_to_choice: ["A", "B", "C", "D"]
 num_fewshot: 0
@@ -102,7 +103,7 @@ def written(folder: Path, *, count: int = 24, shots: int = 0, by_size: str = "tr
     for name, made in (("choice", rows(0, count)), ("shown", rows(300, 8))):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
     files = {
-        "choice.yaml": CHOICE.format(folder=folder, shots=shots),
+        "choice.yaml": CHOICE.format(folder=folder, shots=f"num_fewshot: {shots}" if shots else ""),
         "lettered.yaml": LETTERED,
         "written.yaml": WRITTEN,
         "last.yaml": LAST,

@@ -21,12 +21,13 @@ import numpy as np
 
 from rna.corpora import Row, digest
 from rna.evaluation import asked, catalogue, questions
-from rna.settings import TASKS, EvalSettings, Settings, TaskSettings, interim_tasks, seed_of
+from rna.settings import TASKS, EvalSettings, Settings, TaskSettings, architecture, interim_tasks, seed_of
 
 Values = dict[str, list[tuple[int, Any]]]  # a metric's name -> (place of the document, its value)
 Metrics = dict[str, Any]
 
 DRAWS = 100  # of a bootstrap
+WRITTEN = 256  # tokens that a task writes at most where it does not say, lm-eval's own
 ELSEWHERE = frozenset(  # of a task's settings: what counts by its content, what is told apart, and what changes nothing
     "task task_alias tag custom_dataset dataset_path dataset_name dataset_kwargs metadata num_fewshot".split()
 )
@@ -310,6 +311,13 @@ def check(settings: Settings) -> None:
                 raise ValueError(f"{key}.{field}={value}: is of our own tasks; {task.task} is lm-eval's or your own")
         if task.role == "ngram":
             raise ValueError(f"{key}.role=ngram: is of our own tasks; {task.task} is lm-eval's or your own")
+        for leaf, one in load(name, options).leaves.items():
+            longest, writes = _longest(settings), one.get_config("generation_kwargs") or {}
+            if longest is not None and (tokens := writes.get("max_gen_toks", WRITTEN)) >= longest and writes:
+                raise ValueError(
+                    f"{key}.task={task.task}: {leaf} writes up to {tokens} tokens, and the model reads {longest}; "
+                    "allowed: a task whose generation_kwargs.max_gen_toks is lower"
+                )
         if settings.noise.name == "inference":
             raise ValueError(
                 f"noise=inference: averages answers of one token, and {key} may have others; allowed: ours"
@@ -323,6 +331,16 @@ def check(settings: Settings) -> None:
                     f"eval.interim_every={options.interim_every}: asks for likelihoods of answers, and {leaf} of "
                     f"eval.tasks.{name} has none; allowed: eval.interim_roles without {options.tasks[name].role}"
                 )
+
+
+def _longest(settings: Settings) -> int | None:
+    """How many tokens the model reads, where its config.json says it."""
+    model = settings.judged()
+    folder = Path(model.path) if Path(model.path).exists() else architecture.cached(model.path, model.revision)
+    if folder is None or not (folder / "config.json").is_file():
+        return None
+    config = architecture.read_config(folder, f"model.path={model.path}")
+    return config.get("text_config", config).get("max_position_embeddings")
 
 
 def check_ours(name: str, task: TaskSettings) -> None:
