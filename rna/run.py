@@ -209,8 +209,9 @@ def report(settings: Settings, rows: "list[Arm]") -> None:
     if not settings.train_only:
         console.print(show.table(rows), width=max(console.width, printing.NARROWEST), crop=False)
         say(show.key(rows))
-        if (by_ngram := show.ngram_table(rows)) is not None:
-            console.print(by_ngram, width=max(console.width, printing.NARROWEST), crop=False)
+        for more in (show.ngram_table(rows), show.own_table(rows)):
+            if more is not None:
+                console.print(more, width=max(console.width, printing.NARROWEST), crop=False)
         console.print()
         for line in (*show.stops(rows), *show.verdicts(rows), show.prices(rows), show.of_above(rows)):
             if line is not None:

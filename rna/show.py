@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rna import intervals, perturb, printing
-from rna.intervals import Estimate, Score, Terms, answers, number, scores_of
+from rna.intervals import Estimate, Score, Terms, answers, number, scored, scores_of
+from rna.quantiles import Z_95
 from rna.settings import EvalSettings, roles, until_of
 from rna.trial import OWN, PROTECTED, Arm
 
@@ -28,6 +29,8 @@ def terms(row: Arm) -> dict[str, Terms]:
     by_role: dict[str, list[Score]] = {}
     found: dict[str, Terms] = {}
     for name, record in row.evaluated.items():
+        if not scored(record["metrics"]):
+            continue
         score = scores_of(record["metrics"], name).get(options.split, Score(math.nan, math.nan, 0))
         found[name] = [(1.0, score)]
         by_role.setdefault(options.tasks[name].role, []).append(score)
@@ -185,6 +188,34 @@ def ngram_table(rows: list[Arm]) -> "Table | None":
         if any(name in found for found in by_arm.values())
     }
     return _drawn("Retain by the n-gram among the choices\naccuracy in %", rows, lines)
+
+
+def own_table(rows: list[Arm]) -> "Table | None":
+    """The metrics of tasks that are not ours, under lm-eval's names; None without such tasks."""
+    options = rows[0].settings.eval
+    by_arm = [
+        {name: _of_half(record["metrics"], options.split) for name, record in row.evaluated.items()} for row in rows
+    ]
+    lines: dict[str, list[str]] = {}
+    for task in options.tasks:
+        told = [found.get(task) for found in by_arm]
+        own = next((metrics for metrics in told if metrics is not None and "score" in metrics), None)
+        for metric, value in (own or {}).items():
+            if isinstance(value, float) and not metric.endswith("_stderr"):
+                cells = ["–" if metrics is None else _with_error(metrics, metric) for metrics in told]
+                lines[f"{task} {metric}"] = cells
+    if not lines or options.kind != "choice":
+        return None
+    return _drawn("Of tasks of lm-eval or your own\ntheir metrics ± 1.96 standard errors", rows, lines)
+
+
+def _of_half(metrics: dict[str, Any], split: str) -> dict[str, Any] | None:
+    return metrics if split == "all" else metrics.get(split)
+
+
+def _with_error(metrics: dict[str, Any], metric: str) -> str:
+    value, error = number(metrics.get(metric)), metrics.get(f"{metric}_stderr")
+    return f"{value:.3g}" + ("" if error is None else f" ± {Z_95 * error:.2g}")
 
 
 def of_above(rows: list[Arm]) -> str | None:

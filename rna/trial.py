@@ -714,10 +714,11 @@ def _smoothing(settings: Settings) -> Any:
 
 
 def _flat(metrics: dict[str, Any], prefix: str) -> dict[str, float]:
-    """Numbers by flat names such as `eval/mmlu/select/acc`; single subjects and keywords stay in the record."""
+    """Numbers by flat names such as `eval/mmlu/select/acc`; single subjects, keywords and tasks of a group stay in the
+    record."""
     found: dict[str, float] = {}
     for name, value in metrics.items():
-        if isinstance(value, dict) and name not in ("subjects", "keywords"):
+        if isinstance(value, dict) and name not in ("subjects", "keywords", "subtasks"):
             found |= _flat(value, f"{prefix}/{name}")
         elif isinstance(value, int | float):
             found[f"{prefix}/{name}"] = value

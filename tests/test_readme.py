@@ -23,7 +23,7 @@ from rna.settings import compose_fixed, config
 from rna.settings.fields import BUILTIN, CONF
 from rna.sweep import commands as sweep
 from rna.sweep import ledger
-from tests import generated, outside
+from tests import generated, outside, own_tasks
 from tests.evaluation.test_ngrams import encode, write_mined
 from tests.sweep.test_sweep import made as made_sweep
 
@@ -36,7 +36,8 @@ OWN_METHOD = [command for command in COMMANDS if "--config-dir" in command]
 COMMANDS = [command for command in COMMANDS if command not in OWN_METHOD]
 RUNS = [command for command in COMMANDS if command.startswith("python -m rna.run") and command not in SWEEPS]
 OWN_FILES = [command for command in RUNS if any(word in command for word in ("data=text", "data=wmdp", "experiment="))]
-COMPLETE = [command for command in RUNS if command not in OWN_FILES]
+OWN_TASKS = [command for command in RUNS if "+eval.tasks." in command]
+COMPLETE = [command for command in RUNS if command not in [*OWN_FILES, *OWN_TASKS]]
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,18 @@ def test_a_run_runs(command: str, outputs: Path, rna_here: Callable[..., str]):
     short = ["train.steps=2", "eval.limit=8", "baseline=skip", "wandb=disabled", f"output_dir={outputs}"]
     printed = rna_here(*words, *short)
     assert ("unlearned.safetensors" if "train_only" in command else "retain") in printed
+
+
+@pytest.mark.whole
+def test_tasks_of_lm_eval_and_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rna_here: Callable[..., str]):
+    """lm-eval's own up to its data, which are not here."""
+    monkeypatch.chdir(tmp_path)
+    for file in own_tasks.written(tmp_path / "tasks").glob("*.yaml"):
+        file.write_text(file.read_text().replace("own_choice", "my_task"))
+    known, own = ([*shlex.split(command)[3:], "wandb=disabled", f"output_dir={tmp_path}"] for command in OWN_TASKS)
+    assert "eval.tasks.arc.task=arc_easy: its data, allenai/ai2_arc, cannot be had" in rna_here(*known, code=2)
+    printed = rna_here(*own, "train.steps=2", "eval.limit=8", "baseline=skip")
+    assert "mine acc_norm" in printed
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ hash to the fingerprints of the files by which records knew the same questions b
 import functools
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,17 @@ def _rendered(task: str, tasks: Path) -> str | None:
 
 WMDP = tuple(questions.SUBJECT_NAMES)
 ALIKE = 5  # kinds of choices among questions that stand beside one another, so that some answer others too
+
+
+def ours(task: str) -> bool:
+    """Whether a task is one of our own."""
+    return _found(task, TASKS) is not None
+
+
+def names() -> list[str]:
+    """Our own tasks."""
+    found = (re.findall(r"^task: (\S+)$", file.read_text(encoding="utf-8"), re.M) for file in TASKS.glob("*/*.yaml"))
+    return sorted(name for of_file in found for name in of_file)
 
 
 def beside(task: str, tasks: Path) -> str | None:

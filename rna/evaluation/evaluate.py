@@ -16,9 +16,9 @@ import torch
 from rna import intervals, perturb
 from rna.corpora import Corpus, digest, pad
 from rna.decoder import Decoder, model, parts_alike
-from rna.evaluation import blocks
+from rna.evaluation import blocks, foreign
 from rna.evaluation.answers import Answers
-from rna.evaluation.questions import CATEGORIES, REPORT, SELECT, faults, named, of_above
+from rna.evaluation.questions import CATEGORIES, REPORT, RNA, SELECT, faults, named, of_above
 from rna.settings import JUDGED, TASKS, EvalSettings, seed_of
 from rna.unlearning import Smoothing, losses
 
@@ -41,7 +41,7 @@ def multiple_choice(
     smoothing: Smoothing | None = None,
     answers: Answers | None = None,
 ) -> dict[str, Metrics]:
-    """Zero-shot accuracy of each of the tasks, judged by lm-eval, whole and by halves, subjects and categories.
+    """The accuracy of each of the tasks, judged by lm-eval, whole and by halves, subjects and categories.
 
     Args:
         names: names of `options.tasks` to run; all of their requests go through the model together.
@@ -58,21 +58,31 @@ def multiple_choice(
         model's context and lost their beginning; for MMLU's and WMDP's questions how many have odd choices. Where the
         right answers of some speak of other choices, the whole and its halves also have how many, `of_above`, and
         `acc_without_of_above`; with `options.of_above` at `leave_out` they are left out of all but `of_above` and
-        `acc_with_of_above`.
+        `acc_with_of_above`. Of lm-eval's own tasks and a user's, what `foreign.metrics` has.
 
     Raises:
         NotFinite: if an answer has no finite likelihood.
     """
-    tasks, loaded = _asked(names, options)
+    others = {name: foreign.load(name, options) for name in foreign.of(options, names)}
+    tasks, loaded = _asked([name for name in names if name not in others], options)
     harness = _harness(decoder, tokenizer, options, progress, smoothing, answers)
-    found = _verdicts(harness, loaded, options)
+    wanted = _wanted(harness, loaded, options)
+    rows = {name: foreign.sampled(one, options) for name, one in others.items()}
+    also = {name: foreign.requests(one, harness, options, rows[name]) for name, one in others.items()}
+    more = {f"{name}: {leaf}": asked for name, by_leaf in also.items() for leaf, asked in by_leaf.items()}
+    _answer(harness, wanted | more)
+    found = _verdicts(wanted, loaded)
     cut = getattr(harness, "truncated", set())
     leave_out = options.of_above == "leave_out"
     words = perturb.read_keywords(options.keywords, options.keyword)
-    return {
+    judged = {
         name: _judged(found[task], options.tasks[name].subjects, cut, words, leave_out=leave_out)
         for name, task in tasks.items()
     }
+    for name, one in others.items():
+        judged[name] = foreign.metrics(one, foreign.values(one, also[name]), rows[name], options.seed)
+        judged[name]["truncated"] = _truncated(also[name], cut)
+    return {name: judged[name] for name in names}
 
 
 def answer_block(
@@ -133,7 +143,8 @@ def on_the_way(
     Raises:
         NotFinite: if an answer has no finite likelihood.
     """
-    tasks, loaded = _asked(names, options)
+    others = {name: foreign.load(name, options) for name in foreign.of(options, names)}
+    tasks, loaded = _asked([name for name in names if name not in others], options)
     leave_out, few = options.of_above == "leave_out", options.interim_limit
     order: dict[str, list[int]] = {}
     for name, task in tasks.items():
@@ -141,13 +152,26 @@ def on_the_way(
         places = blocks.population(rows, options.tasks[name].subjects, leave_out=leave_out)
         order[name] = (places or list(range(len(rows))))[:few]
     harness = _harness(decoder, tokenizer, options, progress, smoothing)
-    return {
+    told = {
         name: {
             "acc": sum(one.correct for one in verdicts) / len(verdicts),
             "log_prob": sum(one.log_prob for one in verdicts) / len(verdicts),
         }
         for name, verdicts in _verdicts_at(harness, tasks, loaded, options, order).items()
     }
+    for name, one in others.items():
+        places = blocks.population(one.rows, None, leave_out=False) or list(range(len(one.rows)))
+        rows = [one.rows[place] for place in places[:few]]
+        answered = foreign.requests(one, harness, options, rows)
+        _answer(harness, answered)
+        shares = foreign.right(one, foreign.values(one, answered), rows)
+        likely = [
+            foreign.log_prob(one.leaves[leaf], asked)
+            for leaf, of_leaf in answered.items()
+            for asked in foreign.by_document(of_leaf).values()
+        ]
+        told[name] = {"acc": sum(shares) / len(shares), "log_prob": sum(likely) / len(likely)}
+    return {name: told[name] for name in names}
 
 
 @dataclass(frozen=True)
@@ -165,35 +189,50 @@ def _verdicts_at(
 ) -> dict[str, list[Verdict]]:
     """By name, the verdicts on the questions at these places of its task, in their order; what two names share is
     asked once."""
-    wanted = {task: {place for name in tasks if tasks[name] == task for place in chosen[name]} for task in loaded}
-    found = _verdicts(harness, loaded, options, wanted)
-    by_place = {task: dict(zip(sorted(wanted[task]), found[task], strict=True)) for task in loaded}
+    places = {task: {place for name in tasks if tasks[name] == task for place in chosen[name]} for task in loaded}
+    wanted = _wanted(harness, loaded, options, places)
+    _answer(harness, wanted)
+    found = _verdicts(wanted, loaded)
+    by_place = {task: dict(zip(sorted(places[task]), found[task], strict=True)) for task in loaded}
     return {name: [by_place[task][place] for place in chosen[name]] for name, task in tasks.items()}
 
 
-def _verdicts(
+def _wanted(
     harness: Any, loaded: dict[str, Any], options: EvalSettings, places: Mapping[str, Collection[int]] | None = None
-) -> dict[str, list[Verdict]]:
-    """Of each of lm-eval's tasks, in the order of its questions: its requests, answered together, judged by its rule.
-
-    `lm_eval.evaluator.evaluate` does the same, and hashes each document and prompt for a log that nobody reads.
-
-    Args:
-        places: by task, which of its questions are asked; None: all.
-
-    Raises:
-        NotFinite: if an answer has no finite likelihood.
-    """
+) -> dict[str, list[Any]]:
+    """By lm-eval's name, the requests of each of our tasks, of the questions at these places alone where they are
+    given."""
     wanted: dict[str, list[Any]] = {}
     for name, task in loaded.items():
         every = _requests(harness, task, options)
         wanted[name] = [one for one in every if places is None or one.doc_id in places[name]]
-    asked = [request for requests in wanted.values() for request in requests]
-    for request, answer in zip(asked, harness.loglikelihood(asked), strict=True):
-        request.resps, request.filtered_resps = [answer], {}
-    found: dict[str, list[Verdict]] = {}
+    return wanted
+
+
+def _answer(harness: Any, wanted: Mapping[str, list[Any]]) -> None:
+    """Answer the requests of all tasks together, those of a kind in one call, as `lm_eval.evaluator.evaluate` does;
+    which hashes each document and prompt as well, for a log that nobody reads.
+
+    Raises:
+        NotFinite: if an answer has no finite likelihood.
+    """
+    by_kind: dict[str, list[Any]] = {}
+    for request in (request for requests in wanted.values() for request in requests):
+        request.resps, request.filtered_resps = [], {}
+        by_kind.setdefault(request.request_type, []).extend([request] * (request.repeats or 1))
+    for kind, asked in by_kind.items():
+        for request, answer in zip(asked, getattr(harness, kind)(asked), strict=True):
+            request.resps.append(answer)
     for name, requests in wanted.items():
-        _refuse_not_finite(name, [request.resps[0][0] for request in requests])
+        told = [(request.request_type, answer) for request in requests for answer in request.resps]
+        _refuse_not_finite(name, [answer[0] for kind, answer in told if kind == "loglikelihood"])
+        _refuse_not_finite(name, [answer for kind, answer in told if kind == "loglikelihood_rolling"])
+
+
+def _verdicts(answered: Mapping[str, list[Any]], loaded: dict[str, Any]) -> dict[str, list[Verdict]]:
+    """Of each of our tasks, in the order of its questions, lm-eval's verdict by its rule."""
+    found: dict[str, list[Verdict]] = {}
+    for name, requests in answered.items():
         task = copy.copy(loaded[name])
         task._instances = requests
         if requests:  # a small task may have none in a block
@@ -206,6 +245,11 @@ def _verdicts(
             right = one[one[0].doc["answer"]].resps[0][0]
             found[name].append(Verdict(one[0].doc, bool(judged["acc"]), right, one[0].args[0]))
     return found
+
+
+def _truncated(asked: Mapping[str, list[Any]], cut: set[str]) -> int:
+    """Of how many documents a prompt lost its beginning."""
+    return len({(leaf, one.doc_id) for leaf, of_leaf in asked.items() for one in of_leaf if one.args[0] in cut})
 
 
 def _requests(harness: Any, task: Any, options: EvalSettings) -> list[Any]:
@@ -226,15 +270,17 @@ def _refuse_not_finite(what: str, values: Sequence[float]) -> None:
 
 def questions_of(names: list[str], options: EvalSettings) -> int:
     """How many questions these tasks ask, all subjects of each."""
-    tasks, loaded = _asked(names, options)
-    return sum(len(loaded[task].eval_docs) for task in tasks.values())
+    others = foreign.of(options, names)
+    tasks, loaded = _asked([name for name in names if name not in others], options)
+    also = sum(len(foreign.sampled(foreign.load(name, options), options)) for name in others)
+    return sum(len(loaded[task].eval_docs) for task in tasks.values()) + also
 
 
 def _asked(names: list[str], options: EvalSettings) -> tuple[dict[str, str], dict[str, Any]]:
     """lm-eval's name of each of `options.tasks`, and its tasks by these."""
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     fields = ("keyword", "neutral_keyword", "seed", "replaced", "policy", "mmlu_path", "wmdp_path", "ngrams_path")
-    metadata: dict[str, Any] = {name: getattr(options, name) for name in fields}
+    metadata: dict[str, Any] = {name: getattr(options, name) for name in fields} | {"asker": RNA}
     if options.limit is not None:
         metadata["limit"] = options.limit
     if options.keywords is not None:

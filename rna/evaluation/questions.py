@@ -7,7 +7,8 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,23 @@ def place(source: str, path: str, subset: str | None) -> tuple[str, str | None]:
     if source == "wmdp" and Path(path).exists():
         return key, f"*{subset}*"  # a folder with a file for each subset
     return key, patterns[subset]
+
+
+LM_EVAL, RNA = "lm_eval", "rna"  # who asks for questions, and is told in its own words what to give
+
+
+@contextmanager
+def in_words_of(asker: str) -> Generator[None]:
+    """Let errors name what a user of plain lm-eval gives: `--metadata '{"mmlu_path": "FOLDER"}'`."""
+    try:
+        yield
+    except ValueError as error:
+        if asker == RNA:
+            raise
+        said = re.sub(
+            r"\beval\.(\w+)=([^\s:;,]+)", lambda one: f'--metadata \'{{"{one[1]}": "{one[2]}"}}\'', str(error)
+        )
+        raise ValueError(said) from None
 
 
 def subsets(source: str) -> list[str | None]:

@@ -1,4 +1,4 @@
-"""The likelihood of one-token answers, asked by lm-eval: one short pass for all questions that begin alike.
+"""The likelihood of short answers, asked by lm-eval: one short pass for all questions that begin alike.
 
 A question, its perturbed form and its neutral one are the same up to the replaced choice, and questions of one subject
 begin with the same words. They go through the model as one sequence, a tree of tokens of which each sees its own branch
@@ -30,6 +30,10 @@ Tokens = tuple[int, ...]
 
 TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 65536}  # halved whenever they do not fit
 LONGEST = 1024  # tokens of a pack of several contexts, at most
+LOGITS_AT_ONCE = 2**28  # a gibibyte of float32
+LONG_ANSWER = 64  # tokens up to which an answer shares what it begins with
+ANSWERS_AT_ONCE = 2048  # of several tokens, whose contexts are kept as long as they are asked
+TEXTS_AT_ONCE = 16  # batches of texts to write between two looks at the progress
 
 
 @dataclass
@@ -196,6 +200,9 @@ def score(
         longest = waiting[0].length
         size = max(1, min(batch_size or len(waiting), budget // longest))
         chosen = waiting[:size]
+        while len(chosen) > 1 and sum(len(pack.contexts) for pack in chosen) * _vocabulary(decoder) > LOGITS_AT_ONCE:
+            chosen = chosen[: len(chosen) // 2]
+        size = len(chosen)
         try:
             if smoothing is None:
                 log_probs_NV = last_log_probs(decoder, chosen)
@@ -216,6 +223,43 @@ def score(
         done += len(order)
         progress(done, total)
     return found
+
+
+def score_long(
+    decoder: Decoder,
+    pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+    longest: int,
+    batch_size: int | None,
+    progress: Progress,
+    answers: Answers | None = None,
+) -> list[tuple[float, bool]]:
+    """(Σ log π(yᵢ | x, y₁…yᵢ₋₁), whether each is the likeliest token) of answers of several tokens behind contexts.
+
+    Each of an answer's tokens is one behind a context of its own, which is a branch of the same tree.
+
+    Args:
+        pairs: contexts and answers; what is longer than `longest` loses its beginning, as in lm-eval.
+    """
+    whole = [tuple((*context, *answer)[-(longest + 1) :]) for context, answer in pairs]
+    found: list[tuple[float, bool]] = [(0.0, True)] * len(pairs)
+    order = sorted(range(len(pairs)), key=whole.__getitem__)
+    for first in range(0, len(order), ANSWERS_AT_ONCE):
+        places = order[first : first + ANSWERS_AT_ONCE]
+        asked = {place: range(len(whole[place]) - len(pairs[place][1]), len(whole[place])) for place in places}
+        wanted: dict[Tokens, set[int]] = {}
+        for place, ends in asked.items():
+            for end in ends:
+                wanted.setdefault(whole[place][:end], set()).add(whole[place][end])
+        told = score(decoder, list(wanted), wanted, batch_size, progress, answers=answers)
+        for place, ends in asked.items():
+            each = [told[whole[place][:end], whole[place][end]] for end in ends]
+            found[place] = math.fsum(value for value, _ in each), all(likeliest for _, likeliest in each)
+    return found
+
+
+def _vocabulary(decoder: Decoder) -> int:
+    config: Any = decoder.model.config
+    return config.get_text_config().vocab_size
 
 
 def _picked(log_probs_NV: Tensor, pairs: Sequence[tuple[int, int]]) -> list[tuple[float, bool]]:
@@ -271,27 +315,53 @@ def harness(
             known: dict[int, Tokens] = {}  # by identity: what `encoding` tells is one object for every answer
             contexts: list[Tokens] = []
             wanted: dict[Tokens, set[int]] = {}
-            for ((text, _), context, continuation), one in zip(requests, short, strict=True):
-                if len(context) > longest:
-                    self.truncated.add(text)
+            for (asked, context, continuation), one in zip(requests, short, strict=True):
+                if asked is not None and len(context) + len(continuation) > longest + 1:
+                    self.truncated.add(asked[0])
                 if id(context) not in known:
                     known[id(context)] = tuple(context[-longest:])
                 contexts.append(known[id(context)])
                 if one:
                     wanted.setdefault(contexts[-1], set()).add(continuation[0])
-            found = score(decoder, list(wanted), wanted, batch_size, progress, smoothing, answers)
-            rest = iter(
-                super()._loglikelihood_tokens(
-                    [(asked, list(context), answer) for asked, context, answer in requests if len(answer) > 1],
-                    **options,
-                )
-                if not all(short)
-                else ()
-            )
+            found = score(decoder, list(wanted), wanted, batch_size, progress, smoothing, answers) if wanted else {}
+            several = [request for request, one in zip(requests, short, strict=True) if not one]
+            rest = iter(self._several(several, longest, options) if several else ())
             return [
                 found[context, continuation[0]] if one else next(rest)
                 for (_, _, continuation), context, one in zip(requests, contexts, short, strict=True)
             ]
+
+        def _several(self, requests: Any, longest: int, options: Any) -> list[tuple[float, bool]]:
+            """Of answers of several tokens, those that are short share what they begin with."""
+            most = min(max(len(context) + len(answer) for _, context, answer in requests), longest)
+            can = can_share(decoder, most)
+            shared = [can and len(answer) <= LONG_ANSWER for _, _, answer in requests]
+            pairs = [(context, answer) for (_, context, answer), one in zip(requests, shared, strict=True) if one]
+            alone = [(asked, list(context), answer)
+                     for (asked, context, answer), one in zip(requests, shared, strict=True) if not one]  # fmt: skip
+            found = iter(score_long(decoder, pairs, longest, batch_size, progress, answers))
+            rest = iter(super()._loglikelihood_tokens(alone, **options) if alone else ())
+            return [next(found) if one else next(rest) for one in shared]
+
+        def loglikelihood_rolling(self, requests: Any, **_: Any) -> Any:
+            return super().loglikelihood_rolling(requests, disable_tqdm=True)
+
+        def generate_until(self, requests: Any, **_: Any) -> Any:
+            """In lm-eval's order and batches, some of these at once, so that it can be seen how far it is."""
+            asked = [request.args for request in requests]
+            keys = [(repr(options), -len(self.tok_encode(context)), context) for context, options in asked]
+            order = sorted(range(len(requests)), key=keys.__getitem__)
+            kept = answers or Answers(None)
+            digest = hashlib.sha256(repr([keys[place] for place in order]).encode()).hexdigest()[:16]
+            told: list[str] = [text for part in kept.of(digest) for text in part]
+            while len(told) < len(order):
+                places = order[len(told) : len(told) + TEXTS_AT_ONCE * self.batch_size]
+                part = super().generate_until([requests[place] for place in places], disable_tqdm=True)
+                kept.add(digest, part)
+                told += part
+                progress(len(told), len(order))
+            by_place = dict(zip(order, told, strict=True))
+            return [by_place[place] for place in range(len(order))]
 
     encoding = Encoding(tokenizer, {} if add_bos_token is None else {"add_special_tokens": add_bos_token})
     # lm-eval begins what has no beginning, which no task here has, with bos or eos, and fails where there is neither.

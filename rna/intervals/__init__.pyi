@@ -23,4 +23,5 @@ from .quantiles import Z_95 as Z_95
 from .quantiles import t_95 as t_95
 from .score import Score as Score
 from .score import number as number
+from .score import scored as scored
 from .score import scores_of as scores_of

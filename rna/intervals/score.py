@@ -9,11 +9,13 @@ import numpy as np
 
 HALVES = ("select", "report")
 QUESTIONS, DOCUMENTS = "questions", "documents"
+USUAL = "acc"  # the metric that counts, where a record does not name another one as its `score`
 
 
 @dataclass(frozen=True)
 class Score:
-    """Accuracy in percent or log-loss in nats a token, with its standard error over questions or documents.
+    """Accuracy or another share of right answers in percent, or log-loss in nats a token, with its standard error over
+    questions or documents.
 
     Two scores with the same `asked` are of the same questions in the same order, whatever was put into their choices.
     A record that does not say which questions were right has no `correct`, and then only its totals are used.
@@ -53,21 +55,30 @@ class Score:
 
 
 def scores_of(metrics: dict[str, Any], task: str) -> dict[str, Score]:
-    """A task's scores from the metrics of its record: all, and the halves that it has.
+    """A task's scores from the metrics of its record: all, and the halves that it has; none of a task without a share
+    of right answers among its metrics.
 
     Args:
         task: names the questions of a record that is older than their own name, `asked`.
     """
     if "nll" in metrics:
         return {"all": _of_documents(metrics, task)}
+    if not scored(metrics):
+        return {}
     parts = {"all": metrics} | {half: metrics[half] for half in HALVES if isinstance(metrics.get(half), dict)}
     return {part: _of_questions(values, f"{task} {part}") for part, values in parts.items()}
 
 
+def scored(metrics: dict[str, Any]) -> bool:
+    """Whether a task's record has a score that counts for its role."""
+    return metrics.get("score", USUAL) is not None
+
+
 def _of_questions(metrics: dict[str, Any], named: str) -> Score:
+    name = metrics.get("score", USUAL)
     return Score(
-        100 * number(metrics.get("acc")),
-        100 * number(metrics.get("acc_stderr")),
+        100 * number(metrics.get(name)),
+        100 * number(metrics.get(f"{name}_stderr")),
         int(metrics.get("n") or 0),
         _text(metrics.get("correct")),
         _text(metrics.get("asked")) or named,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rna.corpora import digest
-from rna.intervals import scores_of
+from rna.intervals import scored, scores_of
 from rna.report.records import Evaluation, Trial
 from rna.settings import LAYER, reads_of, title_of
 from rna.store import Record
@@ -171,6 +171,8 @@ def evaluations_of(record: Record) -> Iterator[Evaluation]:
         for name, values in metrics.items():
             role = "forget" if name.startswith("forget_") else name
             yield Evaluation(name, role, record["task_identity"], scores_of(values, name))
+        return
+    if not scored(metrics):
         return
     role = (record["config"]["eval"]["tasks"].get(task) or {}).get("role", task)
     yield Evaluation(task, role, record["task_identity"], scores_of(metrics, task))

@@ -177,6 +177,12 @@ def typed(composed: "DictConfig") -> Settings:
             raise ValueError(f"retain.alpha={alpha}: must be weights by topic; give retain.alpha.default=NUMBER")
         tasks = plain["eval"].get("tasks") or {}
         plain["eval"]["tasks"] = {name: task for name, task in tasks.items() if task is not None}
+        for name, task in plain["eval"]["tasks"].items():
+            if not isinstance(task, dict):
+                raise ValueError(f"eval.tasks.{name}={task}: must be {{task: NAME, role: ROLE}}")
+            for key in ("task", "role"):
+                if task.get(key) is None:
+                    raise ValueError(f"eval.tasks.{name}.{key}: a value is needed; give {{task: NAME, role: ROLE}}")
         plain["alpha"] = {topic: weight for topic, weight in alpha.items() if weight is not None}
         merged = _typed(plain, Settings)
         _check_texts(plain, OmegaConf.to_container(merged))
@@ -333,8 +339,9 @@ def _expand_home(settings: Settings) -> None:
         given.path = expanded(given.path)
     if settings.data.refusals is not None:
         settings.data.refusals = expanded(settings.data.refusals)
-    if settings.eval.ngrams_path is not None:
-        settings.eval.ngrams_path = expanded(settings.eval.ngrams_path)
+    for key in ("ngrams_path", "include_path"):
+        if (path := getattr(settings.eval, key)) is not None:
+            setattr(settings.eval, key, expanded(path))
     if settings.wandb.dir is not None:
         settings.wandb.dir = expanded(settings.wandb.dir)
     for corpus in settings.data.corpora().values():
@@ -482,8 +489,7 @@ def _check_choices(settings: Settings) -> None:
         present = list(dict.fromkeys(task.role for task in settings.eval.tasks.values()))
         for role in settings.eval.interim_roles or [""]:
             _one_of("eval.interim_roles", role, tuple(present))
-    for name, task in settings.eval.tasks.items():
-        _one_of(f"eval.tasks.{name}.role", task.role, roles.NAMES)
+    _check_tasks(settings.eval)
     trains = settings.retain_loss != "none"
     if trains != settings.method.trains or (trains and settings.retain.reads != reads):
         raise ValueError(
@@ -498,6 +504,20 @@ def _check_choices(settings: Settings) -> None:
         every = {one: method.known(one) for one in method.own_targets("method")}
         of_layer = [one for one, kind in every.items() if kind is not None and kind.reads == method.LAYER]
         raise ValueError(f"layer.site=mlp: has no meaning with method={chosen}; allowed with {', '.join(of_layer)}")
+
+
+def _check_tasks(options: EvalSettings) -> None:
+    """What can be said of tasks before any is looked for."""
+    for name, task in options.tasks.items():
+        key = f"eval.tasks.{name}"
+        _one_of(f"{key}.role", task.role, roles.NAMES)
+        for field, value in (("num_fewshot", task.num_fewshot), ("fewshot_seed", task.fewshot_seed)):
+            if value is not None and value < 0:
+                raise ValueError(f"{key}.{field}={value}: must be a whole number ≥ 0")
+    folder = options.include_path
+    if folder is not None and not any(Path(folder).glob("**/*.yaml")):
+        why = "holds no .yaml file" if Path(folder).is_dir() else "no such folder"
+        raise ValueError(f"eval.include_path={folder}: {why}; allowed: a folder of lm-eval task files")
 
 
 def _retain_losses(chosen: method.Method) -> list[str]:

@@ -134,9 +134,14 @@ class ForgetWeightsSettings:
 class TaskSettings:
     task: str = "???"
     role: str = "???"
-    subjects: list[str] | None = None  # of the task's questions; None: all
+    subjects: list[str] | None = None  # of our own task's questions; None: all
     n: int | None = None  # of role ngram: the words of its n-grams, and their group by similarity
     group: str | None = None
+    metric: str | None = (
+        None  # of another task than ours: which of its metrics is the score of its role; None: the first
+    )
+    num_fewshot: int | None = None  # None: as the task says
+    fewshot_seed: int = 1234  # lm-eval's own
 
 
 @dataclass
@@ -154,6 +159,7 @@ class EvalSettings:
     chat_template: bool = False  # lm-eval's --apply_chat_template, by the tokenizer's own template
     of_above: str = "keep"  # questions whose right answer speaks of other choices: keep | leave_out
     tasks: dict[str, TaskSettings] = field(default_factory=dict)
+    include_path: str | None = None  # a folder of lm-eval task files of the user's own
     split: str = "all"
     race: bool = False  # a sweep's trials are asked block by block, as long as they may win; part of no key
     limit: int | None = None

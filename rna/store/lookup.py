@@ -11,6 +11,8 @@ from typing import Any
 
 from rna import NUMERICS, __version__
 from rna.corpora import digest
+from rna.evaluation import foreign
+from rna.intervals import scored
 from rna.settings import (
     CONF,
     PERPLEXITY_PARTS,
@@ -53,6 +55,7 @@ def address_of(settings: Settings) -> Address:
         "evals": {name: results.eval_key(key, task) for name, task in tasks.items()},
         "kind": settings.eval.kind,
         "roles": task_roles(settings.eval),
+        **({"own": own} if tasks and (own := _own(settings.eval)) else {}),
         "parts": [*(f"forget_{topic}" for topic in settings.data.topics), *PERPLEXITY_PARTS],
         "title": _title(settings),
         "seed": settings.seed,
@@ -75,6 +78,14 @@ def _twin(settings: Settings) -> list[str]:
 def task_roles(options: EvalSettings) -> dict[str, str]:
     """Task -> role, where there are tasks."""
     return {name: task.role for name, task in options.tasks.items()} if options.kind == "choice" else {}
+
+
+def _own(options: EvalSettings) -> dict[str, Any]:
+    """Of the tasks that are not ours, the names of their metrics, and the one that counts for their role."""
+    if options.kind != "choice":
+        return {}
+    loaded = {name: foreign.load(name, options) for name in foreign.of(options, options.tasks)}
+    return {name: {"metrics": found.names, "score": found.score} for name, found in loaded.items()}
 
 
 def _interim(settings: Settings) -> list[str]:
@@ -128,15 +139,29 @@ def of_tasks(judged: Metrics) -> Metrics:
 
 
 def of_roles(judged: Metrics, roles: dict[str, str]) -> Metrics:
-    """`eval/forget/acc` and the like: over the tasks of a role that is no task's own name."""
+    """`eval/forget/acc` and the like: over the tasks of a role, also where one of several has the role's name.
+
+    A role's `acc` is the mean of what counts for it, whatever that is called in each task.
+    """
     parts: dict[str, list[Metrics]] = {}
     for name, values in judged.items():
-        parts.setdefault(roles.get(name, name), []).append(values)
+        if scored(values):
+            parts.setdefault(roles.get(name, name), []).append(_for_role(values))
     flat: Metrics = {}
     for role, values in parts.items():
-        if role not in judged:
+        if role not in judged or len(values) > 1:
             flat |= _flat(f"eval/{role}", _mean(values))
     return flat
+
+
+def _for_role(values: Metrics) -> Metrics:
+    """A task's metrics with what counts for its role as `acc`."""
+    if "score" not in values:
+        return values
+    name = values["score"]
+    made = {key: value for key, value in values.items() if key not in ("score", "subtasks", "truncated")}
+    made |= {"acc": values.get(name), "acc_stderr": values.get(f"{name}_stderr")}
+    return {key: _for_role(value) if isinstance(value, dict) else value for key, value in made.items()}
 
 
 def _record(where: Address, key: str) -> results.Record | None:
@@ -162,6 +187,8 @@ def _flat(prefix: str, values: Metrics) -> Metrics:
 def _mean(parts: list[Metrics]) -> Metrics:
     mean: Metrics = {}
     for name in parts[0]:
+        if any("score" in part and name not in part for part in parts):
+            continue
         values: list[Any] = [part.get(name) for part in parts]
         if isinstance(values[0], str | list) or name == "keywords":  # of single questions, which have no mean
             continue
@@ -183,24 +210,44 @@ def names(where: Address) -> list[str]:
         return train
     if where["kind"] == "perplexity":
         return [f"eval/{part}/{name}" for part in where["parts"] for name in ESTIMATES["perplexity"]] + train
-    parts = [*where["roles"], *where["roles"].values()]
+    own: dict[str, Any] = where.get("own", {})
+    counts = {task: role for task, role in where["roles"].items() if task not in own or own[task]["score"] is not None}
+    parts = [*(task for task in where["roles"] if task not in own), *counts.values()]
     flat = dict.fromkeys(f"eval/{part}/{name}" for part in parts for name in ESTIMATES["choice"])
     halves = dict.fromkeys(f"eval/{part}/{half}/acc" for part in parts for half in HALVES)
-    return [*flat, *halves, *train]
+    also = [f"eval/{name}/{metric}" for name, metric in _own_names(where)]
+    return [*dict.fromkeys([*flat, *halves, *also]), *train]
+
+
+def _own_names(where: Address) -> list[tuple[str, str]]:
+    """The metrics of tasks that are not ours, whole and by halves, and those that all tasks of a role have."""
+    own: dict[str, Any] = where.get("own", {})
+    by_part = {task: told["metrics"] for task, told in own.items()}
+    for role in dict.fromkeys(where["roles"][task] for task in own):
+        those = [own.get(task, {}).get("metrics", []) for task, named in where["roles"].items() if named == role]
+        common = [name for name in those[0] if all(name in other for other in those)]
+        by_part[role] = [*by_part.get(role, []), *common]
+    halves = ("", *(f"{half}/" for half in HALVES))
+    return [(part, f"{half}{name}") for part, names in by_part.items() for half in halves for name in names]
 
 
 def tasks_of(where: Address, part: str) -> list[str]:
-    """The tasks that a part of a metric's name means: one, or all of a role."""
+    """The tasks that a part of a metric's name means: one, or all of a role whose name goes before where it has
+    several; but those of which nothing counts for it."""
     if where.get("kind") == "perplexity":
         return list(where["evals"])
     roles: dict[str, str] = where.get("roles") or {}
-    return [part] if part in where["evals"] else [name for name in where["evals"] if roles.get(name) == part]
+    own: dict[str, Any] = where.get("own", {})
+    known = [name for name in where["evals"] if name not in own or own[name]["score"] is not None]
+    named = [name for name in known if roles.get(name) == part]
+    return [part] if part in where["evals"] and len(named) < 2 else named
 
 
 def raced_by(where: Address, metric: str) -> list[str]:
     """The tasks whose mean accuracy on the `select` half a race of this metric asks for; none if it cannot race."""
     found = re.fullmatch(r"eval/(.+?)(/select)?/acc", metric)
-    return tasks_of(where, found[1]) if found and where["kind"] == "choice" else []
+    tasks = tasks_of(where, found[1]) if found and where["kind"] == "choice" else []
+    return [] if set(tasks) & set(where.get("own", {})) else tasks
 
 
 def answered(where: Address, tasks: Sequence[str]) -> list[partial.Block]:
@@ -252,6 +299,8 @@ def fingerprint(common: dict[str, Any]) -> str:
     files = sorted(CONF.rglob("*.yaml"))
     told: list[Any] = [NUMERICS, __version__, common, [[file.name, file.read_text(encoding="utf-8")] for file in files]]
     told.append(outside.sources())
+    for file in foreign.files_of((common.get("eval") or {}).get("include_path")):
+        told.append([str(file), file.stat().st_size, file.stat().st_mtime_ns])
     for path in (Path(text).expanduser() for text in sorted({text for text in _texts(common) if "/" in text})):
         if path.is_file():
             told.append([str(path), path.stat().st_size, path.stat().st_mtime_ns])

@@ -24,7 +24,7 @@ from typing import Any
 
 from rna import NUMERICS, __version__, ends
 from rna.corpora import chat_fingerprint, digest, fingerprint, model_fingerprint, text_fingerprint
-from rna.evaluation import asked, questions
+from rna.evaluation import asked, foreign, questions
 from rna.perturb import mined, read_keywords
 from rna.settings import (
     BUILTIN,
@@ -143,7 +143,12 @@ def task_identities(settings: Settings) -> dict[str, dict[str, Any]]:
                 **({"more": read_keywords(options.keywords, options.keyword)} if options.keywords else {}),
             }
         }
-    found = {name: _task_identity(task, options, settings.hashes()) for name, task in options.tasks.items()}
+    others = foreign.of(options, options.tasks)
+    foreign.check(settings)
+    found = {
+        name: _foreign_identity(name, options) if name in others else _task_identity(name, options, settings.hashes())
+        for name in options.tasks
+    }
     if options.chat_template:
         template = chat_fingerprint(settings.judged().path)
         found = {name: identity | {"chat_template": template} for name, identity in found.items()}
@@ -153,7 +158,22 @@ def task_identities(settings: Settings) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _task_identity(task: TaskSettings, options: EvalSettings, hashes: Path | None) -> dict[str, Any]:
+def _foreign_identity(name: str, options: EvalSettings) -> dict[str, Any]:
+    """Of lm-eval's own tasks and a user's."""
+    identity = {"task": options.tasks[name].task, "lm_eval": version("lm_eval"), "numerics": NUMERICS}
+    identity |= foreign.identity(name, options)
+    if options.add_bos_token is not None:
+        identity |= {"add_bos_token": options.add_bos_token}
+    if options.limit is not None:
+        identity |= {"limit": options.limit, "seed": options.seed}
+    if options.backend != EvalSettings.backend:
+        identity["backend"] = options.backend
+    return identity
+
+
+def _task_identity(name: str, options: EvalSettings, hashes: Path | None) -> dict[str, Any]:
+    task = options.tasks[name]
+    foreign.check_ours(name, task)
     identity: dict[str, Any] = {"task": task.task, "lm_eval": version("lm_eval"), "numerics": NUMERICS}
     word = _word(task, options)
     if task.role == "ngram":

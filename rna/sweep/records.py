@@ -54,17 +54,20 @@ class Reader:
         kind, _, rest = metric.partition("/")
         part, _, rest = rest.partition("/")
         half, _, leaf = rest.rpartition("/")
-        if kind != "eval" or leaf not in ("acc", "nll") or "output_dir" not in where:
+        tasks = lookup.tasks_of(where, part) if "output_dir" in where else []
+        own: dict[str, Any] = where.get("own", {})
+        told = own[part]["score"] if tasks == [part] and part in own else "acc"
+        if kind != "eval" or leaf not in (told, "nll") or not tasks:
             return []
         found: list[Score] = []
-        for task in lookup.tasks_of(where, part):
+        for task in tasks:
             metrics = self._record(where["output_dir"], where["evals"][task]).get("metrics") or {}
             metrics = metrics.get(part) or {} if where.get("kind") == "perplexity" else metrics
             score = scores_of(metrics, part if "nll" in metrics else task).get(half or "all")
             if score is None or not math.isfinite(score.value):
                 return []
             found.append(score)
-        scale = 0.01 if leaf == "acc" else 1.0
+        scale = 1.0 if leaf == "nll" else 0.01
         return [(scale * weight, score) for weight, score in intervals.mean(found)] if found else []
 
     def plain(self, trial: Trial) -> Trial | None:

@@ -31,6 +31,7 @@ from rna.settings.fields import (
 from rna.store import results
 from rna.sweep import ledger
 from rna.unlearning.checkpoint import Checkpoint
+from tests import own_tasks
 from tests.evaluation.test_ngrams import write_mined
 from tests.setups import method_of
 
@@ -527,11 +528,11 @@ def test_noise_at_inference_is_a_new_evaluation_of_the_plain_trial():
     ]  # RM reads it when it answers
 
 
-def test_a_task_of_lm_eval_is_known_by_its_version():
-    made = results.task_identities(
-        replace(settings(), eval=EvalSettings(tasks={"mmlu": TaskSettings("mmlu", "retain")}))
-    )
-    assert set(made["mmlu"]) == {"task", "lm_eval", "numerics"}
+def test_a_task_of_lm_eval_is_known_by_its_version_its_settings_and_its_data(tmp_path):
+    folder = own_tasks.written(tmp_path / "own")
+    tasks = {"own": TaskSettings("own_lettered", "retain")}
+    made = results.task_identities(replace(settings(), eval=EvalSettings(tasks=tasks, include_path=str(folder))))
+    assert set(made["own"]) == {"task", "lm_eval", "numerics", "settings", "data", "num_fewshot", "metric"}
 
 
 def test_a_missing_corpus_of_perplexity_is_named_by_its_key():

@@ -273,6 +273,6 @@ def _tasks(store: Any, address: Mapping[str, Any], metric: str, option: str) -> 
     if not tasks:
         raise ValueError(
             f"hydra.sweeper.{option}={metric}: eval.race=true races by accuracies on the select half; allowed: "
-            "eval/NAME/acc or eval/NAME/select/acc of a task or role"
+            "eval/NAME/acc or eval/NAME/select/acc of a task or role of ours, not of lm-eval's tasks"
         )
     return tuple(tasks)

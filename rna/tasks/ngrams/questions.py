@@ -14,18 +14,22 @@ from rna.settings import BUILTIN
 
 def load(
     source: str,
-    ngrams_path: str,
+    ngrams_path: str | None = None,
     n: int = 2,
     group: str = "top",
     mmlu_path: str = "cais/mmlu",
+    asker: str = questions.LM_EVAL,
     **options: Any,
 ) -> dict[str, questions.Rows]:
     """The questions that `ask` makes of a source with the n-grams of the group."""
-    groups = mined.read_groups(ngrams_path)
-    if (n, group) not in groups:
-        there = ", ".join(f"n={size} {name}" for size, name in groups)
-        raise ValueError(f"eval.ngrams_path={ngrams_path}: holds no n={n} {group}; allowed: {there}")
-    rows = _demo() if source == "demo" else list(questions.of_source(source, mmlu_path, None))
+    with questions.in_words_of(asker):
+        if ngrams_path is None:
+            raise ValueError("eval.ngrams_path=FILE: a value is needed; python -m rna.perturb ngrams makes one")
+        groups = mined.read_groups(ngrams_path)
+        if (n, group) not in groups:
+            there = ", ".join(f"n={size} {name}" for size, name in groups)
+            raise ValueError(f"eval.ngrams_path={ngrams_path}: holds no n={n} {group}; allowed: {there}")
+        rows = _demo() if source == "demo" else list(questions.of_source(source, mmlu_path, None))
     return {"test": questions.Rows(ask(rows, source=source, grams=groups[n, group], **options))}
 
 

@@ -17,16 +17,18 @@ def load(
     beside: str | None = None,
     mmlu_path: str = "cais/mmlu",
     wmdp_path: str = "cais/wmdp",
+    asker: str = questions.LM_EVAL,
     **options: Any,
 ) -> dict[str, questions.Rows]:
     """The questions that `ask` makes of a source, beside those of another one."""
     paths = {"mmlu": mmlu_path, "wmdp": wmdp_path}
-    if beside is not None:
-        parts = (questions.of_source(beside, paths[beside], part) for part in questions.subsets(beside))
-        options |= {"beside": beside, "others": [row for part in parts for row in part]}
-    rows = ask(list(questions.of_source(source, paths[source], subset)), subject=subject, **options)
-    if not rows:
-        raise ValueError(f"eval.{source}_path={paths[source]}: holds no question of {subject}")
+    with questions.in_words_of(asker):
+        if beside is not None:
+            parts = (questions.of_source(beside, paths[beside], part) for part in questions.subsets(beside))
+            options |= {"beside": beside, "others": [row for part in parts for row in part]}
+        rows = ask(list(questions.of_source(source, paths[source], subset)), subject=subject, **options)
+        if not rows:
+            raise ValueError(f"eval.{source}_path={paths[source]}: holds no question of {subject}")
     return {"test": questions.Rows(rows)}
 
 
