@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rna import intervals, perturb, printing
-from rna.intervals import Estimate, Score, Terms, answers, number, scored, scores_of
-from rna.quantiles import Z_95
+from rna.intervals import Z_95, Estimate, Score, Terms, answers, number, scored, scores_of
 from rna.settings import EvalSettings, roles, until_of
 from rna.trial import OWN, PROTECTED, Arm
 

@@ -1,4 +1,4 @@
-"""Every command of the README runs, or, where it needs a user's own file, composes and checks."""
+"""Every command of the READMEs runs, or, where it needs a user's own file, composes and checks."""
 
 import os
 import re
@@ -28,9 +28,11 @@ from tests.evaluation.test_ngrams import encode, write_mined
 from tests.sweep.test_sweep import made as made_sweep
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+FIRST, *OTHERS = [ROOT / "README.md", *sorted([*ROOT.glob("rna/**/README.md"), *ROOT.glob("launchers/README.md")])]
+OTHERS.append(ROOT / "tests" / "bench" / "README.md")
+README = "\n".join(file.read_text() for file in (FIRST, *OTHERS))
 BLOCKS = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL)).replace("\\\n", " ")
-COMMANDS = [line.split("#")[0].strip() for line in BLOCKS.splitlines() if line.strip()]
+COMMANDS = [*dict.fromkeys(line.split("#")[0].strip() for line in BLOCKS.splitlines() if line.strip())]
 SWEEPS = [command for command in COMMANDS if command.startswith("python -m rna.run -m ")]
 OWN_METHOD = [command for command in COMMANDS if "--config-dir" in command]
 COMMANDS = [command for command in COMMANDS if command not in OWN_METHOD]
@@ -45,6 +47,24 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("outputs")
     write_mined(made / "ngrams.parquet")  # what eval=ngram_similarity reads
     return made
+
+
+def test_the_first_page_is_one_sitting_and_names_each_other_once():
+    """And every link leads to a file, and every anchor to a heading."""
+    first = FIRST.read_text()
+    assert first.count("\n") <= 300
+    for file in OTHERS:
+        assert first.count(f"]({file.relative_to(ROOT)})") == 1, file
+    for file in (FIRST, *OTHERS):
+        for target in re.findall(r"\]\(([^)\s]+)\)", file.read_text()):
+            if target.startswith("http"):
+                continue
+            path, _, anchor = target.partition("#")
+            found = (file.parent / path).resolve() if path else file
+            assert found.exists(), (file, target)
+            headings = re.findall(r"^#+ (.*)", found.read_text(), re.MULTILINE) if anchor else []
+            words = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+            assert not anchor or anchor in words, (file, target)
 
 
 def test_the_two_commands_are_there():
@@ -266,7 +286,7 @@ def test_a_sweep_is_planned_shown_and_cleared(tmp_path: Path):
     folder = made_sweep(tmp_path)
     folder.rename(folder.with_name("noise_scale"))
     commands = [command for command in COMMANDS if command.startswith("python -m rna.sweep")]
-    assert len(commands) == 10
+    assert len(commands) == 11
     (folder.with_name("noise_scale") / "logs" / "3").mkdir(parents=True)
     (folder.with_name("noise_scale") / "logs" / "3" / "run.log").write_text("said\n")
     ledger.save(folder.with_name("noise_scale"), ledger.Trial(3, ["seed=9"]))  # for `cancel`, which wants one to come

@@ -74,7 +74,7 @@ def test_seeds_share_a_group_and_nothing_else_does(tmp_path: Path):
     assert group() == group("seed=3")
     assert len({group(), group("noise.nu=0.05"), group("noise=none"), group("method=rmu")}) == 4
     assert group("noise=none") == group("noise.nu=0")
-    assert lookup.address(composed(tmp_path, "noise.nu=0.05"))["title"] == "npo-mse-nu0.05"
+    assert lookup.address(composed(tmp_path, "noise.nu=0.05"))["title"] == "npo-kl-nu0.05"
 
 
 def test_a_rerun_is_no_trial_of_a_sweep(tmp_path: Path):
