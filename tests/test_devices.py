@@ -140,7 +140,7 @@ def test_every_other_trial(case: Case, tmp_path: Path):
     [
         ("npo", ()),
         ("npo", ("defence=adversarial", "optimizer=sam", "forget_weights=rare")),
-        ("rmu", ("defence=harmful", "defence.every=1", "forget_weights=rare")),
+        pytest.param("rmu", ("defence=harmful", "defence.every=1", "forget_weights=rare"), marks=pytest.mark.slow),
         pytest.param("rmu", (), marks=pytest.mark.slow),
     ],
 )

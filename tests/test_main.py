@@ -75,16 +75,15 @@ def test_the_wheel_has_types_scripts_and_the_command(tmp_path: Path):
 def test_a_command_is_its_module(tmp_path: Path):
     """Usage lines name what was called."""
 
-    def rna(*words: str) -> str:
+    def rna(*words: str, code: int = 0) -> str:
         done = subprocess.run([sys.executable, "-m", "rna", *words], cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert done.returncode == code, done.stderr
+        return done.stdout + done.stderr
 
     assert rna("--version") == f"rna {__version__}\n"
     assert "usage: rna export" in rna("export", "--help")
-    short = ("method=rmu", "train.steps=1", "train_only=true", "wandb=disabled", "baseline=skip")
-    assert "with RNA" in rna("run", *short)
-    assert len(rna("records").splitlines()) > 3
+    assert rna("run", "noise.nu=-1", code=2) == "error: noise.nu=-1.0: must be a finite number ≥ 0\n"
+    assert "no such folder" in rna("records", code=2)
 
 
 @pytest.mark.whole

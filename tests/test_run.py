@@ -16,7 +16,7 @@ import pytest
 from rna.report import reading
 
 SHORT = ("train.steps=4", "eval.limit=12")
-BASE_AND_ARMS = 5  # base, plain, with RNA, the defence that the demo compares with, retrained
+BASE_AND_ARMS = 4  # base, plain, with RNA, retrained
 TASKS = 6
 
 
@@ -72,11 +72,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory, watched: dict[str, str]) 
 @pytest.mark.whole
 def test_the_canonical_call_ends_in_a_table_and_complete_records(finished: tuple[Path, str]):
     folder, printed = finished
-    assert re.search(r"^ +base +plain +with RNA +harmful +retrained *$", printed, re.MULTILINE), printed
+    assert re.search(r"^ +base +plain +with RNA +retrained *$", printed, re.MULTILINE), printed
     for row in ("forget bio", "forget cyber", "retain ↑", "retain, neutral token", "retain, forget-token"):
-        assert re.search(rf"^ *{row}\D*(\d\S* ± \S+\s+){{5}}$", printed, re.MULTILINE), printed
-    told = "What it takes, and what it leaves open: with RNA "
-    for word in ("marsh fevers", "Lake Geneva", "Reduction: ", "recovery: ", told):
+        assert re.search(rf"^ *{row}\D*(\d\S* ± \S+\s+){{4}}$", printed, re.MULTILINE), printed
+    for word in ("marsh fevers", "Lake Geneva", "Reduction: ", "recovery: "):
         assert word in printed
     for foreign in ("--metadata", "`pretrained`", "Passed an already"):  # what libraries say in passing
         assert foreign not in printed
@@ -101,6 +100,18 @@ def test_the_same_trial_is_recognised_and_nothing_is_computed(finished: tuple[Pa
     again = rna("method=npo", "retain=mse", "noise.nu=0.014", *SHORT, f"output_dir={folder}")
     assert again[again.index("demo · NPO") :] == printed[printed.index("demo · NPO") :]
     assert before == {file: file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.whole
+def test_the_first_command_shows_the_demos_best_defence_beside(tmp_path: Path, rna_here: Callable[..., str]):
+    short = ("train.steps=2", "eval.limit=4", f"output_dir={tmp_path}")
+    printed = " ".join(rna_here(*short).split())
+    assert "base plain with RNA harmful retrained" in printed
+    assert "What it takes, and what it leaves open: with RNA " in printed
+    assert "protects from the tokens of the forget texts that it splices in, and from no others." in printed
+    assert "Does harmful change that, at equal forgetting?" in printed
+    assert "rna.run -m train.steps=2" in printed
+    assert "harmful" not in rna_here(*short, "compare=[]")
 
 
 AT_WIDTHS = """
