@@ -157,7 +157,7 @@ def test_a_tuned_weight_that_is_no_number_is_refused(said: str):
 
 @pytest.mark.whole
 def test_the_readmes_command_at_matched_forgetting_varies_alpha():
-    readme = (CONF.parent / "README.md").read_text(encoding="utf-8")
+    readme = (CONF.parent / "rna" / "report" / "README.md").read_text(encoding="utf-8")
     words = re.findall(r"`python -m rna\.run -m (.*retain\.alpha\.default=\S+ .*)`", readme)[0].split()
     fixed = [word for word in words if "," not in word]
     values = next(word for word in words if word.startswith("retain.alpha")).partition("=")[2].split(",")

@@ -147,14 +147,16 @@ def test_what_fixes_the_stopping_step_is_part_of_the_key():
 
 @pytest.mark.whole
 def test_a_training_stops_at_the_forget_sets_log_loss(tmp_path: Path):
-    watched, _, _ = trained(tmp_path / "watched", *EVERY)
+    losses = ("retain=mse", "train.lr=3e-5")  # with which six steps show that it rises
+    rising = (*EVERY, *losses)
+    watched, _, _ = trained(tmp_path / "watched", *rising)
     assert not any(name.endswith("/nll") for report in watched["curve"] for name in report)
-    every, *_ = trained(tmp_path / "every", *EVERY, "train.until={eval/forget/nll: 99}")
+    every, *_ = trained(tmp_path / "every", *rising, "train.until={eval/forget/nll: 99}")
     course = {step: report["interim/forget/nll"] for step, report in enumerate(every["curve"], 1) if step % 2 == 0}
     assert list(course) == [2, 4, 6]
     assert course[2] < course[4] < course[6]
     assert (every["until"]["reached"], every["until"]["value"]) == (False, course[6])
-    stopped, tensors, where = trained(tmp_path / "stopped", *EVERY, f"train.until={{eval/forget/nll: {course[4]!r}}}")
+    stopped, tensors, where = trained(tmp_path / "stopped", *rising, f"train.until={{eval/forget/nll: {course[4]!r}}}")
     assert stopped["until"] == {
         "metric": "interim/forget/nll",
         "at": course[4],
@@ -172,7 +174,7 @@ def test_a_training_stops_at_the_forget_sets_log_loss(tmp_path: Path):
     assert told is not None
     assert (told["train/reached"], told["train/stopped_at"]) == (1.0, 4)
     assert set(lookup.TARGET) <= set(lookup.names(where))
-    _, four, _ = trained(tmp_path / "four", "train.steps=4")
+    _, four, _ = trained(tmp_path / "four", *losses, "train.steps=4")
     assert all(torch.equal(tensors[name], four[name]) for name in four)
 
 

@@ -832,7 +832,7 @@ def test_rows_of_the_released_code_are_one_study(tmp_path: Path):
         tasks = {task: generated.evaluation(trained, task, value / 100) for task, value in scores(30, 50).items()}
         generated.write(tmp_path, trained, *tasks.values())
     (study,) = studies(tmp_path)
-    assert study.methods == ["RMU", "RSV", "NPO+MSE", "DPO+MSE"]
+    assert study.methods == ["RMU", "RSV", "NPO+KL", "DPO+KL"]
     assert study.name.endswith("variant official")
     generated.trial(tmp_path, settings(), scores(30, 60))
     assert len(studies(tmp_path)) == 2

@@ -240,7 +240,7 @@ def test_what_cannot_change_the_tensors_is_not_in_the_train_key(same):
         ("train.steps=61",),
         ("train.batch_size=3",),
         ("++retain.alpha.bio=7",),
-        ("retain=kl",),
+        ("retain=mse",),
         ("method=simnpo",),
         ("method.beta=0.2",),
         ("layer=all_tensors",),

@@ -126,14 +126,16 @@ def test_a_model_of_ones_own_is_asked_for_its_depth(tmp_path):
 def test_defences_are_compared_with_one_plain_training_to_one_target():
     """Every way of one method, and every method plain."""
     fixed, found = cells_of("defences", ["seed=10"])
-    assert len(found) == 6 * 16
+    assert len(found) == 6 * 17
     few = [cell for cell in found if "experiment=defences/npo_mse" in cell or "protection=plain" in cell]
     made = {tuple(cell[:2]): config.check(run.compose([*fixed, *cell], None)) for cell in few}
     mine = {way.removeprefix("protection="): one for (method, way), one in made.items() if "npo_mse" in method}
     plain = mine["plain"]
     assert {name for name, one in mine.items() if not one.protected} == {"plain", "heavier"}
     assert {name: 4 * weight for name, weight in plain.alpha.items()} == mine["heavier"].alpha
-    assert all(one.train == plain.train for one in made.values())  # the target, the cap and the learning rate
+    assert all(one.train == plain.train for one in mine.values())  # the target, the cap and the learning rate
+    assert {(one.train.steps, str(one.train.until)) for one in made.values()} == {(900, str(plain.train.until))}
+    assert {name: 2 * weight for name, weight in plain.alpha.items()} == mine["harmful_heavier"].alpha
     assert all(one.eval == plain.eval for one in made.values())
     assert plain.train.until == {"interim/forget/acc": {"at": 0.35, "direction": "fall", "patience": 1}}
     assert mine["splice_held_out"].defence.exclude == [plain.eval.keyword]
