@@ -162,7 +162,7 @@ def key(rows: list[Arm]) -> str:
     if "neutral" in present:
         said.append(f"Neutral token: '{options.neutral_keyword}'.")
     if any(_rates(label, by_arm)[0] for label in by_arm):
-        protects = "what protects" if compared(rows) else "the defence" if "defended" in by_arm else "the noise"
+        protects = "a protection" if compared(rows) else "the defence" if "defended" in by_arm else "the noise"
         said.append(answers.RATES.format(protects))
     return " ".join(said)
 

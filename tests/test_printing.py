@@ -280,10 +280,9 @@ TRIED = [pytest.param("run", stream, marks=[] if stream in ("closed", "ascii") e
 TRIED += [
     ("report", "nobody"),
     ("status", "locale"),
-    ("analyze", "closed"),
     pytest.param("perturb", "locale", marks=SLOW),
 ]
-SELDOM = (("export", "closed"), ("export", "locale"), ("analyze", "locale"))
+SELDOM = (("export", "closed"), ("export", "locale"), ("analyze", "closed"), ("analyze", "locale"))
 TRIED += [pytest.param(*case, marks=SLOW) for case in SELDOM]
 
 
