@@ -47,7 +47,7 @@ def _listed() -> str:
     return (
         "rna: LLM unlearning with Random Noise Augmentation\n\n"
         f"rna COMMAND …, the same as python -m rna.COMMAND …\n{commands}\n\n"
-        "rna run             without anything: the built-in demo, in under a minute\n"
+        "rna run             without anything: the built-in demo, in about a minute\n"
         "rna COMMAND --help  what a command takes\n"
         "rna --version       the version"
     )

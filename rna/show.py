@@ -12,7 +12,7 @@ from rna.trial import OWN, PROTECTED, Arm
 if TYPE_CHECKING:
     from rich.table import Table
 
-NOISE_LIMIT = "asks for no robustness: its expected loss is plain's towards a slightly softer target"
+NOISE_LIMIT = "asks for no robustness: its expected loss is plain's, with KL towards a slightly softer target"
 Scores = dict[str, Estimate]  # role (`forget`, `forget_bio`, `retain`, `perturbed`, …) -> estimate
 
 
@@ -380,18 +380,15 @@ def compared(rows: Sequence[Arm]) -> list[Arm]:
 def prices(rows: list[Arm]) -> str | None:
     """What each protection took, and what it does not protect; None where `compare` added no row."""
     by_label = {row.label: row for row in rows if row.trained}
-    plain, beside = by_label.get("plain"), compared(rows)
-    if plain is None or not any(row.trained for row in beside):
+    plain, beside = by_label.get("plain"), compared(list(by_label.values()))
+    if plain is None or not beside:
         return None
-    steps = len(plain.trained["curve"]) if plain.trained else 0
-    said: list[str] = []
+    its, said = plain.trained or {}, list[str]()
     for row in [*(by_label[label] for label in PROTECTED if label in by_label), *beside]:
-        if not row.trained or not plain.trained:
-            continue
-        mine = row.trained
-        told = f"{row.label} {mine['seconds'] / plain.trained['seconds']:.2g} times plain's training time"
-        if len(mine["curve"]) != steps:
-            told += f" ({len(mine['curve'])} steps for {steps})"
+        mine = row.trained or {}
+        told = f"{row.label} {mine['seconds'] / its['seconds']:.2g} times plain's training time"
+        if len(mine["curve"]) != len(its["curve"]):
+            told += f" ({len(mine['curve'])} steps for {len(its['curve'])})"
         noised = row.settings.noise.name != "none"
         limit = NOISE_LIMIT if noised and not row.settings.defences else row.settings.defence.limit
         said.append(f"{told}{f', {limit}' if limit else ''}")

@@ -73,10 +73,18 @@ def beside(settings: Settings, overrides: list[str], config_dir: str | None) -> 
         ValueError: for an option that `protection` has not, or what this trial's settings refuse.
     """
     known = sorted({*(file.stem for file in (CONF / "protection").glob("*.yaml")), *outside.options("protection")})
-    entries = [shlex.split(entry) for entry in settings.compare]
-    for name in (words[0] if words else "" for words in entries):
+    entries: list[list[str]] = []
+    for entry in settings.compare:
+        try:
+            words = shlex.split(entry)
+        except ValueError as error:
+            raise ValueError(f"compare=[{entry}]: {error}; allowed: PROTECTION KEY=VALUE …") from None
+        name = words[0] if words else ""
         if name not in known:
-            raise ValueError(f"compare=[{name}]: no such protection; {config.nearest(name, known)}")
+            raise ValueError(f"compare=[{entry}]: no such protection; {config.nearest(name, known)}")
+        if name == "plain" or any(name == other[0] for other in entries):
+            raise ValueError(f"compare=[{entry}]: there is a row {name} already; allowed: another, each once")
+        entries.append(words)
     if not settings.protected or settings.baseline == "skip" or settings.train_only:
         return {}
     given = _parsed(overrides)

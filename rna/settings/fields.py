@@ -137,9 +137,7 @@ class TaskSettings:
     subjects: list[str] | None = None  # of our own task's questions; None: all
     n: int | None = None  # of role ngram: the words of its n-grams, and their group by similarity
     group: str | None = None
-    metric: str | None = (
-        None  # of another task than ours: which of its metrics is the score of its role; None: the first
-    )
+    metric: str | None = None  # of another task than ours: which of its metrics counts for its role; None: the first
     num_fewshot: int | None = None  # None: as the task says
     fewshot_seed: int = 1234  # lm-eval's own
 

@@ -38,5 +38,10 @@ def test_nothing_stands_beside_a_trial_without_a_plain_twin_nor_the_demos_own_be
 def test_an_unknown_protection_and_a_sweep_are_refused():
     with pytest.raises(ValueError, match=r"compare=\[harmfull\]: no such protection; did you mean 'harmful'\?"):
         found("compare=[harmfull]")
+    for entries in ("[plain]", "[soft, soft]"):
+        with pytest.raises(ValueError, match="already; allowed: another, each once"):
+            found(f"compare={entries}")
+    with pytest.raises(ValueError, match="No closing quotation"):
+        found("""compare=["soft 'a"]""")
     with pytest.raises(ValueError, match=r"compare=\[harmful\]: of one trial's table; in a sweep it is an axis"):
         check_sweep(["compare=[harmful]", "seed=0,1"], multirun=True)
