@@ -5,14 +5,17 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rna import intervals, perturb, printing
-from rna.intervals import Z_95, Estimate, Score, Terms, answers, number, scored, scores_of
+from rna.intervals import Z_95, Estimate, Score, Terms, answers, number, probed, scored, scores_of
 from rna.settings import EvalSettings, roles, until_of
+from rna.store import lookup
 from rna.trial import OWN, PROTECTED, Arm
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 NOISE_LIMIT = "asks for no robustness: its expected loss is plain's, with KL towards a slightly softer target"
+AS_IT_IS = "as it is"
+PROBED = ("forget", "retain", "perturbed")  # roles of a probe's table
 Scores = dict[str, Estimate]  # role (`forget`, `forget_bio`, `retain`, `perturbed`, …) -> estimate
 
 
@@ -23,12 +26,12 @@ def terms(row: Arm) -> dict[str, Terms]:
     """
     options = row.settings.eval
     if options.kind == "perplexity":
-        metrics = row.evaluated["perplexity"]["metrics"] if row.evaluated else {}
+        metrics = row.evaluated["perplexity"]["metrics"] if "perplexity" in row.evaluated else {}
         return {part: [(1.0, scores_of(values, part)["all"])] for part, values in metrics.items()}
     by_role: dict[str, list[Score]] = {}
     found: dict[str, Terms] = {}
     for name, record in row.evaluated.items():
-        if not scored(record["metrics"]):
+        if name in row.probes or not scored(record["metrics"]):
             continue
         score = scores_of(record["metrics"], name).get(options.split, Score(math.nan, math.nan, 0))
         found[name] = [(1.0, score)]
@@ -209,6 +212,56 @@ def own_table(rows: list[Arm]) -> "Table | None":
     return _drawn("Of tasks of lm-eval or your own\ntheir metrics ± 1.96 standard errors", rows, lines)
 
 
+def probe_table(rows: list[Arm]) -> "Table | None":
+    """What a probe found in each state of each arm's model; None without one."""
+    if not any(row.probes for row in rows):
+        return None
+    shown = rows[0].settings
+    choice, tasks = shown.eval.kind == "choice", lookup.task_roles(shown.eval)
+    told = [next((record["metrics"] for record in row.probes.values()), None) for row in rows]
+    show = answers.percent if choice else answers.perplexity
+    lines: dict[str, list[str]] = {}
+    asked = shown.probe.roles or list(tasks.values())
+    several = [role for role in PROBED if role in asked] if choice else ["forget"]
+    for state in dict.fromkeys(name for one in told if one for name in probed.states(one)):
+        name = AS_IT_IS if state == probed.BEFORE else state
+        for role in several:
+            made = [probed.known(one["states"][state], tasks, role=role) if one else None for one in told]
+            line = f"{name}: {role}" if len(several) > 1 else name
+            lines[line] = [show(intervals.estimate([one]) if one else None) for one in made]
+    for role in dict.fromkeys(tasks.values()):
+        pairs = [one[role] if one and isinstance(one.get(role), dict) else None for one in told]
+        for what, said, unit in (("equal", "equal answers, %", 100), ("divergence", "divergence, nats", 1)):
+            if any(pairs):
+                lines[f"{role}: {said}"] = ["–" if one is None else _scaled(one, what, unit) for one in pairs]
+    kind = "accuracy in %" if choice else "perplexity"
+    said = kind if len(several) > 1 else f"forget {kind}"
+    states = any(probed.states(one) for one in told if one)
+    what = f"{said} in each state" if states else "± 1.96 standard errors"
+    return _drawn(f"Is it forgotten? Probe {shown.probe.name}: {shown.probe.label}\n{what}", rows, lines)
+
+
+def _scaled(metrics: dict[str, Any], name: str, unit: float) -> str:
+    digits = 1 if unit > 1 else 3
+    return f"{unit * metrics[name]:.{digits}f} ± {unit * Z_95 * metrics[f'{name}_stderr']:.{digits}f}"
+
+
+def _returns(rows: list[Arm]) -> list[str]:
+    """How much a probe brings back in its strongest state, and how many questions it could not ask."""
+    told: list[str] = []
+    left_out = 0
+    for row in rows:
+        for metrics in (record["metrics"] for record in row.probes.values()):
+            left_out = metrics.get("told", 0)
+            if (terms := probed.gain(metrics, lookup.task_roles(row.settings.eval))) is not None:
+                change = answers.tell(intervals.estimate([terms]), choice=_choice(row))
+                told.append(f"{row.label} {change}, {metrics['state']}")
+    if not told:
+        return []
+    less = f" ({left_out} questions left out, whose answers the learnt texts tell)" if left_out else ""
+    return [f"{answers.RETURNS} In the state that knows most on select, on report{less}: {'; '.join(told)}."]
+
+
 def _of_half(metrics: dict[str, Any], split: str) -> dict[str, Any] | None:
     return metrics if split == "all" else metrics.get(split)
 
@@ -317,6 +370,7 @@ def verdicts(rows: list[Arm]) -> list[str]:
         lines.append(f"{first} reads other tokens than base: perplexities are per token, so none are compared with it.")
     contrasts = [_contrast(row, plain) for row in (rna, *beside)]
     lines += [line for line in (_cost(judged, base), *_elsewhere(judged, base), *contrasts) if line]
+    lines += _returns(rows)
     return [*answers.once(lines), *(line for row in rows if lines and (line := _by_keyword(row)))]
 
 

@@ -17,7 +17,7 @@ from rna import NUMERICS, ends
 from rna.corpora import Cache, Memory
 from rna.decoder import NO_CHAT
 from rna.ends import TrialFailed
-from rna.settings import FORGET_NLL, LAYER, Settings, interim_metrics, interim_tasks, made, told, until_of
+from rna.settings import FORGET_NLL, LAYER, Settings, interim_metrics, interim_tasks, made, told, until_of, users_code
 from rna.store import Record, lookup, partial, results
 from rna.unlearning import Checkpoint
 
@@ -78,6 +78,11 @@ class Arm:
         self.evaluated = {name: record for name, record in found.items() if record is not None}
 
     @property
+    def probes(self) -> dict[str, Record]:
+        """What of `evaluated` is a probe's, and not a task's."""
+        return {name: record for name, record in self.evaluated.items() if lookup.is_probe(name)}
+
+    @property
     def asked(self) -> str:
         """The word of a race's tasks."""
         evals = {name: results.eval_key(self.key, task) for name, task in self.tasks.items()}
@@ -117,7 +122,8 @@ def arm(label: str, settings: Settings, *, rerun: bool = False) -> Arm:
     key = results.train_key(identity)
     if rerun:
         key = results.next_rerun(settings.output_dir, key)
-    made = Arm(label, settings, key, identity, {} if settings.train_only else results.task_identities(settings))
+    asked = {} if settings.train_only else results.task_identities(settings) | results.probe_identities(settings)
+    made = Arm(label, settings, key, identity, asked)
     made.refresh()
     return made
 
@@ -276,6 +282,9 @@ def work(
                 kind = "train" if settings.method.trains else "eval"
                 with track.tracking(settings.for_training(), listener.group, run_id=row.key, job_type=kind) as tracked:
                     _train(row, decoder, tokenizer, tracked, listener, curve)
+            if any(map(lookup.is_probe, row.missing)):
+                with users_code(settings.probe):
+                    settings.probe.begin(_subject(settings, decoder, tokenizer, lambda *_: None, None))
             fresh = row.trained is None and settings.method.trains
             if row.part is not None and not fresh:  # a run for each block would hide those of trials
                 settings = replace(settings, wandb=replace(settings.wandb, mode="disabled"))
@@ -586,28 +595,48 @@ def _sizes(settings: Settings) -> str:
 
 
 def _evaluate(row: Arm, decoder: Any, tokenizer: Any, tracked: Any, listener: Listener, heard: ends.Noted) -> None:
-    """Evaluate what is missing with the unlearned tensors in place, one record for each task.
+    """Evaluate what is missing with the unlearned tensors in place, one record for each task and for the probe.
 
     What is answered when it is interrupted need not be asked again.
     """
-    settings, started = row.settings, time.perf_counter()
+    settings = row.settings
     with _judging(row, decoder, listener, heard) as (told, answers, strayed):
-        outcome = _judge(settings, decoder, tokenizer, row.missing, told, answers)
-    for name, metrics in outcome.items():
-        key = results.eval_key(row.key, row.tasks[name])
-        record = _describe(row, "eval", started) | {
-            "train_key": row.key,
-            "task": name,
-            "task_identity": row.tasks[name],
-            "metrics": metrics,
-            **strayed,
-        }
-        results.write(settings.output_dir, key, record, listener.commit)
-        tracked.summarise(_flat(metrics, "eval" if settings.eval.kind == "perplexity" else f"eval/{name}"))
-    judged = {name: record["metrics"] for name, record in row.evaluated.items()} | outcome
-    means = lookup.of_roles(judged, lookup.task_roles(settings.eval))  # what sweeps optimise
-    tracked.summarise({name: value for name, value in means.items() if value is not None})
-    answers.clear()
+
+        def recorded(kind: str, name: str, metrics: dict[str, Any], started: float) -> None:
+            record = _describe(row, kind, started) | {
+                "train_key": row.key,
+                "task": name,
+                "task_identity": row.tasks[name],
+                "metrics": metrics,
+                **strayed,
+            }
+            results.write(settings.output_dir, results.eval_key(row.key, row.tasks[name]), record, listener.commit)
+
+        started, names = time.perf_counter(), [name for name in row.missing if not lookup.is_probe(name)]
+        outcome = _judge(settings, decoder, tokenizer, names, told, answers) if names else {}
+        for name, metrics in outcome.items():
+            recorded("eval", name, metrics, started)
+            tracked.summarise(_flat(metrics, "eval" if settings.eval.kind == "perplexity" else f"eval/{name}"))
+        there = {name: record["metrics"] for name, record in row.evaluated.items() if name not in row.probes}
+        means = lookup.of_roles(there | outcome, lookup.task_roles(settings.eval))  # what sweeps optimise
+        tracked.summarise({name: value for name, value in means.items() if value is not None})
+        answers.clear()
+        for name in (name for name in row.missing if lookup.is_probe(name)):
+            started = time.perf_counter()
+            with users_code(settings.probe):
+                metrics = settings.probe.run(_subject(settings, decoder, tokenizer, told, answers))
+            recorded("probe", name, metrics, started)
+            tracked.summarise(lookup.of_probe(name, metrics))
+            answers.clear()
+
+
+def _subject(
+    settings: Settings, decoder: Any, tokenizer: Any, progress: Callable[[int, int], None], answers: Any
+) -> Any:
+    """What a probe works on."""
+    from rna.evaluation import Subject
+
+    return Subject(settings, decoder, tokenizer, cache_of(settings), progress, answers)
 
 
 def _answer(row: Arm, decoder: Any, tokenizer: Any, listener: Listener, heard: ends.Noted) -> None:
@@ -734,7 +763,7 @@ def _describe(row: Arm, kind: str, started: float) -> Record:
         "key": row.key,
         "label": row.label if judged else unsmoothed,
         "config": asdict(row.settings if judged else row.settings.for_training()),
-        "losses": told(row.settings.method, row.settings.retain, row.settings.defence, row.settings.defences),
+        "losses": told(row.settings),
         "identity": row.identity,
         **results.provenance(),
         "seconds": round(time.perf_counter() - started, 3) if started else None,

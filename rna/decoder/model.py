@@ -12,8 +12,8 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -381,18 +381,49 @@ def embed(decoder: Decoder, batch: Batch) -> Stream:
         caught.append(kwargs)
         return hidden_BTD
 
-    own = [layer.__dict__.get("forward") for layer in decoder.layers]  # a hook's, where a device map put one there
-    for layer in decoder.layers:
-        layer.forward = step_over
-    try:
-        with torch.no_grad():
-            decoder.base(**_read(batch), use_cache=False)
-    finally:
-        for layer, forward in zip(decoder.layers, own, strict=True):
-            del layer.forward
-            if forward is not None:
-                layer.forward = forward
+    with _in_place_of(decoder.layers, step_over), torch.no_grad():
+        decoder.base(**_read(batch), use_cache=False)
     return Stream(entering[0], 0, _attending(caught) if batch.counts_padding else caught, batch)
+
+
+@contextmanager
+def _in_place_of(layers: Iterable[nn.Module], forward: Callable[..., Tensor]) -> Generator[None]:
+    """Let these layers do something else inside the block."""
+    chosen = list(layers)
+    own = [layer.__dict__.get("forward") for layer in chosen]  # a hook's, where a device map put one there
+    for layer in chosen:
+        layer.forward = forward
+    try:
+        yield
+    finally:
+        for layer, before in zip(chosen, own, strict=True):
+            del layer.forward
+            if before is not None:
+                layer.forward = before
+
+
+def _handed_on(hidden_BTD: Tensor, **_: Any) -> Tensor:
+    return hidden_BTD
+
+
+def read_at(decoder: Decoder, layer: int) -> AbstractContextManager[None]:
+    """Inside the block the stream that leaves a layer is the model's last: those above hand it on as it is."""
+    return _in_place_of(decoder.layers[layer + 1 :], _handed_on)
+
+
+@contextmanager
+def altered(decoder: Decoder, layers: Iterable[int], alter: Alter) -> Generator[None]:
+    """Inside the block, also in the model's own forward, what leaves these layers goes on as `alter` makes it."""
+
+    def altering(layer: int) -> Any:
+        return lambda _module, _inputs, hidden_BTD: alter(layer, hidden_BTD)
+
+    hooks = [decoder.layers[layer].register_forward_hook(altering(layer)) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _read(batch: Batch) -> dict[str, Tensor]:

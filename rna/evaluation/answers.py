@@ -17,6 +17,8 @@ EVERY = 30.0  # seconds between two writes
 class Answers:
     """By what was asked, a list with a part for each batch that is done. With `path=None` nothing is kept or found.
 
+    `state` parts the answers of one model that a probe alters: the same question is another one in each.
+
     A file that cannot be read, or written, costs time and not the evaluation.
     """
 
@@ -24,6 +26,7 @@ class Answers:
     parts: dict[str, list[Any]] = field(default_factory=dict)
     written: float = field(default_factory=time.monotonic)
     changed: bool = False
+    state: str = ""
 
     def __post_init__(self) -> None:
         if self.path is not None:
@@ -32,7 +35,7 @@ class Answers:
 
     def of(self, asked: str) -> list[Any]:
         """The parts that are done, which `add` makes longer."""
-        return self.parts.setdefault(asked, [])
+        return self.parts.setdefault(f"{self.state}/{asked}" if self.state else asked, [])
 
     def add(self, asked: str, part: Any) -> None:
         self.of(asked).append(part)

@@ -32,6 +32,58 @@ class NotFinite(ArithmeticError):
     reason = "evaluation"
 
 
+@dataclass(frozen=True)
+class Otherwise:
+    """How a probe asks the questions of our tasks.
+
+    `asked` says which are; None: all. With `shots`, in front of a question stand so many others of its subject with
+    their right answers, drawn by `seed` from the other half where that has any; none has the question's own words. With
+    `choices` what is told has the log-probability of each choice, question by question.
+    """
+
+    asked: Callable[[dict[str, Any]], bool] | None = None
+    shots: int = 0
+    seed: int = 0
+    choices: bool = False
+
+    def of(self, wanted: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """The requests that are made in place of these, by lm-eval's name of their task."""
+        return {name: self._shown(self._kept(requests)) for name, requests in wanted.items()}
+
+    def _kept(self, requests: list[Any]) -> list[Any]:
+        return requests if self.asked is None else [one for one in requests if self.asked(one.doc)]
+
+    def _shown(self, requests: list[Any]) -> list[Any]:
+        by_subject: dict[str, list[Any]] = {}
+        for one in requests if self.shots else ():
+            by_subject.setdefault(one.doc["subject"], []).append(one)
+        heads = {subject: _head([one.args[0] for one in of_one]) for subject, of_one in by_subject.items()}
+        for subject, of_one in by_subject.items():
+            right = [one for one in of_one if one.idx == one.doc["answer"]]
+            by_subject[subject] = sorted(right, key=lambda one: seed_of(self.seed, "shots", subject, one.doc_id))
+
+        def shown(one: Any) -> Any:
+            head, right = heads[one.doc["subject"]], by_subject[one.doc["subject"]]
+            others = [other for other in right if other.doc["question"] != one.doc["question"]]
+            others = [other for other in others if other.doc["half"] != one.doc["half"]] or others
+            told = [f"{other.args[0].removeprefix(head)}{other.args[1]}\n\n" for other in others[: self.shots]]
+            made = copy.copy(one)
+            made.arguments = (f"{head}{''.join(told)}{one.args[0].removeprefix(head)}", one.args[1])
+            return made
+
+        return [shown(one) for one in requests] if self.shots else requests
+
+
+def _head(prompts: Sequence[str]) -> str:
+    """The paragraphs that all prompts begin with."""
+    columns = zip(*prompts, strict=False)
+    alike = "".join(one[0] for one in itertools.takewhile(lambda one: len(set(one)) == 1, columns))
+    return alike[: alike.rfind("\n\n") + 2] if "\n\n" in alike else ""
+
+
+AS_THEY_ARE = Otherwise()
+
+
 def multiple_choice(
     decoder: Decoder,
     tokenizer: Any,
@@ -40,6 +92,7 @@ def multiple_choice(
     progress: Progress,
     smoothing: Smoothing | None = None,
     answers: Answers | None = None,
+    otherwise: Otherwise = AS_THEY_ARE,
 ) -> dict[str, Metrics]:
     """The accuracy of each of the tasks, judged by lm-eval, whole and by halves, subjects and categories.
 
@@ -47,6 +100,7 @@ def multiple_choice(
         names: names of `options.tasks` to run; all of their requests go through the model together.
         smoothing: noise on hidden states, over whose draws the answers' probabilities are averaged.
         answers: those of an evaluation that was interrupted.
+        otherwise: how a probe asks, of our own tasks.
 
     Returns:
         By name: `acc`, `acc_stderr`, `n`; the same for the halves under `select` and `report`, for each subject under
@@ -66,7 +120,7 @@ def multiple_choice(
     others = {name: foreign.load(name, options) for name in foreign.of(options, names)}
     tasks, loaded = _asked([name for name in names if name not in others], options)
     harness = _harness(decoder, tokenizer, options, progress, smoothing, answers)
-    wanted = _wanted(harness, loaded, options)
+    wanted = otherwise.of(_wanted(harness, loaded, options))
     rows = {name: foreign.sampled(one, options) for name, one in others.items()}
     also = {name: foreign.requests(one, harness, options, rows[name]) for name, one in others.items()}
     more = {f"{name}: {leaf}": asked for name, by_leaf in also.items() for leaf, asked in by_leaf.items()}
@@ -79,6 +133,13 @@ def multiple_choice(
         name: _judged(found[task], options.tasks[name].subjects, cut, words, leave_out=leave_out)
         for name, task in tasks.items()
     }
+    for name, task in tasks.items() if otherwise.choices else ():
+        subjects = options.tasks[name].subjects
+        judged[name]["choices"] = [
+            [round(value, 6) for value in one.log_probs]
+            for one in found[task]
+            if subjects is None or one.row["subject"] in subjects
+        ]
     for name, one in others.items():
         judged[name] = foreign.metrics(one, foreign.values(one, also[name]), rows[name], options.seed)
         judged[name]["truncated"] = _truncated(also[name], cut)
@@ -180,8 +241,13 @@ class Verdict:
 
     row: dict[str, Any]
     correct: bool
-    log_prob: float  # of the right letter
+    log_probs: tuple[float, ...]  # of the choices
     prompt: str
+
+    @property
+    def log_prob(self) -> float:
+        """Of the right letter."""
+        return self.log_probs[self.row["answer"]]
 
 
 def _verdicts_at(
@@ -242,8 +308,8 @@ def _verdicts(answered: Mapping[str, list[Any]], loaded: dict[str, Any]) -> dict
             one = sorted(of_one, key=lambda request: request.idx)
             told = [next(iter(request.filtered_resps.values())) for request in one]
             judged = task.process_results(one[0].doc, told)
-            right = one[one[0].doc["answer"]].resps[0][0]
-            found[name].append(Verdict(one[0].doc, bool(judged["acc"]), right, one[0].args[0]))
+            log_probs = tuple(request.resps[0][0] for request in one)
+            found[name].append(Verdict(one[0].doc, bool(judged["acc"]), log_probs, one[0].args[0]))
     return found
 
 
@@ -274,6 +340,17 @@ def questions_of(names: list[str], options: EvalSettings) -> int:
     tasks, loaded = _asked([name for name in names if name not in others], options)
     also = sum(len(foreign.sampled(foreign.load(name, options), options)) for name in others)
     return sum(len(loaded[task].eval_docs) for task in tasks.values()) + also
+
+
+def rows_of(names: list[str], options: EvalSettings) -> list[dict[str, Any]]:
+    """The questions of our own tasks of these names, but for subjects that are not asked."""
+    tasks, loaded = _asked(names, options)
+    return [
+        row
+        for name, task in tasks.items()
+        for row in loaded[task].eval_docs
+        if options.tasks[name].subjects is None or row["subject"] in (options.tasks[name].subjects or [])
+    ]
 
 
 def _asked(names: list[str], options: EvalSettings) -> tuple[dict[str, str], dict[str, Any]]:

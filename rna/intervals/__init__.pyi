@@ -1,4 +1,5 @@
 from . import answers as answers
+from . import probed as probed
 from . import questions as questions
 from .estimate import HARM as HARM
 from .estimate import SEEDS as SEEDS

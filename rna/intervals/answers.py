@@ -1,6 +1,7 @@
 """What a trial or a study is asked, in this order, and the words for its answers: one wording for screen and page.
 
-Did it forget? What does a forget-token cost? Does RNA change that, at equal forgetting?
+Did it forget? What does a forget-token cost? Does RNA change that, at equal forgetting? And what a probe is asked: does
+it come back?
 """
 
 import math
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from rna.intervals.estimate import Estimate, covers, said
 
 FORGOT, COST = "Did it forget?", "What does a forget-token cost?"
+RETURNS = "Does it come back?"
 CHANGES = "Does RNA change that, at equal forgetting?"
 AGAINST_BASE = "Retain with it less retain with a neutral one, against the same in base"
 PERTURBED = "retain with a forget-token"

@@ -180,6 +180,8 @@ def _row(trained: Trained, evaluations: list[Record], smoothed: bool) -> Row:
     }
     row |= {name: record.get(name) for name in ("seconds", "rna", "numerics", "commit", "host")}
     row["wandb.run"] = record.get("wandb")
+    probed = {one["task"]: one["metrics"] for one in trained.probes if not smoothed}
+    row |= {name: value for task, told in probed.items() for name, value in lookup.of_probe(task, told).items()}
     return row | flat(settings) | _metrics(list(last.values()))
 
 

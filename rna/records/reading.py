@@ -18,17 +18,19 @@ from rna.store import Record
 SHOWN = {
     "train": "kind key label config losses identity created seconds rna numerics commit host wandb delta".split(),
     "eval": "kind train_key task task_identity metrics config created".split(),
+    "probe": "kind train_key task metrics config created".split(),
 }
 
 
 @dataclass
 class Trained:
-    """A training, or a model that is judged as it is, and every evaluation of it, the oldest first."""
+    """A training, or a model that is judged as it is, and every evaluation and probe of it, the oldest first."""
 
     key: str
     record: Record
     files: list[File]
     evaluations: list[Record] = field(default_factory=list)
+    probes: list[Record] = field(default_factory=list)
 
     @property
     def arm(self) -> str:
@@ -59,7 +61,7 @@ def read(lying: dict[str, list[File]]) -> Read:
     parsed: Callable[[str], Any] = cache(json.loads)  # evaluations repeat their trial's settings to the letter
     for key, files in lying.items():
         trained: Trained | None = None
-        evaluations: list[Record] = []
+        judged: list[Record] = []
         for file in files:
             if file.kind == "failure":
                 found.failures.append(file.path.stem)
@@ -72,11 +74,13 @@ def read(lying: dict[str, list[File]]) -> Read:
                     _needed(trained)
                 else:
                     _ = record["train_key"], record["config"]["eval"]["kind"], dict(record["metrics"])
-                    evaluations.append(record)
+                    judged.append(record)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 found.unreadable.append(f"{file.path.name}: {type(error).__name__}: {error}")
         if trained is not None and trained.key == key:
-            trained.evaluations = sorted(evaluations, key=lambda one: str(one.get("created")))
+            judged.sort(key=lambda one: str(one.get("created")))
+            trained.evaluations = [one for one in judged if one["kind"] == "eval"]
+            trained.probes = [one for one in judged if one["kind"] == "probe"]
             found.trials.append(trained)
     found.trials.sort(key=lambda one: (str(one.record.get("created")), one.key))
     return found

@@ -41,6 +41,7 @@ class Loaded:
 
     trials: list[Trial] = field(default_factory=list)
     smoothed: list[Trial] = field(default_factory=list)  # trials once more, with noise at inference
+    probed: dict[str, list[Record]] = field(default_factory=dict)  # by training key, the records of probes
     failures: list[Failure] = field(default_factory=list)
     files: int = 0
     unknown: Counter[str] = field(default_factory=Counter)  # fields that this version does not know
@@ -53,6 +54,7 @@ def load(output_dir: str, prefixes: set[str] | None = None) -> Loaded:
     found = Loaded()
     trained: dict[str, Record] = {}
     evaluated: dict[str, list[Record]] = {}
+    probed: dict[str, list[Record]] = {}
     for file in sorted((Path(output_dir) / "results").glob("*.json")):
         if file.name.startswith(".") or (prefixes is not None and re.split(r"[-.]", file.name)[0] not in prefixes):
             continue
@@ -73,6 +75,8 @@ def load(output_dir: str, prefixes: set[str] | None = None) -> Loaded:
             trained[key] = {**record, "curve": _shortened(record.get("curve") or [])}
         elif kind == "eval":
             evaluated.setdefault(record["train_key"], []).append(record)
+        elif kind == "probe":
+            probed.setdefault(record["train_key"], []).append(record)
         else:
             found.unreadable.append(f"{file.name}: kind={kind!r}")
     for key, record in trained.items():
@@ -86,6 +90,7 @@ def load(output_dir: str, prefixes: set[str] | None = None) -> Loaded:
                 groups, name = (smoothed, digest(smoothing)) if smoothing else (by_kind, one["config"]["eval"]["kind"])
                 groups.setdefault(name, []).append(one)
             found.trials += [_trial(key, record, group) for group in by_kind.values() or [[]]]
+            found.probed |= {key: probed[key]} if key in probed else {}
             found.smoothed += [_smoothed(_trial(key, record, group), group) for group in smoothed.values()]
     return found
 
@@ -95,7 +100,7 @@ def _needed(record: Record) -> None:
     config = record["config"]
     _ = config["method"]["name"], config["noise"]["name"], config["model"]["name"], config["data"]["name"]
     _ = int(config["seed"]), config["eval"]["kind"], config["eval"]["tasks"], record["identity"]["model"]["fingerprint"]
-    if record["kind"] == "eval":
+    if record["kind"] in ("eval", "probe"):
         _ = record["train_key"], record["task"], dict(record["metrics"]), dict(record["task_identity"])
 
 

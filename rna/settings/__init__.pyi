@@ -34,12 +34,17 @@ from .fields import hashes as hashes
 from .fields import without_defaults as without_defaults
 from .memo import Memo as Memo
 from .method import LAYER as LAYER
+from .method import LAYERS as LAYERS
 from .method import LOGITS as LOGITS
+from .method import RETRAINED as RETRAINED
+from .method import SEED as SEED
+from .method import TEXTS as TEXTS
 from .method import UNDEFENDED as UNDEFENDED
 from .method import Aim as Aim
 from .method import Defence as Defence
 from .method import Method as Method
 from .method import OwnCodeFailed as OwnCodeFailed
+from .method import Probe as Probe
 from .method import Released as Released
 from .method import RetainLoss as RetainLoss
 from .method import above as above

@@ -36,14 +36,16 @@ if TYPE_CHECKING:
 
 GROUPS = (
     *("method", "retain", "retain_loss", "defence", "noise", "optimizer", "forget_weights", "layer"),
-    *("model", "data", "train", "eval", "wandb", "cache"),
+    *("model", "data", "train", "eval", "probe", "wandb", "cache"),
 )
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
 PLUGINS: tuple[tuple[str, str, Any], ...] = (  # group, field of `Settings`, class
     ("method", "method", method.Method),
     ("retain_loss", "retain", method.RetainLoss),
     ("defence", "defence", method.Defence),
+    ("probe", "probe", method.Probe),
 )
+NEWER = {"defence": {"name": method.UNDEFENDED}, "probe": {"name": method.UNPROBED}}  # what older records have not
 REGIONS = {"early": (5, 3), "middle": (14, 3), "late": (28, 3)}  # first layer and count (arXiv:2501.19202, Appendix E)
 REGION_DEPTH = 32  # of the model these were chosen for
 UNTUNED_ALPHA = 1.0  # the retain weight where neither a user nor `conf/tuned` says one
@@ -146,6 +148,8 @@ def check(composed: "DictConfig") -> Settings:
     if settings.model.num_layers is None:
         settings.model.num_layers = read_num_layers(settings.model.path, settings.model.revision)
     _resolve_layers(settings, settings.model.num_layers)
+    if settings.probed:
+        _check_probe(settings)
     return settings
 
 
@@ -167,7 +171,7 @@ def typed(composed: "DictConfig") -> Settings:
         retain: dict[str, Any] = plain.pop("retain")
         found = {field: _plugin(plain, group, kind) for group, field, kind in PLUGINS}
         plain["retain_loss"] = found["retain"].name
-        del plain["method"], plain["defence"]
+        del plain["method"], plain["defence"], plain["probe"]
         alpha = retain.pop("alpha", None)
         for key in retain:
             raise ValueError(unknown_key(f"retain.{key}={retain[key]}", f"retain.{key}", ["alpha"]))
@@ -222,7 +226,7 @@ def recorded(record: dict[str, Any]) -> Settings:
     told, found = record["losses"], {}
     try:
         for group, field, kind in PLUGINS:
-            numbers = plain.pop(field, {"name": method.UNDEFENDED}) if field == "defence" else plain.pop(field)
+            numbers = plain.pop(field, NEWER.get(field)) or plain.pop(field)
             target = told.get(group) or method.own_targets(group)[numbers["name"]]
             found[field] = method.load(target, kind, group)(**numbers)
         settings = OmegaConf.to_object(_typed(plain, Settings))
@@ -233,7 +237,7 @@ def recorded(record: dict[str, Any]) -> Settings:
 
 
 def _plugin(plain: dict[str, Any], group: str, kind: type[method.Plugin]) -> Any:
-    """A method, a retain loss or a defence, made of its option's class and numbers."""
+    """A method, a retain loss, a defence or a probe, made of its option's class and numbers."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -578,6 +582,30 @@ def _check_inference(settings: Settings) -> None:
     ):
         if value != allowed:
             raise ValueError(f"noise=inference: has no meaning with {key}={value}; allowed with {key}={allowed}")
+
+
+def _check_probe(settings: Settings) -> None:
+    """A probe goes through our own scorer, with a trial's own questions."""
+    said = f"probe={settings.probe.name}"
+    for key, value, allowed in (
+        ("eval.backend", settings.eval.backend, "torch"),
+        ("train_only", settings.train_only, False),
+        ("eval.race", settings.eval.race, False),
+    ):
+        if value != allowed:
+            raise ValueError(f"{said}: has no meaning with {key}={value}; allowed with {key}={allowed}")
+    if settings.noise.name == "inference":
+        raise ValueError(f"{said}: has no meaning with noise=inference; allowed with noise=none")
+    present = list(dict.fromkeys(task.role for task in settings.eval.tasks.values()))
+    for role in settings.probe.roles if settings.eval.kind == "choice" else ():
+        if role not in present:
+            raise ValueError(f"probe.roles={settings.probe.roles}: {nearest(role, present)}")
+    if method.RETRAINED in settings.probe.needs() and settings.model.retrained is None:
+        raise ValueError(
+            f"{said}: needs a model that was trained without what is to be forgotten; give model.retrained=FOLDER"
+        )
+    with method.users_code(settings.probe):
+        settings.probe.check(settings)
 
 
 def _check_devices(settings: Settings) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rna.settings.method import UNDEFENDED, Defence, Method, RetainLoss
+from rna.settings.method import UNDEFENDED, UNPROBED, Defence, Method, Probe, RetainLoss
 
 PACKAGE = Path(__file__).parents[1]
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # installed, or a checkout
@@ -208,6 +208,7 @@ class Settings:
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     forget_weights: ForgetWeightsSettings = field(default_factory=ForgetWeightsSettings)
     eval: EvalSettings = field(default_factory=EvalSettings)
+    probe: Probe = field(default_factory=lambda: Probe(name=UNPROBED))
     wandb: WandbSettings = field(default_factory=WandbSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
     variant: str = "paper"
@@ -228,6 +229,11 @@ class Settings:
     def defended(self) -> bool:
         """Whether a defence changes what is read of retain samples."""
         return self.defence.name != UNDEFENDED
+
+    @property
+    def probed(self) -> bool:
+        """Whether a probe asks for what was unlearned, beside the evaluation."""
+        return self.probe.name != UNPROBED
 
     @property
     def protected(self) -> bool:

@@ -1,8 +1,8 @@
-"""What the program knows of a forget loss, a retain loss and a defence, whoever wrote them: three classes to derive
-from.
+"""What the program knows of a forget loss, a retain loss, a defence and a probe, whoever wrote them: four classes to
+derive from.
 
-An option of `conf/method`, `conf/retain_loss` or `conf/defence` names a class with `target: package.module.Class` and
-gives its numbers, which are the class's fields. Nothing else has to know the class by name.
+An option of `conf/method`, `conf/retain_loss`, `conf/defence` or `conf/probe` names a class with `target:
+package.module.Class` and gives its numbers, which are the class's fields. Nothing else has to know the class by name.
 """
 
 import importlib
@@ -10,7 +10,7 @@ import inspect
 import math
 import sys
 import traceback
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cache
@@ -23,10 +23,12 @@ from rna import ends
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from rna.evaluation.subject import Subject
+    from rna.settings.fields import Settings
     from rna.unlearning.defence import Drawn, Ground, Sample
     from rna.unlearning.step import Step
 
-UNDEFENDED = "none"
+UNDEFENDED = UNPROBED = "none"
 LAYER, LOGITS = "layer", "logits"  # what a loss reads: the stream that leaves the unlearn layer, or the model's end
 
 
@@ -138,8 +140,56 @@ class Defence:
         """Called after a step's backward passes."""
 
 
+TEXTS, LAYERS, RETRAINED, SEED = "texts", "layers", "retrained", "seed"  # what a probe may read beside questions
+
+
+@dataclass(kw_only=True)
+class Probe:
+    """A way to ask whether what was unlearned is still there, with numbers as a `Method` has them.
+
+    The model is asked the questions of some roles as it is, and again in one state after another.
+    """
+
+    name: str = ""
+    roles: list[str] = field(default_factory=lambda: ["forget"])  # of the tasks that are asked; []: all
+
+    label: ClassVar[str] = ""  # in tables and figures; "": the name
+
+    def needs(self) -> tuple[str, ...]:
+        """What its outcome depends on beside the model and its questions: TEXTS, LAYERS, RETRAINED, SEED."""
+        return ()
+
+    def tells(self) -> tuple[str, ...]:
+        """The names of its summary's numbers."""
+        return "before", "after", "gain"
+
+    def check(self, settings: "Settings") -> None:
+        """Raises ValueError for settings it cannot work with; called before anything is loaded."""
+
+    def begin(self, subject: "Subject") -> None:
+        """Raises ValueError for what the loaded model or its texts lack; called before anything is trained."""
+
+    def states(self, subject: "Subject") -> Iterator[str]:
+        """Puts the model into one state after another, and yields the name of each while it is in it: see
+        `rna.evaluation.subject`."""
+        raise NotImplementedError(f"{type(self).__name__}.states")
+
+    def run(self, subject: "Subject") -> dict[str, Any]:
+        """What is recorded: `states`, by name what was answered in each, first `before`, the model as it is; and the
+        numbers of a summary, which `tells` names."""
+        states = {"before": subject.ask("before")}
+        for name in self.states(subject):
+            states[name] = subject.ask(name)
+        return {"states": states, **self.summary(subject, states)}
+
+    def summary(self, subject: "Subject", states: dict[str, Any]) -> dict[str, Any]:
+        """`after`, in the `state` that knows most on the `select` half, `before`, and the `gain` from this to that, all
+        on the `report` half."""
+        return subject.strongest(states)
+
+
 Loss = Method | RetainLoss
-Plugin = Loss | Defence
+Plugin = Loss | Defence | Probe
 
 
 def above(bound: int | float, **options: Any) -> Any:
@@ -308,18 +358,15 @@ def made(name: str, **given: Any) -> Method:
     return kind(name=name, **given)
 
 
-def told(chosen: Method, retain: RetainLoss, defence: Defence, defences: Sequence[str]) -> dict[str, str]:
-    """What a record says of its losses and its defences, for readers who have not their classes."""
+def told(settings: "Settings") -> dict[str, str]:
+    """What a record says of its losses, defences and probe, for readers who have not their classes."""
+    chosen, retain = settings.method, settings.retain
     title = _title(chosen.label or chosen.name, retain.label or "") if chosen.trains else ""
-    found = {
-        "title": title,
-        "reads": chosen.reads,
-        "method": _target(chosen),
-        "retain_loss": _target(retain),
-    }
-    if not chosen.trains or not defences:
+    found = {"title": title, "reads": chosen.reads, "method": _target(chosen), "retain_loss": _target(retain)}
+    found |= {"probe": _target(settings.probe)} if settings.probed else {}
+    if not chosen.trains or not settings.defences:
         return found
-    return found | {"title": ", ".join([title, *defences]), "defence": _target(defence)}
+    return found | {"title": ", ".join([title, *settings.defences]), "defence": _target(settings.defence)}
 
 
 def _target(part: Plugin) -> str:

@@ -25,6 +25,7 @@ from rna.settings import (
     until_of,
     without_defaults,
 )
+from rna.settings import identity as plugin_identity
 from rna.store import partial, results
 
 Address = dict[str, Any]
@@ -49,17 +50,19 @@ def address_of(settings: Settings) -> Address:
     identity = results.train_identity(settings)
     key = results.train_key(identity)
     tasks = {} if settings.train_only else results.task_identities(settings)
+    probes = results.probe_identities(settings)
     return {
         "output_dir": settings.output_dir,
         "key": key,
-        "evals": {name: results.eval_key(key, task) for name, task in tasks.items()},
+        "evals": {name: results.eval_key(key, task) for name, task in (tasks | probes).items()},
         "kind": settings.eval.kind,
         "roles": task_roles(settings.eval),
+        **({"probe": [f"{name}/{told}" for name in probes for told in settings.probe.tells()]} if probes else {}),
         **({"own": own} if tasks and (own := _own(settings.eval)) else {}),
         "parts": [*(f"forget_{topic}" for topic in settings.data.topics), *PERPLEXITY_PARTS],
         "title": _title(settings),
         "seed": settings.seed,
-        "group": digest({name: value for name, value in identity.items() if name != "seed"} | _smoothing(settings)),
+        "group": digest({name: value for name, value in identity.items() if name != "seed"} | _beside(settings)),
         "interim": _interim(settings),
         "keep": settings.keep,
         "uses": list(dict.fromkeys([key, *_twin(settings)])),
@@ -95,19 +98,21 @@ def _interim(settings: Settings) -> list[str]:
     return interim_metrics(settings)
 
 
-def _smoothing(settings: Settings) -> dict[str, Any]:
-    """What parts noise at inference from the plain trial, whose tensors it shares."""
-    return {"smoothing": without_defaults(settings.noise)} if settings.noise.name == "inference" else {}
+def _beside(settings: Settings) -> dict[str, Any]:
+    """What parts a trial from others whose tensors it shares: noise at inference, a probe."""
+    smoothing = {"smoothing": without_defaults(settings.noise)} if settings.noise.name == "inference" else {}
+    return smoothing | ({"probe": plugin_identity(settings.probe)} if settings.probed else {})
 
 
 def _title(settings: Settings) -> str:
     """The trial in a few words: method, retain loss, noise."""
+    probe = [settings.probe.name] if settings.probed else []
     if not settings.method.trains:
-        return settings.method.name
+        return "-".join([settings.method.name, *probe])
     noise = f"nu{settings.noise.nu:g}" if settings.noise.name != "none" else "plain"
     noise += "-inference" if settings.noise.name == "inference" else ""
     defences = [*([settings.defence.name] if settings.defended else []), *settings.forget_side.values()]
-    return "-".join([settings.method.name, settings.retain_loss, *defences, noise])
+    return "-".join([settings.method.name, settings.retain_loss, *defences, noise, *probe])
 
 
 def metrics(where: Address) -> Metrics | None:
@@ -122,12 +127,25 @@ def metrics(where: Address) -> Metrics | None:
     flat: Metrics = dict((trained.get("curve") or [{}])[-1])
     if (until := trained.get("until")) is not None:
         flat |= dict(zip(TARGET, (float(until["reached"]), until["step"]), strict=True))
-    judged = {name: record["metrics"] for name, record in found.items() if record is not None}
+    told = {name: record["metrics"] for name, record in found.items() if record is not None}
+    judged = {name: metrics for name, metrics in told.items() if not is_probe(name)}
+    for name in told.keys() - judged.keys():
+        flat |= of_probe(name, told[name])
     if where["kind"] == "perplexity":
         judged = judged.get("perplexity", {})
     flat |= of_tasks(judged) | of_roles(judged, where["roles"])
     took = [record.get("seconds") or 0.0 for record in found.values() if record is not None]
     return flat | {"seconds": (trained.get("seconds") or 0.0) + max(took, default=0.0)}
+
+
+def is_probe(name: str) -> bool:
+    """Whether an evaluation is a probe's, and not a task's."""
+    return name.startswith("probe/")
+
+
+def of_probe(name: str, metrics: Metrics) -> Metrics:
+    """`probe/relearn/gain` and the like: the numbers of its summary."""
+    return _flat(name, {what: value for what, value in metrics.items() if what not in ("states", "tasks", "documents")})
 
 
 def of_tasks(judged: Metrics) -> Metrics:
@@ -205,7 +223,7 @@ def _mean(parts: list[Metrics]) -> Metrics:
 
 def names(where: Address) -> list[str]:
     """The metrics that the trial's records will have."""
-    train = [*TRAIN_CURVES, *(TARGET if where.get("until") else ()), "seconds"]
+    train = [*TRAIN_CURVES, *(TARGET if where.get("until") else ()), *where.get("probe", ()), "seconds"]
     if not where["evals"]:
         return train
     if where["kind"] == "perplexity":
@@ -235,10 +253,11 @@ def tasks_of(where: Address, part: str) -> list[str]:
     """The tasks that a part of a metric's name means: one, or all of a role whose name goes before where it has
     several; but those of which nothing counts for it."""
     if where.get("kind") == "perplexity":
-        return list(where["evals"])
+        return [name for name in where["evals"] if not is_probe(name)]
     roles: dict[str, str] = where.get("roles") or {}
     own: dict[str, Any] = where.get("own", {})
-    known = [name for name in where["evals"] if name not in own or own[name]["score"] is not None]
+    asked = [name for name in where["evals"] if not is_probe(name)]
+    known = [name for name in asked if name not in own or own[name]["score"] is not None]
     named = [name for name in known if roles.get(name) == part]
     return [part] if part in where["evals"] and len(named) < 2 else named
 

@@ -29,9 +29,13 @@ from rna.perturb import mined, read_keywords
 from rna.settings import (
     BUILTIN,
     FORGET_NLL,
+    LAYERS,
     NEUTRAL,
     REFUSALS,
+    RETRAINED,
+    SEED,
     TASKS,
+    TEXTS,
     EvalSettings,
     ModelSettings,
     Settings,
@@ -156,6 +160,29 @@ def task_identities(settings: Settings) -> dict[str, dict[str, Any]]:
         smoothing = {**_noise(settings), "seed": options.seed}
         return {name: identity | {"smoothing": smoothing} for name, identity in found.items()}
     return found
+
+
+def probe_identities(settings: Settings) -> dict[str, dict[str, Any]]:
+    """The probe by its place among a trial's evaluations, `probe/NAME`, and what its outcome depends on; none without.
+
+    Of tasks those that it asks count, of other settings what it says that it needs.
+    """
+    if not settings.probed:
+        return {}
+    probe, tasks = settings.probe, task_identities(settings)
+    asked = {
+        name: task
+        for name, task in tasks.items()
+        if settings.eval.kind == "perplexity" or not probe.roles or settings.eval.tasks[name].role in probe.roles
+    }
+    needed: dict[str, Callable[[], Any]] = {
+        TEXTS: lambda: {"corpora": _corpora(settings), "holdout": settings.data.holdout},
+        LAYERS: lambda: without_defaults(settings.layer),
+        RETRAINED: lambda: model_fingerprint(settings.model.retrained or "", None, settings.hashes()),
+        SEED: lambda: settings.seed,
+    }
+    identity = {"probe": plugin_identity(probe), "tasks": asked, "numerics": NUMERICS, "seed": settings.eval.seed}
+    return {f"probe/{probe.name}": identity | {name: needed[name]() for name in probe.needs()}}
 
 
 def _foreign_identity(name: str, options: EvalSettings) -> dict[str, Any]:
@@ -325,9 +352,9 @@ def trained(output_dir: str, word: str) -> Record:
 
 
 def evaluations(output_dir: str, key: str) -> list[Record]:
-    """The records of what was evaluated of a training."""
+    """The records of what was evaluated of a training, but for probes."""
     paths = sorted((Path(output_dir) / "results").glob(f"{key}-*.json"))
-    return [record for path in paths if (record := read(output_dir, path.stem))]
+    return [record for path in paths if (record := read(output_dir, path.stem)) and record["kind"] == "eval"]
 
 
 def write(output_dir: str, key: str, record: Record, commit: Callable[[], None] = lambda: None) -> Path:

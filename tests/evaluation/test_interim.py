@@ -204,7 +204,7 @@ def test_a_target_is_reached_when_it_stays_reached():
 def test_a_reports_command_stops_where_its_trial_did():
     until = "train.until={eval/forget/log_prob: {at: -1.5, patience: 2}}"
     made = config.check(run.compose([*SHORT, *EVERY, until], None))
-    losses = told(made.method, made.retain, made.defence, made.defences)
+    losses = told(made)
     record = {"config": asdict(made), "losses": losses, "seed": 0, "key": "key"}
     assert until_of(config.recorded({**record, "rna": "0"})) == Until("interim/forget/log_prob", -1.5, "fall", 2)
     words = [f"train.until={hydra_text(made.train.until)}", *SHORT, *EVERY]
