@@ -284,7 +284,7 @@ def work(
                     _train(row, decoder, tokenizer, tracked, listener, curve)
             if any(map(lookup.is_probe, row.missing)):
                 with users_code(settings.probe):
-                    settings.probe.begin(_subject(settings, decoder, tokenizer, lambda *_: None, None))
+                    settings.probe.begin(_subject(settings, decoder, tokenizer, lambda *_: None))
             fresh = row.trained is None and settings.method.trains
             if row.part is not None and not fresh:  # a run for each block would hide those of trials
                 settings = replace(settings, wandb=replace(settings.wandb, mode="disabled"))
@@ -631,12 +631,12 @@ def _evaluate(row: Arm, decoder: Any, tokenizer: Any, tracked: Any, listener: Li
 
 
 def _subject(
-    settings: Settings, decoder: Any, tokenizer: Any, progress: Callable[[int, int], None], answers: Any
+    settings: Settings, decoder: Any, tokenizer: Any, progress: Callable[[int, int], None], answers: Any = None
 ) -> Any:
     """What a probe works on."""
-    from rna.evaluation import Subject
+    from rna.evaluation import Answers, Subject
 
-    return Subject(settings, decoder, tokenizer, cache_of(settings), progress, answers)
+    return Subject(settings, decoder, tokenizer, cache_of(settings), progress, answers or Answers(None))
 
 
 def _answer(row: Arm, decoder: Any, tokenizer: Any, listener: Listener, heard: ends.Noted) -> None:

@@ -111,19 +111,24 @@ def words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 
+def _common(texts: Sequence[str]) -> set[str]:
+    counts = Counter(word for text in texts for word in set(words(text)))
+    return {word for word, count in counts.items() if count > COMMON * len(texts)}
+
+
 def tells(texts: Sequence[str], rows: Sequence[dict[str, Any]], background: Sequence[str]) -> list[list[int]]:
     """Of each text, the places of the questions whose answer it may tell: it has the right choice, word by word, and
     half or more of the question's words that are rare.
 
     Args:
-        background: texts of the same kind; rare is a word that at most half of them have.
+        background: texts of the same kind; rare is a word that at most half of them have, and of the questions.
     """
-    counts = Counter(word for text in background for word in set(words(text)))
-    common = {word for word, count in counts.items() if count > COMMON * len(background)}
+    questions = [row.get("unperturbed", row["question"]) for row in rows]
+    common = _common(background) | _common(questions)
     asked: list[tuple[set[str], str]] = []
-    for row in rows:
-        question, right = words(row.get("unperturbed", row["question"])), words(row["choices"][row["answer"]])
-        asked.append((set(question) - common or set(question), f" {' '.join(right)} "))
+    for question, row in zip(questions, rows, strict=True):
+        every = set(words(question))
+        asked.append((every - common or every, f" {' '.join(words(row['choices'][row['answer']]))} "))
     found: list[list[int]] = []
     for text in texts:
         said = words(text)

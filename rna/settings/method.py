@@ -159,6 +159,10 @@ class Probe:
         """What its outcome depends on beside the model and its questions: TEXTS, LAYERS, RETRAINED, SEED."""
         return ()
 
+    def files(self) -> dict[str, str]:
+        """Of its numbers those that are paths of texts, whose content counts and not their place: name -> path."""
+        return {}
+
     def tells(self) -> tuple[str, ...]:
         """The names of its summary's numbers."""
         return "before", "after", "gain"

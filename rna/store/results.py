@@ -181,7 +181,11 @@ def probe_identities(settings: Settings) -> dict[str, dict[str, Any]]:
         RETRAINED: lambda: model_fingerprint(settings.model.retrained or "", None, settings.hashes()),
         SEED: lambda: settings.seed,
     }
-    identity = {"probe": plugin_identity(probe), "tasks": asked, "numerics": NUMERICS, "seed": settings.eval.seed}
+    files = {
+        name: text_fingerprint(path, f"probe.{name}", None, settings.hashes()) for name, path in probe.files().items()
+    }
+    told = plugin_identity(probe) | files
+    identity = {"probe": told, "tasks": asked, "numerics": NUMERICS, "seed": settings.eval.seed}
     return {f"probe/{probe.name}": identity | {name: needed[name]() for name in probe.needs()}}
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rna.settings import Settings
 
 Step = Callable[[list[list[int]]], None]  # on the token ids of some texts
+OWN = ("forget", "retain")  # texts of the trial's own
 BACKGROUND = 500  # texts that tell which words are common
 
 
@@ -27,11 +28,13 @@ class Relearn(Probe):
     on the `select` half, on the `report` half. In-domain relearning as in arXiv:2510.07626, with unrelated texts as in
     arXiv:2409.18025.
 
-    Questions whose answer a text tells are not asked: `told` says how many, `documents` which these texts are.
+    Questions whose answer a text of the trial's own tells are not asked: `told` says how many, `documents` which texts
+    are drawn. Other texts must tell none.
     """
 
-    text: str = one_of("forget", "retain", default="forget")  # in-domain, or unrelated to what is to be forgotten
+    text: str = "forget"  # in-domain | retain, unrelated to what is to be forgotten | the path of other texts
     documents: int = above(0, default=8)  # drawn from these, the same for every model
+    max_length: int = above(1, default=512)  # tokens of a document of other texts
     steps: list[int] = field(default_factory=lambda: [5, 10, 20, 40])
     lr: list[float] = field(default_factory=lambda: [1e-5, 1e-4])
     tensors: str = one_of("trained", "all", default="trained")  # those that unlearning trained, or all of all layers
@@ -51,8 +54,11 @@ class Relearn(Probe):
             raise ValueError(f"probe.steps={self.steps}: must be whole numbers ≥ 1, each larger than the one before")
         if not self.lr or not all(0 < lr < float("inf") for lr in self.lr):
             raise ValueError(f"probe.lr={self.lr}: must be finite numbers > 0")
-        if not settings.data.topics:
-            raise ValueError("probe=relearn: learns texts, and there are no data.topics; allowed with data=NAME")
+        if self.text == "forget" and not settings.data.topics:
+            raise ValueError("probe.text=forget: there are no data.topics; allowed: retain, or the path of texts")
+
+    def files(self) -> dict[str, str]:
+        return {} if self.text in OWN else {"text": self.text}
 
     def begin(self, subject: "Subject") -> None:
         self._drawn(subject)
@@ -91,20 +97,31 @@ class Relearn(Probe):
         """
         from rna.evaluation.subject import tells
 
-        corpora = subject.corpora.forget if self.text == "forget" else {"retain": subject.corpora.retain}
+        corpora = self._corpora(subject)
         where: dict[str, list[int]] = {}
-        for place, (name, corpus) in enumerate(corpora.items()):
-            count = len(range(place, self.documents, len(corpora)))
-            if count > len(corpus.documents):
-                there = len(corpus.documents)
+        for place, (name, documents) in enumerate(corpora.items()):
+            count, there = len(range(place, self.documents, len(corpora))), len(documents)
+            if count > there:
                 raise ValueError(f"probe.documents={self.documents}: {name} has {there}; allowed: fewer")
-            where[name] = sorted(subject.source("relearn", self.seed, name).sample(range(len(corpus.documents)), count))
-        drawn = [corpora[name].documents[place] for name, places in where.items() for place in places]
+            where[name] = sorted(subject.source("relearn", self.seed, name).sample(range(there), count))
+        drawn = [corpora[name][place] for name, places in where.items() for place in places]
         if subject.settings.eval.kind == "perplexity":
+            judged = [ids for corpus in subject.corpora.forget.values() for ids in corpus.held_out]
+            if same := sum(ids in judged for ids in drawn):
+                raise ValueError(
+                    f"probe.text={self.text}: {same} of its {len(drawn)} texts are among those that are held out and "
+                    "judged; allowed: others"
+                )
             return drawn, [], where
         rows = subject.questions()
-        background = [text for one in corpora.values() for text in subject.texts(one.documents[:BACKGROUND])]
-        told = {place for places in tells(subject.texts(drawn), rows, background) for place in places}
+        background = [text for documents in corpora.values() for text in subject.texts(documents[:BACKGROUND])]
+        by_text = tells(subject.texts(drawn), rows, background)
+        told = {place for places in by_text for place in places}
+        if told and self.text not in OWN:
+            raise ValueError(
+                f"probe.text={self.text}: {sum(map(bool, by_text))} of its {len(drawn)} texts tell the answers of "
+                f"{len(told)} of the {len(rows)} questions that are asked; allowed: texts that tell none"
+            )
         forget = {name for name in subject.own_names if subject.settings.eval.tasks[name].role == "forget"}
         if len(told) == len(rows) or not forget:
             raise ValueError(
@@ -112,6 +129,19 @@ class Relearn(Probe):
                 "is left to ask; allowed: fewer documents"
             )
         return drawn, [rows[place] for place in sorted(told)], where
+
+    def _corpora(self, subject: "Subject") -> dict[str, Any]:
+        """The documents from which are drawn, by the name of their corpus."""
+        from rna.corpora import Documents, read_texts, tokenise
+        from rna.settings import CorpusSettings
+
+        if self.text == "forget":
+            return {name: corpus.documents for name, corpus in subject.corpora.forget.items()}
+        if self.text == "retain":
+            return {"retain": subject.corpora.retain.documents}
+        texts = read_texts(CorpusSettings(path=self.text), "probe.text")
+        found = tokenise(subject.tokenizer, texts, max_length=self.max_length)
+        return {"text": Documents(found["ids"], found["lengths"])}
 
     def _batch(self, texts: list[list[int]], number: int) -> list[list[int]]:
         """The texts of a step: all of them in turn, in an order of each round's own."""
