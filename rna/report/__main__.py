@@ -1,8 +1,9 @@
 """`python -m rna.report [NAME …]`: every table, every figure and one HTML page from the records; torch is not needed.
 
 Without a NAME all records are shown; a NAME is a sweep's. Filters keep what they name: `--method npo --seed 0 1`.
-`python -m rna.report defences [NAME …]`: all that claims to protect, side by side where it has forgotten alike. A sweep
-of that name is shown by `python -m rna.report -- defences`.
+`python -m rna.report defences [NAME …]`: all that claims to protect, side by side where it has forgotten alike;
+`python -m rna.report probes [NAME …]`: what probes bring back of what was forgotten. A sweep of that name is shown by
+`python -m rna.report -- defences`.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from rna import printing
-from rna.report import commands, compare, defences, drawing, figures, page, reading, records, sheet, tables
+from rna.report import commands, compare, defences, drawing, figures, page, probes, reading, records, sheet, tables
 from rna.report.page import Chapter
 from rna.report.reading import Loaded
 from rna.report.records import Filters, Study, Trial
@@ -45,13 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"--{item.name}", nargs="+", default=[], type=kinds.get(item.name, str), help=helps[item.name]
         )
     parser.add_argument("--output-dir", default="outputs", help="where the records lie (outputs)")
-    alone = words[:1] == [defences.NAME]
+    alone = {defences.NAME: defended, probes.NAME: probed}.get(words[0] if words else "")
     options = parser.parse_args(words[1:] if alone else words)
     filters = Filters(**{item.name: tuple(getattr(options, item.name)) for item in fields(Filters)})
     command = " ".join(["python -m rna.report", *(shlex.quote(word) for word in words)])
     try:
         started = time.perf_counter()
-        make = defended if alone else report
+        make = alone or report
         folder = make(options.names, filters, options.output_dir, command)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -96,6 +97,19 @@ def defended(names: Sequence[str], filters: Filters, output_dir: str, command: s
     _, selected = _selected(names, filters, output_dir, defences.SWEEP)
     folder = Path(output_dir) / "reports" / _name(names, filters) / defences.NAME
     for line in defences.written(records.studies(selected), folder, command):
+        print(line)
+    return folder
+
+
+def probed(names: Sequence[str], filters: Filters, output_dir: str, command: str) -> Path:
+    """Write `OUTPUT_DIR/reports/NAME/probes/`, print its answers and return it.
+
+    Raises:
+        ValueError: as `written`, or if no trial was probed; with the command that probes some.
+    """
+    loaded, selected = _selected(names, filters, output_dir, probes.SWEEP)
+    folder = Path(output_dir) / "reports" / _name(names, filters) / probes.NAME
+    for line in probes.written(records.studies(selected), loaded.probed, folder, command):
         print(line)
     return folder
 
