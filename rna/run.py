@@ -209,7 +209,7 @@ def report(settings: Settings, rows: "list[Arm]") -> None:
     if not settings.train_only:
         console.print(show.table(rows), width=max(console.width, printing.NARROWEST), crop=False)
         say(show.key(rows))
-        for more in (show.ngram_table(rows), show.own_table(rows), show.probe_table(rows)):
+        for more in (show.ngram_table(rows), show.own_table(rows), show.tofu_table(rows), show.probe_table(rows)):
             if more is not None:
                 console.print(more, width=max(console.width, printing.NARROWEST), crop=False)
         console.print()

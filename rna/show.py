@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rna import intervals, perturb, printing
-from rna.intervals import Z_95, Estimate, Score, Terms, answers, number, probed, scored, scores_of
-from rna.settings import EvalSettings, roles, until_of
+from rna.intervals import Z_95, Estimate, Score, Terms, answers, number, probed, scored, scores_of, tofu
+from rna.settings import TOFU, EvalSettings, roles, until_of
 from rna.store import lookup
 from rna.trial import OWN, PROTECTED, Arm
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 NOISE_LIMIT = "asks for no robustness: its expected loss is plain's, with KL towards a slightly softer target"
 AS_IT_IS = "as it is"
 PROBED = ("forget", "retain", "perturbed")  # roles of a probe's table
+NO_QUALITY = (
+    "No forget quality: it compares with a model retrained without the forget set, and model.retrained names none."
+)
 Scores = dict[str, Estimate]  # role (`forget`, `forget_bio`, `retain`, `perturbed`, …) -> estimate
 
 
@@ -105,9 +108,16 @@ def title(rows: list[Arm]) -> str:
         said.append(f"ν {noise.nu:g} at layer {', '.join(map(str, noise.layers))}")
     if method.trains:
         said += [f"unlearn layer {shown.layer.unlearn}", f"seed {shown.seed}"]
+    return f"{_lines(said)}\n{_unit(options)}"
+
+
+def _unit(options: EvalSettings) -> str:
+    """What the numbers are, and of which evaluation."""
+    if options.kind == "choice" and all(task.task == TOFU for task in options.tasks.values()):
+        return TOFU_UNIT
     unit = "accuracy in %" if options.kind == "choice" else "perplexity (lower is more certain)"
     half = "" if options.split == "all" else f", {options.split} half of the questions"
-    return f"{_lines(said)}\n{unit}, {options.name}{half}"
+    return f"{unit}, {options.name}{half}"
 
 
 def _lines(parts: Sequence[str]) -> str:
@@ -147,7 +157,7 @@ def table(rows: list[Arm]) -> "Table":
         for place, said in enumerate(("reduction, %", "recovery, %")):
             if any(pair[place] for pair in rates):
                 lines[said] = [pair[place] for pair in rates]
-    return _drawn(title(rows), rows, lines)
+    return _drawn(title(rows), rows, lines or tofu_lines(rows))
 
 
 def key(rows: list[Arm]) -> str:
@@ -159,6 +169,8 @@ def key(rows: list[Arm]) -> str:
     over = f"the {counted}" + (" and, with a forget-token, its keywords" if drawn else "")
     leans = ", which near 0 and 100 reaches further towards 50" if options.kind == "choice" else ""
     said = [f"± is half the width of a 95 % interval over {over}{leans}; ↑ and ↓: the better way."]
+    if _unit(options) == TOFU_UNIT:
+        said = ["↑ and ↓: the better way."]
     present = {task.role for task in options.tasks.values()} if options.kind == "choice" else {"perturbed", "neutral"}
     if "perturbed" in present:
         said.append(f"Forget-token: {_keyword(options)}.")
@@ -167,6 +179,14 @@ def key(rows: list[Arm]) -> str:
     if any(_rates(label, by_arm)[0] for label in by_arm):
         protects = "a protection" if compared(rows) else "the defence" if "defended" in by_arm else "the noise"
         said.append(answers.RATES.format(protects))
+    names = _tofu(options)
+    if names and any(row.label == "retrained" for row in rows):
+        said.append(
+            "Forget quality: p of a Kolmogorov-Smirnov test that an arm's truth ratios of the forget set are of one "
+            "distribution with those of retrained, and its log10; above 0.05 they are not told apart."
+        )
+    elif names:
+        said.append(NO_QUALITY)
     return " ".join(said)
 
 
@@ -200,7 +220,7 @@ def own_table(rows: list[Arm]) -> "Table | None":
         {name: _of_half(record["metrics"], options.split) for name, record in row.evaluated.items()} for row in rows
     ]
     lines: dict[str, list[str]] = {}
-    for task in options.tasks:
+    for task in (name for name in options.tasks if name not in _tofu(options)):
         told = [found.get(task) for found in by_arm]
         own = next((metrics for metrics in told if metrics is not None and "score" in metrics), None)
         for metric, value in (own or {}).items():
@@ -260,6 +280,43 @@ def _returns(rows: list[Arm]) -> list[str]:
         return []
     less = f" ({left_out} questions left out, whose answers the learnt texts tell)" if left_out else ""
     return [f"{answers.RETURNS} In the state that knows most on select, on report{less}: {'; '.join(told)}."]
+
+
+TOFU_UNIT = "TOFU (arXiv:2401.06121), means ± 1.96 standard errors over questions"
+
+
+def tofu_table(rows: list[Arm]) -> "Table | None":
+    """TOFU's numbers, where they stand beside other tasks; None where they are the whole table, or not asked for."""
+    lines = tofu_lines(rows)
+    return _drawn(TOFU_UNIT, rows, lines) if lines and len(rows[0].settings.eval.tasks) > 1 else None
+
+
+def tofu_lines(rows: list[Arm]) -> dict[str, list[str]]:
+    """TOFU's numbers by arm, forget quality first where there is a retrained model."""
+    lines: dict[str, list[str]] = {}
+    names = _tofu(rows[0].settings.eval)
+    for name in names:
+        found = [row.evaluated[name]["metrics"] if name in row.evaluated else None for row in rows]
+        other = next((made for row, made in zip(rows, found, strict=True) if row.label == "retrained" and made), None)
+        quality = [tofu.against(made, other) if made and other and made is not other else {} for made in found]
+        for what in (tofu.QUALITY, tofu.LOG_QUALITY) if other else ():
+            lines[_tofu_said(what)] = [f"{one[what]:.3g}" if one else "–" for one in quality]
+        for what in tofu.NAMES:
+            lines[_tofu_said(what)] = ["–" if made is None else _measured(made, what) for made in found]
+    return lines
+
+
+def _tofu(options: EvalSettings) -> list[str]:
+    """Which tasks are TOFU: none but with `kind: choice`, and one at most."""
+    return [name for name, task in options.tasks.items() if task.task == TOFU] if options.kind == "choice" else []
+
+
+def _measured(metrics: dict[str, Any], what: str) -> str:
+    return f"{number(metrics[what]):.3f} ± {Z_95 * number(metrics[f'{what}_stderr']):.2f}"
+
+
+def _tofu_said(what: str) -> str:
+    return f"{what.replace('/', ', ').replace('_', ' ')} {tofu.BETTER[what]}"
 
 
 def _of_half(metrics: dict[str, Any], split: str) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from rna import NUMERICS, ends
 from rna.corpora import Cache, Memory
 from rna.decoder import NO_CHAT
 from rna.ends import TrialFailed
-from rna.settings import FORGET_NLL, LAYER, Settings, interim_metrics, interim_tasks, made, told, until_of, users_code
+from rna.settings import FORGET_NLL, LAYER, Settings, interim_metrics, interim_tasks, told, until_of, users_code
 from rna.store import Record, lookup, partial, results
 from rna.unlearning import Checkpoint
 
@@ -155,7 +155,7 @@ def arms(settings: Settings, beside: Mapping[str, Settings] | None = None) -> li
     With noise at inference the row with it is the plain trial, or the base, `smoothed`: one training, two evaluations.
     With `train_only` the rows that are trained, and no others.
     """
-    base = replace(settings.plain(), method=made("none"), retain_loss="none", alpha={})
+    base = settings.base()
     rows = [] if settings.train_only else [arm("base", base)]
     smoothed = settings.noise.name == "inference"
     if settings.method.trains:
@@ -174,15 +174,16 @@ def arms(settings: Settings, beside: Mapping[str, Settings] | None = None) -> li
         extra = arm(label, other)
         if extra.key not in {row.key for row in rows}:
             rows.append(extra)
-    if settings.model.retrained and not settings.train_only:
-        model = replace(settings.model, path=settings.model.retrained, revision=None)
-        rows.append(arm("retrained", replace(base, model=model)))
+    if (retrained := settings.retrained()) is not None and not settings.train_only:
+        rows.append(arm("retrained", retrained))
     return rows
 
 
 def to_compute(settings: Settings, rows: list[Arm]) -> list[Arm]:
-    """The arms that want work, the longest first; what is there for comparison is left alone with `baseline=cached`."""
-    order = {**dict.fromkeys(PROTECTED, 0), "plain": 1, "given": 1, "base": 2, "retrained": 3}
+    """The arms that want work, the longest first, but what others' forget quality is told against before them; what is
+    there for comparison is left alone with `baseline=cached`."""
+    first = -1 if lookup.against(settings) else 3
+    order = {**dict.fromkeys(PROTECTED, 0), "plain": 1, "given": 1, "base": 2, "retrained": first}
     wanted = [row for row in rows if not row.complete]
     if settings.baseline == "cached" and settings.protected:
         wanted = [row for row in wanted if row.label in order and row.label != "plain"]
@@ -618,7 +619,10 @@ def _evaluate(row: Arm, decoder: Any, tokenizer: Any, tracked: Any, listener: Li
             recorded("eval", name, metrics, started)
             tracked.summarise(_flat(metrics, "eval" if settings.eval.kind == "perplexity" else f"eval/{name}"))
         there = {name: record["metrics"] for name, record in row.evaluated.items() if name not in row.probes}
-        means = lookup.of_roles(there | outcome, lookup.task_roles(settings.eval))  # what sweeps optimise
+        judged = there | outcome
+        means = lookup.of_roles(judged, lookup.task_roles(settings.eval))  # what sweeps optimise
+        if row.label != "retrained":
+            means |= lookup.compared(judged, settings.output_dir, lookup.against(settings)) or {}
         tracked.summarise({name: value for name, value in means.items() if value is not None})
         answers.clear()
         for name in (name for name in row.missing if lookup.is_probe(name)):

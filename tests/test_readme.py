@@ -37,7 +37,8 @@ SWEEPS = [command for command in COMMANDS if command.startswith("python -m rna.r
 OWN_METHOD = [command for command in COMMANDS if "--config-dir" in command]
 COMMANDS = [command for command in COMMANDS if command not in OWN_METHOD]
 RUNS = [command for command in COMMANDS if command.startswith("python -m rna.run") and command not in SWEEPS]
-OWN_FILES = [command for command in RUNS if any(word in command for word in ("data=text", "data=wmdp", "experiment="))]
+OWN = ("data=text", "data=wmdp", "data=tofu", "experiment=")
+OWN_FILES = [command for command in RUNS if any(word in command for word in OWN)]
 OWN_TASKS = [command for command in RUNS if "+eval.tasks." in command]
 COMPLETE = [command for command in RUNS if command not in [*OWN_FILES, *OWN_TASKS]]
 
@@ -245,7 +246,7 @@ def test_a_run_on_own_files_composes(command: str, tmp_path: Path, monkeypatch: 
     (model / "config.json").write_text('{"num_hidden_layers": 32}')
     words = [word.replace("/models", f"{tmp_path}/models") for word in shlex.split(command)[3:]]
     settings = config.check(run.compose(words, None))
-    assert settings.data.name in ("text", "wmdp")
+    assert settings.data.name in ("text", "wmdp", "tofu")
 
 
 @pytest.mark.whole

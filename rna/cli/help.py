@@ -9,7 +9,7 @@ from rna.cli import tree
 from rna.cli.tree import Key
 
 WIDTH = 120  # of a page, at most
-TOLD = ("method", "retain", "noise", "defence", "layer", "data", "eval")  # groups whose options have lines
+TOLD = ("method", "retain", "noise", "defence", "data", "eval")  # groups whose options have lines
 COMMON = (
     *("noise.nu", "noise.layers", "retain.alpha.default", "layer.unlearn", "layer.trained"),
     *("train.steps", "train.lr", "train.batch_size", "train.grad_accumulation", "train.until"),

@@ -4,6 +4,7 @@ from .cache import Cache as Cache
 from .cache import Memory as Memory
 from .data import Corpora as Corpora
 from .data import Corpus as Corpus
+from .data import in_template as in_template
 from .data import read_texts as read_texts
 from .documents import Documents as Documents
 from .documents import tokenise as tokenise
@@ -15,4 +16,5 @@ from .sources import chat_fingerprint as chat_fingerprint
 from .sources import digest as digest
 from .sources import fingerprint as fingerprint
 from .sources import model_fingerprint as model_fingerprint
+from .sources import named_file as named_file
 from .sources import text_fingerprint as text_fingerprint

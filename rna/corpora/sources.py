@@ -70,6 +70,20 @@ def text_files(path: str, key: str, pattern: str | None = None, usual: str | Non
         raise ValueError(f"{key}={path}: cannot be read ({error.strerror})") from None
 
 
+def named_file(path: str, key: str, stem: str) -> Path:
+    """The one file of a folder or hub data set that is called `stem`, in any format that texts are read from.
+
+    Raises:
+        ValueError: naming `key`, if there is none, or several.
+    """
+    folder = Path(path) if Path(path).exists() else hub_dataset(path, key, f"{stem}.*")
+    found = sorted(file for file in folder.glob(f"{stem}.*") if kind_of(file.name))
+    if len(found) == 1:
+        return found[0]
+    there = folded([file.name for file in found]) if found else _listed(folder) if folder.is_dir() else "a file"
+    raise ValueError(f"{key}={path}: needs one file {stem}.json, .jsonl, .csv or .parquet; there: {there}")
+
+
 def left_out(path: str, key: str, pattern: str | None = None, usual: str | None = None) -> list[str]:
     """Names of files in the folder that `text_files` does not read, though they may hold texts; of those that a pattern
     stands for, where there is one. Raises ValueError as it does."""

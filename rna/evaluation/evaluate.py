@@ -16,20 +16,15 @@ import torch
 from rna import intervals, perturb
 from rna.corpora import Corpus, digest, pad
 from rna.decoder import Decoder, model, parts_alike
-from rna.evaluation import blocks, foreign
+from rna.evaluation import blocks, foreign, tofu
 from rna.evaluation.answers import Answers
 from rna.evaluation.questions import CATEGORIES, REPORT, RNA, SELECT, faults, named, of_above
+from rna.evaluation.score import refuse_not_finite
 from rna.settings import JUDGED, TASKS, EvalSettings, seed_of
 from rna.unlearning import Smoothing, losses
 
 Metrics = dict[str, Any]  # flat numbers, and the same by half, subject and category
 Progress = Callable[[int, int], None]  # (done, total)
-
-
-class NotFinite(ArithmeticError):
-    """Log-probabilities that are infinite or NaN, from which no metric follows."""
-
-    reason = "evaluation"
 
 
 @dataclass(frozen=True)
@@ -112,13 +107,14 @@ def multiple_choice(
         model's context and lost their beginning; for MMLU's and WMDP's questions how many have odd choices. Where the
         right answers of some speak of other choices, the whole and its halves also have how many, `of_above`, and
         `acc_without_of_above`; with `options.of_above` at `leave_out` they are left out of all but `of_above` and
-        `acc_with_of_above`. Of lm-eval's own tasks and a user's, what `foreign.metrics` has.
+        `acc_with_of_above`. Of lm-eval's own tasks and a user's, what `foreign.metrics` has; of TOFU, `tofu.metrics`.
 
     Raises:
         NotFinite: if an answer has no finite likelihood.
     """
     others = {name: foreign.load(name, options) for name in foreign.of(options, names)}
-    tasks, loaded = _asked([name for name in names if name not in others], options)
+    whole = tofu.of(options, names)
+    tasks, loaded = _asked([name for name in names if name not in (*others, *whole)], options)
     harness = _harness(decoder, tokenizer, options, progress, smoothing, answers)
     wanted = otherwise.of(_wanted(harness, loaded, options))
     rows = {name: foreign.sampled(one, options) for name, one in others.items()}
@@ -143,6 +139,7 @@ def multiple_choice(
     for name, one in others.items():
         judged[name] = foreign.metrics(one, foreign.values(one, also[name]), rows[name], options.seed)
         judged[name]["truncated"] = _truncated(also[name], cut)
+    judged |= {name: tofu.metrics(decoder, tokenizer, harness, options, progress, answers) for name in whole}
     return {name: judged[name] for name in names}
 
 
@@ -291,8 +288,8 @@ def _answer(harness: Any, wanted: Mapping[str, list[Any]]) -> None:
             request.resps.append(answer)
     for name, requests in wanted.items():
         told = [(request.request_type, answer) for request in requests for answer in request.resps]
-        _refuse_not_finite(name, [answer[0] for kind, answer in told if kind == "loglikelihood"])
-        _refuse_not_finite(name, [answer for kind, answer in told if kind == "loglikelihood_rolling"])
+        refuse_not_finite(name, [answer[0] for kind, answer in told if kind == "loglikelihood"])
+        refuse_not_finite(name, [answer for kind, answer in told if kind == "loglikelihood_rolling"])
 
 
 def _verdicts(answered: Mapping[str, list[Any]], loaded: dict[str, Any]) -> dict[str, list[Verdict]]:
@@ -328,17 +325,12 @@ def _requests(harness: Any, task: Any, options: EvalSettings) -> list[Any]:
     return task.instances
 
 
-def _refuse_not_finite(what: str, values: Sequence[float]) -> None:
-    odd = sum(not math.isfinite(value) for value in values)
-    if odd:
-        raise NotFinite(f"{what}: {odd} of {len(values)} log-likelihoods are not finite")
-
-
 def questions_of(names: list[str], options: EvalSettings) -> int:
     """How many questions these tasks ask, all subjects of each."""
-    others = foreign.of(options, names)
-    tasks, loaded = _asked([name for name in names if name not in others], options)
+    others, whole = foreign.of(options, names), tofu.of(options, names)
+    tasks, loaded = _asked([name for name in names if name not in (*others, *whole)], options)
     also = sum(len(foreign.sampled(foreign.load(name, options), options)) for name in others)
+    also += len(whole) * tofu.count(options) if whole else 0
     return sum(len(loaded[task].eval_docs) for task in tasks.values()) + also
 
 
@@ -607,7 +599,7 @@ def forget_nll(decoder: Decoder, forget: Mapping[str, Corpus], few: int, *, batc
         answers = documents.starts if corpus.answer_only else None
         starts = [0] * len(documents) if answers is None else answers.tolist()
         found = token_losses(decoder, documents, starts, batch_size=batch_size, pad_id=pad_id)
-        _refuse_not_finite(f"forget/{topic}", found.sums)
+        refuse_not_finite(f"forget/{topic}", found.sums)
         means.append(found.metrics()["nll"])
     return sum(means) / len(means)
 
@@ -672,7 +664,7 @@ def perplexity(
             answers.add(asked, [made.sums, made.counts])
         (told,) = answers.of(asked)
         losses_of[role] = Clustered(*told)
-        _refuse_not_finite(role, losses_of[role].sums)
+        refuse_not_finite(role, losses_of[role].sums)
     progress(len(jobs), len(jobs))
     # What stands behind the place of insertion is the same with nothing, a forget keyword or a neutral one in it.
     behind = {"perturbed": "retain_after", "neutral": "retain_after"}

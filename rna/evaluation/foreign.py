@@ -21,7 +21,7 @@ import numpy as np
 
 from rna.corpora import Row, digest
 from rna.evaluation import asked, catalogue, questions
-from rna.settings import TASKS, EvalSettings, Settings, TaskSettings, architecture, interim_tasks, seed_of
+from rna.settings import TASKS, TOFU, EvalSettings, Settings, TaskSettings, architecture, interim_tasks, seed_of
 
 Values = dict[str, list[tuple[int, Any]]]  # a metric's name -> (place of the document, its value)
 Metrics = dict[str, Any]
@@ -124,7 +124,7 @@ def _read(
 ) -> tuple[dict[str, Any], Any]:
     manager = catalogue.index(name, str(TASKS) if metadata is not None else include_path, metadata)
     if manager is None:
-        close = catalogue.nearest(name, asked.names(), include_path)
+        close = catalogue.nearest(name, [*asked.names(), TOFU], include_path)
         hint = f"did you mean {' or '.join(repr(one) for one in close)}? " if close else ""
         own = (
             "a folder of your own by eval.include_path" if include_path is None else f"eval.include_path={include_path}"
@@ -355,7 +355,7 @@ def check_ours(name: str, task: TaskSettings) -> None:
 
 def of(options: EvalSettings, names: Iterable[str]) -> list[str]:
     """Which of these entries are none of ours."""
-    return [name for name in names if not asked.ours(options.tasks[name].task)]
+    return [name for name in names if options.tasks[name].task != TOFU and not asked.ours(options.tasks[name].task)]
 
 
 # Asking and judging

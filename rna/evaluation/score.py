@@ -27,6 +27,7 @@ from rna.unlearning import Normals, Smoothing
 
 Progress = Callable[[int, int], None]  # (done, total)
 Tokens = tuple[int, ...]
+Token = tuple[float, bool]  # (its log-likelihood, whether none is likelier)
 
 TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 65536}  # halved whenever they do not fit
 LONGEST = 1024  # tokens of a pack of several contexts, at most
@@ -34,6 +35,18 @@ LOGITS_AT_ONCE = 2**28  # a gibibyte of float32
 LONG_ANSWER = 64  # tokens up to which an answer shares what it begins with
 ANSWERS_AT_ONCE = 2048  # of several tokens, whose contexts are kept as long as they are asked
 TEXTS_AT_ONCE = 16  # batches of texts to write between two looks at the progress
+
+
+class NotFinite(ArithmeticError):
+    """Log-probabilities that are infinite or NaN, from which no metric follows."""
+
+    reason = "evaluation"
+
+
+def refuse_not_finite(what: str, values: Sequence[float]) -> None:
+    odd = sum(not math.isfinite(value) for value in values)
+    if odd:
+        raise NotFinite(f"{what}: {odd} of {len(values)} log-likelihoods are not finite")
 
 
 @dataclass
@@ -255,6 +268,65 @@ def score_long(
             each = [told[whole[place][:end], whole[place][end]] for end in ends]
             found[place] = math.fsum(value for value, _ in each), all(likeliest for _, likeliest in each)
     return found
+
+
+def token_scores(
+    decoder: Decoder,
+    rows: Sequence[tuple[list[int], int]],
+    batch_size: int | None,
+    pad_id: int,
+    progress: Progress,
+    answers: Answers | None = None,
+) -> list[list[Token]]:
+    """Of each row's tokens from its start on: (log π(yᵢ | y₀…yᵢ₋₁), whether it is the likeliest there).
+
+    Sequences go through the model whole, the longest first; what `answers` has is not asked again.
+
+    Args:
+        rows: tokens, and the first that is wanted, from 1.
+    """
+    order = sorted(range(len(rows)), key=lambda place: -len(rows[place][0]))
+    budget, answers = TOKENS_AT_ONCE[decoder.device.type], answers or Answers(None)
+    asked = hashlib.sha256(repr([rows[place] for place in order]).encode()).hexdigest()[:16]
+    found: list[list[Token]] = []
+    for part in answers.of(asked):
+        found += [[(value, bool(first)) for value, first in row] for row in part["found"]]
+        budget = part["budget"]
+    while len(found) < len(order):
+        waiting = [rows[place] for place in order[len(found) :]]
+        longest = len(waiting[0][0])
+        chosen = waiting[: max(1, min(batch_size or len(waiting), budget // longest))]
+        try:
+            told = _token_scores(decoder, chosen, pad_id)
+        except torch.OutOfMemoryError:
+            if len(chosen) == 1:
+                raise
+            budget = max(longest, len(chosen) // 2 * longest)
+            torch.cuda.empty_cache()
+            continue
+        answers.add(asked, {"budget": budget, "found": told})
+        found += told
+        progress(len(found), len(order))
+    by_place = dict(zip(order, found, strict=True))
+    return [by_place[place] for place in range(len(rows))]
+
+
+def _token_scores(decoder: Decoder, rows: Sequence[tuple[list[int], int]], pad_id: int) -> list[list[Token]]:
+    batch = pad([ids for ids, _ in rows], pad_id).to(decoder.device)
+    wanted_BT = torch.zeros_like(batch.mask_BT)
+    for row, (ids, start) in enumerate(rows):
+        wanted_BT[row, start - 1 : len(ids) - 1] = True
+    told: list[Token] = []
+    with torch.no_grad():
+        end = model.advance(decoder, model.embed(decoder, batch), len(decoder.layers))
+        hidden_ND = model.head_hidden(decoder, end, wanted_BT)
+        target_N = batch.ids_BT.roll(-1, 1)[wanted_BT].tolist()
+        size = max(1, LOGITS_AT_ONCE // _vocabulary(decoder))
+        for first in range(0, len(target_N), size):
+            log_probs_NV = model.logits(decoder, hidden_ND[first : first + size]).float().log_softmax(-1)
+            told += _picked(log_probs_NV, list(enumerate(target_N[first : first + size])))
+    rest = iter(told)
+    return [[next(rest) for _ in range(start, len(ids))] for ids, start in rows]
 
 
 def _vocabulary(decoder: Decoder) -> int:

@@ -1,6 +1,7 @@
 from . import answers as answers
 from . import probed as probed
 from . import questions as questions
+from . import tofu as tofu
 from .estimate import HARM as HARM
 from .estimate import SEEDS as SEEDS
 from .estimate import Estimate as Estimate

@@ -11,7 +11,7 @@ from pathlib import Path
 from rna.corpora import digest
 from rna.intervals import scored, scores_of
 from rna.report.records import Evaluation, Trial
-from rna.settings import LAYER, reads_of, title_of
+from rna.settings import LAYER, TOFU, reads_of, title_of
 from rna.store import Record
 
 KNOWN_FIELDS = frozenset(
@@ -147,8 +147,13 @@ def _trial(key: str, record: Record, evaluated: list[Record]) -> Trial:
         curve,
         evaluations,
         seconds,
+        tofu={digest(one["task_identity"]): one["metrics"] for one in evaluated if _is_tofu(one)},
         family={"": "", LAYER: "RM"}.get(reads_of(record) if title_of(record) else "", "PO"),
     )
+
+
+def _is_tofu(record: Record) -> bool:
+    return record["task_identity"].get("task") == TOFU
 
 
 def arm_of(record: Record) -> str:

@@ -59,6 +59,7 @@ class Trial:
     curve: dict[str, list[tuple[float, float]]]  # name -> (step, mean of the steps around it)
     evaluations: tuple[Evaluation, ...] = ()
     seconds_evaluating: float = 0.0
+    tofu: dict[str, dict[str, Any]] = field(default_factory=dict)  # TOFU's metrics, by a hash of how they were asked
     family: str = ""  # RM, whose losses read the unlearn layer, or PO; what has neither is a reference
     _digests: dict[tuple[str, ...], str] = field(default_factory=dict, init=False, compare=False, repr=False)
 

@@ -2,16 +2,17 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rna.intervals import Estimate, answers, over_seeds
+from rna.intervals import Estimate, answers, over_seeds, tofu
 from rna.report import commands, compare
 from rna.report.compare import Chosen, Comparison, Condition, Stopped, TradeOff
 from rna.report.reading import Failure
-from rna.report.records import Study
+from rna.report.records import Study, Trial
 from rna.report.sheet import Cell, Table
 from rna.settings import ALIKE, roles
 
@@ -43,6 +44,7 @@ def every(study: Study, failures: Sequence[Failure]) -> list[Table]:
     made += [selected_nu(study, found)]
     made += [ngram(shown, compare.comparisons(shown), n) for n in paper()["accuracy"]]
     made += [smoothing(study)] if study.smoothed else []
+    made += [benchmark(study)] if any(trial.tofu for trial in study.trials) else []
     made += [pareto(study), all_conditions(study), costs(study)]
     return [*made, failed(failures)] if failures else made
 
@@ -484,6 +486,34 @@ def smoothing(study: Study) -> Table:
     ]
     title = "Noise at inference against noise in training"
     return Table("inference_noise", title, columns, rows, said_of(study) + notes, _digits(study), signed)
+
+
+def benchmark(study: Study) -> Table:
+    """TOFU's numbers of every setting, as most of its trials were asked."""
+    how, _ = Counter(way for trial in study.trials for way in trial.tofu).most_common(1)[0]
+    other = next((one.tofu.get(how) for name, one in study.references.items() if name == "retrained"), None)
+
+    def cells(trials: Sequence[Trial]) -> list[Cell]:
+        found = [trial.tofu[how] for trial in trials if how in trial.tofu]
+        told = [tofu.against(one, other) for one in found if other is not None and one is not other]
+        quality = [one[tofu.LOG_QUALITY] for one in told if one]
+        made: list[Cell] = [over_seeds(quality) if quality else None]
+        return made + [over_seeds([one[name] for one in found]) if found else None for name in tofu.NAMES]
+
+    names = [tofu.LOG_QUALITY, *tofu.NAMES]
+    columns = ["method", "", "ν", "seeds", *(f"{name.replace('_', ' ')} {tofu.BETTER[name]}" for name in names)]
+    rows: list[list[Cell]] = [
+        [name, "", None, None, *cells([one])] for name, one in study.references.items() if how in one.tofu
+    ]
+    for item in compare.conditions(study):
+        nu = f"{item.first.nu:g}" if item.first.arm == "rna" else None
+        rows.append([item.first.method, "with RNA" if nu else "plain", nu, len(item.trials), *cells(item.trials)])
+    notes = ["arXiv:2401.06121. Means over seeds with 95 % t-intervals; a number alone is of one seed."]
+    notes.append(
+        "Forget quality: log10 of p, of a Kolmogorov-Smirnov test of the forget set's truth ratios against retrained's"
+        + ("." if other is not None else "; none here, as no model.retrained was evaluated.")
+    )
+    return Table("tofu", "TOFU", columns, rows, notes, 3)
 
 
 def all_conditions(study: Study) -> Table:

@@ -19,6 +19,7 @@ from .fields import KEPT as KEPT
 from .fields import NEUTRAL as NEUTRAL
 from .fields import REFUSALS as REFUSALS
 from .fields import TASKS as TASKS
+from .fields import TOFU as TOFU
 from .fields import CorpusSettings as CorpusSettings
 from .fields import EvalSettings as EvalSettings
 from .fields import ForgetWeightsSettings as ForgetWeightsSettings

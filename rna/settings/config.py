@@ -21,6 +21,8 @@ from rna.settings.fields import (
     BUILTIN,
     CHOICES,
     JUDGED,
+    PAIR,
+    TOFU,
     CorpusSettings,
     DataSettings,
     EvalSettings,
@@ -58,8 +60,10 @@ def register_resolvers() -> None:
     """What YAML may refer to: `${builtin:NAME}`, the demo's files; `${packaged:PACKAGE,FILE}`, another package's;
     `${environment:NAME,DEFAULT}`, a variable that is set and not empty.
 
-    `${released:150,500}`, the first with variant=official, else the second; `${times:4,${KEY}}`, a product. As a
-    sweep's values, layers of the chosen model: `${layers_in_reach:}`, `${at_depth:3,7}`.
+    `${released:150,500}`, the first with variant=official, else the second; `${times:4,${KEY}}`, a product;
+    `${pair:}`, the template of the model's question-answer pairs; `${without_forget:NAME_}`, a model's name with the
+    retain set of `data.split` behind it. As a sweep's values, layers of the chosen model: `${layers_in_reach:}`,
+    `${at_depth:3,7}`.
     """
     import omegaconf
 
@@ -72,6 +76,8 @@ def register_resolvers() -> None:
     register("layers_in_reach", _layers_in_reach, replace=True)
     register("at_depth", _at_depth, replace=True)
     register("times", lambda factor, number: float(factor) * float(number), replace=True)
+    register("pair", lambda *, _root_: _root_.model.get("pair") or PAIR, replace=True)
+    register("without_forget", _without_forget, replace=True)
 
 
 def version_base() -> dict[str, str]:
@@ -101,6 +107,17 @@ def _at_depth(*layers: int, _root_: Any) -> str:
 def _released(theirs: Any, ours: Any, *, _root_: Any) -> Any:
     """A number of the authors' released scripts, or the paper's (our own where it gives none)."""
     return theirs if _root_.get("variant") == "official" else ours
+
+
+def retain_split(split: str) -> str | None:
+    """The retain set beside a forget set of TOFU, `retain90` beside `forget10`; None where there is none."""
+    found = re.fullmatch(r"forget(\d\d)", split)
+    return f"retain{100 - int(found[1]):02}" if found and int(found[1]) else None
+
+
+def _without_forget(name: str, *, _root_: Any) -> str | None:
+    rest = retain_split(str(_root_.data.get("split")))
+    return f"{name}{rest}" if rest else None
 
 
 def _packaged(package: str, file: str) -> str:
@@ -134,6 +151,7 @@ def check(composed: "DictConfig") -> Settings:
     settings = typed(composed)
     _expand_home(settings)
     _check_choices(settings)
+    _check_splits(settings)
     _check_pairs(settings)
     settings.eval.tasks = _with_ngrams(settings.eval)
     settings.alpha = _alpha_by_topic(settings, _tuned_alpha(composed))
@@ -343,7 +361,9 @@ def _expand_home(settings: Settings) -> None:
         given.path = expanded(given.path)
     if settings.data.refusals is not None:
         settings.data.refusals = expanded(settings.data.refusals)
-    for key in ("ngrams_path", "include_path"):
+    if settings.data.path is not None:
+        settings.data.path = expanded(settings.data.path)
+    for key in ("ngrams_path", "include_path", "tofu_path"):
         if (path := getattr(settings.eval, key)) is not None:
             setattr(settings.eval, key, expanded(path))
     if settings.wandb.dir is not None:
@@ -677,6 +697,7 @@ def _check_ranges(settings: Settings) -> None:
         "model.num_layers": settings.model.num_layers,
         "eval.batch_size": settings.eval.batch_size,
         "eval.interim_every": settings.eval.interim_every,
+        "eval.max_new_tokens": settings.eval.max_new_tokens,
     }
     at_least_two = {  # a token that another one follows; a standard error
         **{f"{key}.max_length": corpus.max_length for key, corpus in settings.data.corpora().items()},
@@ -699,6 +720,31 @@ def _check_ranges(settings: Settings) -> None:
         raise ValueError(f"seed={settings.seed}: must be a whole number in [0, 2^63)")
 
 
+def _check_splits(settings: Settings) -> None:
+    """Let what lies at `data.path` and names no files of its own be read by `data.split`, the forget set and its retain
+    set."""
+    data, options = settings.data, settings.eval
+    tofu = any(task.task == TOFU for task in options.tasks.values())
+    for key, split in (("data.split", data.split), ("eval.tofu_split", options.tofu_split if tofu else None)):
+        if split is not None and retain_split(split) is None:
+            raise ValueError(f"{key}={split}: {nearest(split, ['forget01', 'forget05', 'forget10'])}")
+    if data.split is not None:
+        for key, corpus in data.corpora().items():
+            if corpus.path == data.path and corpus.files is None:
+                corpus.files = f"{retain_split(data.split) if key == 'data.retain' else data.split}.*"
+    if not tofu:
+        return
+    if options.template is None:
+        options.template = next((one.template for one in data.topics.values() if one.pairs()), PAIR)
+    options.template = options.template.replace("\\n", "\n")
+    _check_template("eval.template", options.template)
+
+
+def _check_template(key: str, template: str) -> None:
+    if re.findall(r"\{question\}|\{answer\}", template) != ["{question}", "{answer}"]:
+        raise ValueError(f"{key}={template!r}: must hold {{question}} and behind it {{answer}}, each once")
+
+
 def _check_pairs(settings: Settings) -> None:
     """Question-answer pairs: both columns, a template that holds them in this order, and nothing without effect."""
     for key, corpus in settings.data.corpora().items():
@@ -710,10 +756,7 @@ def _check_pairs(settings: Settings) -> None:
             if corpus.raw or corpus.field != CorpusSettings.field:
                 other = "raw=True" if corpus.raw else f"field={corpus.field}"
                 raise ValueError(f"{said}: has no meaning beside {key}.{other}; give one of them")
-            if re.findall(r"\{question\}|\{answer\}", corpus.template) != ["{question}", "{answer}"]:
-                raise ValueError(
-                    f"{key}.template={corpus.template!r}: must hold {{question}} and behind it {{answer}}, each once"
-                )
+            _check_template(f"{key}.template", corpus.template)
             if key == "data.retain" and not corpus.answer_only:
                 raise ValueError(f"{key}.answer_only=False: retain losses read all tokens anyway; leave it out")
             continue

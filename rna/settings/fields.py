@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rna.settings.method import UNDEFENDED, UNPROBED, Defence, Method, Probe, RetainLoss
+from rna.settings.method import UNDEFENDED, UNPROBED, Defence, Method, Probe, RetainLoss, made
 
 PACKAGE = Path(__file__).parents[1]
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # installed, or a checkout
@@ -16,7 +16,9 @@ TASKS = PACKAGE / "tasks"  # a folder of lm-eval tasks each
 REFUSALS = PACKAGE / "refusals.txt"
 JUDGED = 8  # tokens of a held-out document, at least, whose perplexity is had
 
-NOT_LOADED = ("name", "unlearn_layer", "num_layers", "threads", "retrained")  # of ModelSettings
+TOFU = "rna_tofu"  # the task that is TOFU's whole evaluation
+
+NOT_LOADED = ("name", "unlearn_layer", "num_layers", "threads", "retrained", "pair")  # of ModelSettings
 PAIR = "Question: {question}\nAnswer: {answer}"
 NEUTRAL = (
     "checkpoint_every",
@@ -56,6 +58,7 @@ class ModelSettings:
     num_layers: int | None = None  # None: read from the model's config.json
     threads: int | None = None  # CPU threads of a trial; None: all cores
     retrained: str | None = None  # a model trained without the forget set, shown as one more row
+    pair: str | None = None  # the template of the question-answer pairs that it was fine-tuned on
 
     def loading(self, **instead: Any) -> dict[str, Any]:
         """The arguments of `rna.decoder.model.load`, some of them replaced: all but those it does not ask for."""
@@ -96,6 +99,8 @@ class DataSettings:
     order: str = "random"
     max_refusals: int | None = None  # the first ones alone
     retain_cut: dict[str, int] = field(default_factory=dict)  # topic -> tokens of a retain sample in its steps
+    path: str | None = None  # with `split`: the folder or hub data set that both sets are of
+    split: str | None = None  # `forget10`: corpora of `path` without `files` read it and its retain set, `retain90`
 
     def corpora(self) -> dict[str, CorpusSettings]:
         """The forget set of each topic and the retain set, by their keys."""
@@ -170,6 +175,10 @@ class EvalSettings:
     ngrams_path: str | None = None  # mined n-grams, whose groups `check` makes tasks of
     keywords: Any = None  # forget keywords in the place of the one, a list or a file with one a line
     place: str = "random"
+    tofu_path: str = "locuslab/TOFU"
+    tofu_split: str = "forget10"
+    template: str | None = None  # of TOFU's questions; resolved by `check`: the forget set's
+    max_new_tokens: int = 200  # of TOFU's written answers
 
 
 @dataclass
@@ -262,6 +271,16 @@ class Settings:
             optimizer=OptimizerSettings(),
             forget_weights=ForgetWeightsSettings(),
         )
+
+    def base(self) -> "Settings":
+        """The model as it is, without any training."""
+        return replace(self.plain(), method=made("none"), retain_loss="none", alpha={})
+
+    def retrained(self) -> "Settings | None":
+        """The model trained without the forget set, where there is one."""
+        if not self.model.retrained:
+            return None
+        return replace(self.base(), model=replace(self.model, path=self.model.retrained, revision=None))
 
     def judged(self) -> ModelSettings:
         """The model that is loaded: the base, or with method=given what somebody else made of it."""

@@ -15,6 +15,7 @@ class Role:
     control: str | None = None  # the role that has something neutral in the place of what is of the forget set
     where: str | None = None  # that stands, if it is not in the place of a choice; a verdict's line asks for it
     ranked: bool = False  # whether leaderboards show it
+    scored: bool = True  # whether its tasks ask questions that are answered right or wrong
 
     @property
     def arrow(self) -> str:
@@ -57,6 +58,7 @@ ROLES = (
     ),
     Role("mixed_neutral", "retain beside retain", "retain beside retain"),
     Role("forget_mixed", "forget beside retain", "forget beside retain", forgets=True),
+    Role("benchmark", scored=False),  # told in a table of its own
 )
 NAMES = tuple(role.name for role in ROLES)
 CONTROLS = frozenset(role.control for role in ROLES if role.control is not None)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rna.settings import roles
 from rna.settings.fields import EvalSettings, Settings
 
 PERPLEXITY_PARTS = ("retain", "retain_after", "perturbed", "neutral")
@@ -31,9 +32,9 @@ def _told(settings: Settings) -> list[str]:
 
 
 def interim_tasks(options: EvalSettings) -> list[str]:
-    """The tasks that evaluations on the way ask."""
-    roles = options.interim_roles
-    return [name for name, task in options.tasks.items() if roles is None or task.role in roles]
+    """The tasks that evaluations on the way ask: of those whose questions are answered right or wrong."""
+    asked = options.interim_roles or [role.name for role in roles.ROLES]
+    return [name for name, task in options.tasks.items() if task.role in asked and roles.BY_NAME[task.role].scored]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from typing import Any
 from rna import NUMERICS, __version__
 from rna.corpora import digest
 from rna.evaluation import foreign
-from rna.intervals import scored
+from rna.evaluation import tofu as benchmark
+from rna.intervals import scored, tofu
 from rna.settings import (
     CONF,
     PERPLEXITY_PARTS,
@@ -59,6 +60,7 @@ def address_of(settings: Settings) -> Address:
         "roles": task_roles(settings.eval),
         **({"probe": [f"{name}/{told}" for name in probes for told in settings.probe.tells()]} if probes else {}),
         **({"own": own} if tasks and (own := _own(settings.eval)) else {}),
+        **({"against": keys} if tasks and (keys := against(settings)) else {}),
         "parts": [*(f"forget_{topic}" for topic in settings.data.topics), *PERPLEXITY_PARTS],
         "title": _title(settings),
         "seed": settings.seed,
@@ -84,11 +86,39 @@ def task_roles(options: EvalSettings) -> dict[str, str]:
 
 
 def _own(options: EvalSettings) -> dict[str, Any]:
-    """Of the tasks that are not ours, the names of their metrics, and the one that counts for their role."""
+    """Of the tasks that have other metrics than accuracy, their names, and the one that counts for the role."""
     if options.kind != "choice":
         return {}
     loaded = {name: foreign.load(name, options) for name in foreign.of(options, options.tasks)}
-    return {name: {"metrics": found.names, "score": found.score} for name, found in loaded.items()}
+    found = {name: {"metrics": one.names, "score": one.score} for name, one in loaded.items()}
+    whole = {"metrics": list(tofu.NAMES), "score": None, "halves": False}
+    return found | dict.fromkeys(benchmark.of(options, options.tasks), whole)
+
+
+def against(settings: Settings) -> dict[str, str]:
+    """Of TOFU's tasks, the key of the retrained model's evaluation, which tells forget quality; none without one."""
+    names = benchmark.of(settings.eval, settings.eval.tasks) if settings.eval.kind == "choice" else []
+    other = settings.retrained()
+    if not names or other is None:
+        return {}
+    tasks, key = results.task_identities(other), results.train_key(results.train_identity(other))
+    return {name: results.eval_key(key, tasks[name]) for name in names}
+
+
+def compared(judged: Metrics, output_dir: str, keys: dict[str, str]) -> Metrics | None:
+    """`eval/tofu/forget_quality` and its log10, from these evaluations and the retrained model's; None while that has
+    no record.
+
+    Args:
+        keys: as `against` has them.
+    """
+    flat: Metrics = {}
+    for name, key in keys.items():
+        other = _record({"output_dir": output_dir}, key)
+        if other is None:
+            return None
+        flat |= _flat(f"eval/{name}", tofu.against(judged[name], other["metrics"]))
+    return flat
 
 
 def _interim(settings: Settings) -> list[str]:
@@ -116,7 +146,8 @@ def _title(settings: Settings) -> str:
 
 
 def metrics(where: Address) -> Metrics | None:
-    """The trial's metrics under flat names, `eval/forget/acc`; None until all of its records are there.
+    """The trial's metrics under flat names, `eval/forget/acc`; None until all of its records are there, and the one
+    that forget quality is told against.
 
     A role that several tasks have holds their unweighted mean, with the standard error of independent parts.
     """
@@ -133,7 +164,10 @@ def metrics(where: Address) -> Metrics | None:
         flat |= of_probe(name, told[name])
     if where["kind"] == "perplexity":
         judged = judged.get("perplexity", {})
-    flat |= of_tasks(judged) | of_roles(judged, where["roles"])
+    quality = compared(judged, where["output_dir"], where.get("against", {}))
+    if quality is None:
+        return None
+    flat |= of_tasks(judged) | of_roles(judged, where["roles"]) | quality
     took = [record.get("seconds") or 0.0 for record in found.values() if record is not None]
     return flat | {"seconds": (trained.get("seconds") or 0.0) + max(took, default=0.0)}
 
@@ -234,6 +268,7 @@ def names(where: Address) -> list[str]:
     flat = dict.fromkeys(f"eval/{part}/{name}" for part in parts for name in ESTIMATES["choice"])
     halves = dict.fromkeys(f"eval/{part}/{half}/acc" for part in parts for half in HALVES)
     also = [f"eval/{name}/{metric}" for name, metric in _own_names(where)]
+    also += [f"eval/{name}/{what}" for name in where.get("against", ()) for what in (tofu.QUALITY, tofu.LOG_QUALITY)]
     return [*dict.fromkeys([*flat, *halves, *also]), *train]
 
 
@@ -241,12 +276,13 @@ def _own_names(where: Address) -> list[tuple[str, str]]:
     """The metrics of tasks that are not ours, whole and by halves, and those that all tasks of a role have."""
     own: dict[str, Any] = where.get("own", {})
     by_part = {task: told["metrics"] for task, told in own.items()}
-    for role in dict.fromkeys(where["roles"][task] for task in own):
+    for role in dict.fromkeys(where["roles"][task] for task, told in own.items() if told.get("halves", True)):
         those = [own.get(task, {}).get("metrics", []) for task, named in where["roles"].items() if named == role]
         common = [name for name in those[0] if all(name in other for other in those)]
         by_part[role] = [*by_part.get(role, []), *common]
     halves = ("", *(f"{half}/" for half in HALVES))
-    return [(part, f"{half}{name}") for part, names in by_part.items() for half in halves for name in names]
+    parted = {part: halves if own.get(part, {}).get("halves", True) else ("",) for part in by_part}
+    return [(part, f"{half}{name}") for part, names in by_part.items() for half in parted[part] for name in names]
 
 
 def tasks_of(where: Address, part: str) -> list[str]:
@@ -282,6 +318,8 @@ def absent(where: Address, metric: str) -> str:
         return "train_only=true evaluates nothing"
     if kind == "eval" and where["kind"] == "choice" and part in roles.NAMES and part not in where["roles"].values():
         return f"no task of eval.tasks has the role {part}"
+    if metric.endswith((f"/{tofu.QUALITY}", f"/{tofu.LOG_QUALITY}")):
+        return "forget quality is told against a model retrained without the forget set; give model.retrained=…"
     return "no record has this metric"
 
 
@@ -309,6 +347,10 @@ def objectives(where: Address) -> dict[str, str]:
     for role in ("perturbed", "retain"):
         if role in where["roles"].values():
             return {f"eval/{role}/acc": "maximize"}
+    whole = next((name for name, told in where.get("own", {}).items() if not told.get("halves", True)), None)
+    if whole is not None:
+        named = [tofu.QUALITY] if whole in where.get("against", {}) else []
+        return {f"eval/{whole}/{what}": "maximize" for what in (*named, tofu.UTILITY)}
     return {f"eval/{next(iter(where['roles']))}/acc": "maximize"}
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from rna import NUMERICS, __version__, ends
 from rna.corpora import chat_fingerprint, digest, fingerprint, model_fingerprint, text_fingerprint
-from rna.evaluation import asked, foreign, questions
+from rna.evaluation import asked, foreign, questions, tofu
 from rna.perturb import mined, read_keywords
 from rna.settings import (
     BUILTIN,
@@ -36,6 +36,7 @@ from rna.settings import (
     SEED,
     TASKS,
     TEXTS,
+    TOFU,
     EvalSettings,
     ModelSettings,
     Settings,
@@ -147,12 +148,9 @@ def task_identities(settings: Settings) -> dict[str, dict[str, Any]]:
                 **({"more": read_keywords(options.keywords, options.keyword)} if options.keywords else {}),
             }
         }
-    others = foreign.of(options, options.tasks)
     foreign.check(settings)
-    found = {
-        name: _foreign_identity(name, options) if name in others else _task_identity(name, options, settings.hashes())
-        for name in options.tasks
-    }
+    tofu.check(settings)
+    found = {name: _one_identity(name, options, settings.hashes()) for name in options.tasks}
     if options.chat_template:
         template = chat_fingerprint(settings.judged().path)
         found = {name: identity | {"chat_template": template} for name, identity in found.items()}
@@ -187,6 +185,15 @@ def probe_identities(settings: Settings) -> dict[str, dict[str, Any]]:
     told = plugin_identity(probe) | files
     identity = {"probe": told, "tasks": asked, "numerics": NUMERICS, "seed": settings.eval.seed}
     return {f"probe/{probe.name}": identity | {name: needed[name]() for name in probe.needs()}}
+
+
+def _one_identity(name: str, options: EvalSettings, hashes: Path | None) -> dict[str, Any]:
+    if options.tasks[name].task == TOFU:
+        versions = {"task": TOFU, "lm_eval": version("lm_eval"), "numerics": NUMERICS}
+        return versions | tofu.identity(options, hashes)
+    if foreign.of(options, [name]):
+        return _foreign_identity(name, options)
+    return _task_identity(name, options, hashes)
 
 
 def _foreign_identity(name: str, options: EvalSettings) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from rna import perturb, run
 from rna.corpora import Corpus, Documents
 from rna.decoder import model
-from rna.evaluation import evaluate, questions
+from rna.evaluation import evaluate, questions, score
 from rna.evaluation.evaluate import Clustered
 from rna.intervals import t_95
 from rna.perturb import mined
@@ -117,7 +117,7 @@ def test_the_forget_set_is_judged_on_its_first_training_documents_topic_by_topic
     assert both == pytest.approx((found["bio"] + found["cyber"]) / 2)
     with torch.no_grad():
         decoder.model.lm_head.weight.fill_(math.nan)
-    with pytest.raises(evaluate.NotFinite, match="forget/bio: 2 of 2 log-likelihoods"):
+    with pytest.raises(score.NotFinite, match="forget/bio: 2 of 2 log-likelihoods"):
         evaluate.forget_nll(decoder, forget, 2, batch_size=8, pad_id=0)
 
 
@@ -467,10 +467,10 @@ def test_what_is_not_finite_becomes_no_number(spoilt: float, demo):
     settings = config.check(run.compose(["eval.limit=8"], None))
     texts = {"retain": [list(range(100, 110))] * 3}
     with model.installed(decoder, {name: torch.full_like(decoder.norm.weight, spoilt)}):
-        with pytest.raises(evaluate.NotFinite, match="retain: 32 of 32 log-likelihoods are not finite"):
+        with pytest.raises(score.NotFinite, match="retain: 32 of 32 log-likelihoods are not finite"):
             evaluate.multiple_choice(decoder, tokenizer, ["retain"], settings.eval, lambda _done, _total: None)
         settings = config.check(run.compose(["eval=perplexity", "data.holdout=0.1"], None))
-        with pytest.raises(evaluate.NotFinite, match="retain: 3 of 3 log-likelihoods are not finite"):
+        with pytest.raises(score.NotFinite, match="retain: 3 of 3 log-likelihoods are not finite"):
             evaluate.perplexity(decoder, tokenizer, texts, settings.eval, lambda _done, _total: None)
 
 
