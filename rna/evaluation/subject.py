@@ -10,11 +10,11 @@ from typing import Any
 
 from rna.corpora import Cache, Corpora, data
 from rna.decoder import Decoder, model
-from rna.evaluation import evaluate, foreign
+from rna.evaluation import evaluate, foreign, tofu
 from rna.evaluation.answers import Answers
 from rna.evaluation.evaluate import AS_THEY_ARE, Metrics, Otherwise
 from rna.evaluation.questions import REPORT, SELECT, named
-from rna.settings import Settings, seed_of
+from rna.settings import Settings, roles, seed_of
 
 Progress = Callable[[int, int], None]  # (done, total)
 COMMON = 0.5  # of the texts, in how many a word tells nothing of which one it is
@@ -49,9 +49,10 @@ class Subject:
 
     @property
     def names(self) -> list[str]:
-        """The tasks that are asked."""
-        wanted = self.settings.probe.roles
-        return [name for name, task in self.settings.eval.tasks.items() if not wanted or task.role in wanted]
+        """The tasks that are asked: of the wanted roles, but for TOFU, which is no questions with choices."""
+        wanted, options = self.settings.probe.roles, self.settings.eval
+        others = tofu.of(options, options.tasks)
+        return [name for name, task in options.tasks.items() if name not in others and task.role in (wanted or roles.NAMES)]
 
     @property
     def own_names(self) -> list[str]:

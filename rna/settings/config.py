@@ -616,7 +616,9 @@ def _check_probe(settings: Settings) -> None:
             raise ValueError(f"{said}: has no meaning with {key}={value}; allowed with {key}={allowed}")
     if settings.noise.name == "inference":
         raise ValueError(f"{said}: has no meaning with noise=inference; allowed with noise=none")
-    present = list(dict.fromkeys(task.role for task in settings.eval.tasks.values()))
+    present = list(dict.fromkeys(task.role for task in settings.eval.tasks.values() if task.task != TOFU))
+    if settings.eval.kind == "choice" and not present:
+        raise ValueError(f"{said}: asks questions with choices, and eval.tasks has none; allowed with eval=demo, wmdp, …")
     for role in settings.probe.roles if settings.eval.kind == "choice" else ():
         if role not in present:
             raise ValueError(f"probe.roles={settings.probe.roles}: {nearest(role, present)}")

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from rna import intervals, run, trial
+from rna.corpora import pad
 from rna.decoder import model
 from rna.evaluation import LETTERS, evaluate, prompt
 from rna.evaluation.evaluate import Otherwise
-from rna.evaluation.probes import quantise, relearn
+from rna.evaluation.probes import quantise
 from rna.intervals import Estimate, probed
 from rna.settings import config
 from rna.store import lookup
@@ -70,7 +71,8 @@ def answering(tokenizer: Any, shots: int, beside: int) -> list[list[int]]:
 
 
 def fitted(folder: Path, base: Any, trains: str, lr: float, steps: int, *texts: list[list[int]]) -> str:
-    """The base with the tensors trained whose names `trains` matches, on six of each of these texts a step; saved."""
+    """The base with the tensors trained whose names `trains` matches, on the last token of six of each of these texts a
+    step; saved."""
     decoder, tokenizer = base
     own = {name: tensor for name, tensor in decoder.model.named_parameters() if re.search(trains, name)}
     with model.installed(decoder, {name: tensor.detach().clone() for name, tensor in own.items()}):
@@ -78,7 +80,12 @@ def fitted(folder: Path, base: Any, trains: str, lr: float, steps: int, *texts: 
         for step in range(steps):
             for found in texts:
                 chosen = [found[(5 * step + 17 * one) % len(found)] for one in range(6)]
-                relearn.next_token_loss(decoder, chosen, tokenizer.pad_token_id).backward()
+                batch = pad(chosen, tokenizer.pad_token_id)
+                ends = torch.tensor([len(ids) - 1 for ids in chosen])
+                logits = decoder.model(batch.ids_BT, attention_mask=batch.mask_BT.long()).logits[
+                    torch.arange(6), ends - 1
+                ]
+                torch.nn.functional.cross_entropy(logits, batch.ids_BT[torch.arange(6), ends]).backward()
             optimizer.step()
             optimizer.zero_grad()
         for tensor in own.values():
@@ -99,7 +106,7 @@ def test_rounding_brings_back_what_lies_below_its_grid(tmp_path: Path, demo: Any
     grid = {name: quantise.rounded(weight, 4, weight.shape[1]) for name, weight in quantise.linear(decoder).items()}
     with model.installed(decoder, grid):
         wrong = answering(tokenizer, 0, 1)
-        path = fitted(tmp_path / "m", demo, r"(gate|up|q|k|v)_proj", 3e-4, 40, wrong)
+        path = fitted(tmp_path / "m", demo, r"(gate|up|q|k|v)_proj", 3e-4, 60, wrong)
     words = ("probe=quantise", "probe.bits=[4]", "probe.groups=[0]", "probe.roles=[forget]")
     judged(gains(tmp_path / "o", "method=given", f"method.path={path}", *words), "given")
 
