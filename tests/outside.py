@@ -1,4 +1,4 @@
-"""A user's own method, retain loss and defence: a module, and the options that name its classes."""
+"""A user's own method, retain loss, defence and probe: a module, and the options that name its classes."""
 
 import json
 import os
@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-MODULE = '''"""Two losses and a defence of my own."""
+MODULE = '''"""Two losses, a defence and a probe of my own."""
 
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from rna.settings import Defence, Method, RetainLoss, above
+from rna.settings import Defence, Method, Probe, RetainLoss, above
 
 
 @dataclass(kw_only=True)
@@ -53,6 +53,20 @@ class Echo(Defence):
 
     def learn(self, ground) -> None:
         ground.kept["steps"] += 1
+
+
+@dataclass(kw_only=True)
+class Half(Probe):
+    """The trained layers at half their strength, one after the other."""
+
+    def states(self, subject):
+        layers = subject.decoder.layers
+        for layer in subject.settings.layer.trained:
+            weight = layers[layer].mlp.down_proj.weight
+            own = weight.data
+            weight.data = own / 2
+            yield f"layer {layer} halved"
+            weight.data = own
 '''
 
 
@@ -64,6 +78,7 @@ def brought(folder: Path, module: str = "my_unlearning", source: str = MODULE) -
         ("method", "mine", f"name: mine\ntarget: {module}.Mine\ntau: 5.0\n"),
         ("retain_loss", "l1", f"name: l1\ntarget: {module}.L1\n"),
         ("defence", "echo", f"name: echo\ntarget: {module}.Echo\n"),
+        ("probe", "half", f"name: half\ntarget: {module}.Half\n"),
     ):
         (folder / "conf" / group).mkdir(parents=True, exist_ok=True)
         (folder / "conf" / group / f"{name}.yaml").write_text(said)

@@ -321,6 +321,7 @@ def test_the_table_of_groups_is_complete():
         "model",
         "data",
         "eval",
+        "probe",
         "wandb",
         "sweep",
         "protection",

@@ -44,12 +44,17 @@ def test_it_trains_and_stands_in_tables_and_records_under_its_own_label(
 ):
     folder = brought(tmp_path)
     words = ("--config-dir", str(folder / "conf"), "method=mine", "retain_loss=l1", "defence=echo", "wandb=offline")
-    words += SHORT
+    words += (*SHORT, "probe=half")
     printed = rna_here(*words, f"output_dir={tmp_path / 'o'}")
     assert re.search(r"^ +.*defended", printed, re.M)
     loaded = reading.load(str(tmp_path / "o"))
     assert [(one.method, one.family) for one in loaded.trials if one.method] == [("Bounded+L1, echo", "PO")]
-    record = next(one for one in map(_read, (tmp_path / "o" / "results").glob("*.json")) if one["label"] == "defended")
+    assert re.search(r"layer 2 halved +\d", printed)
+    every = [*map(_read, (tmp_path / "o" / "results").glob("*.json"))]
+    probe = next(one for one in every if one["kind"] == "probe" and one["label"] == "defended")
+    assert {"name", "class", "source"} <= set(probe["task_identity"]["probe"])
+    assert list(probe["metrics"]["states"]) == ["before", *(f"layer {layer} halved" for layer in range(3))]
+    record = next(one for one in every if one["kind"] == "train" and one["label"] == "defended")
     assert record["config"]["method"] == {"name": "mine", "tau": 5.0}
     assert set(record["identity"]["method"]) == {"name", "tau", "class", "source"}
     assert record["identity"]["retain_loss"]["class"] == "L1"
