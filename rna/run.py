@@ -34,11 +34,16 @@ def main() -> None:
 
     os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported; progress is shown by `rna.progress`
     config.register_resolvers()
-    arguments = get_args_parser().parse_args()
+    parser = get_args_parser()
+    parser.error = functools.partial(printing.refuse, parser)
+    arguments = parser.parse_intermixed_args()
+    sys.argv = _options_first(sys.argv, arguments.overrides)
     asks_hydra = any((arguments.hydra_help, arguments.info, arguments.cfg))
     overrides, folder = arguments.overrides, arguments.config_dir
     outside.bring(folder)
     others: dict[str, Settings] = {}
+    if arguments.cfg and not arguments.multirun:
+        guarded(lambda: compose(overrides, folder))
     if not asks_hydra:
         guarded(lambda: others.update(_check(overrides, folder, multirun=arguments.multirun)))
 
@@ -48,6 +53,14 @@ def main() -> None:
 
     task = job if arguments.multirun else shown
     guarded(hydra.main(**config.version_base(), config_path=str(CONF), config_name="config")(task))
+
+
+def _options_first(words: list[str], overrides: list[str]) -> list[str]:
+    """A command line as Hydra's parser takes it: options, wherever they stand, before all groups and keys."""
+    options = list(words)
+    for override in reversed(overrides):
+        del options[len(options) - 1 - options[::-1].index(override)]
+    return [*options, *overrides]
 
 
 def _help(words: list[str]) -> str:

@@ -81,7 +81,7 @@ class Choice:
 
 def main() -> None:
     printing.prepare()
-    parser = argparse.ArgumentParser(
+    parser = printing.Parser(
         prog=printing.program("suggest"), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as on rna.run's command line")

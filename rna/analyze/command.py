@@ -42,7 +42,7 @@ WHAT = {
 
 def main() -> None:
     printing.prepare()
-    parser = argparse.ArgumentParser(
+    parser = printing.Parser(
         prog=printing.program("analyze"), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=WHAT)

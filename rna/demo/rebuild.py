@@ -3,7 +3,6 @@
 Without FOLDER the built-in files are replaced. Takes about 20 minutes on two cores, one for each model.
 """
 
-import argparse
 import json
 import random
 import sys
@@ -82,7 +81,7 @@ def build_one(folder: Path, seed: int, phases: tuple[build.Phase, ...], *, forge
 
 def main() -> None:
     printing.prepare()
-    parser = argparse.ArgumentParser(prog=printing.program("demo"), description=__doc__)
+    parser = printing.Parser(prog=printing.program("demo"), description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=BUILTIN)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="at most so many steps of each phase, for a quick look")

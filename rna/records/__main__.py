@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=printing.program("records"), description=__doc__)
+    parser = printing.Parser(prog=printing.program("records"), description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--output-dir", default="outputs", help="where the records lie (outputs)")

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=printing.program("sweep"), description=__doc__)
+    parser = printing.Parser(prog=printing.program("sweep"), description=__doc__)
     parser.add_argument("--output-dir", default="outputs", help="where the sweep was run (default: outputs)")
     parser.add_argument("--json", action="store_true", help="for scripts")
     commands = parser.add_subparsers(dest="command", help="default: list the sweeps")
