@@ -224,6 +224,7 @@ def report(settings: Settings, rows: "list[Arm]") -> None:
         say(show.key(rows))
         for more in (show.ngram_table(rows), show.own_table(rows)):
             if more is not None:
+                console.print()
                 console.print(more, width=max(console.width, printing.NARROWEST), crop=False)
         console.print()
         for line in (*show.stops(rows), *show.verdicts(rows), show.prices(rows), show.of_above(rows)):

@@ -160,8 +160,8 @@ def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(module, "HF_HUB_OFFLINE", False)
     for local in (True, False):
         with foreign._asked_of_the_hub(local=local):
-            assert (constants.HF_HUB_OFFLINE, reading.HF_HUB_OFFLINE) == (not local, not local)
-        assert not (constants.HF_HUB_OFFLINE or reading.HF_HUB_OFFLINE)
+            assert [module.HF_HUB_OFFLINE for module in (constants, reading)] == [not local] * 2
+        assert not any(module.HF_HUB_OFFLINE for module in (constants, reading))
 
 
 def test_a_folder_of_tasks_that_is_not_there_is_named(tmp_path: Path):
