@@ -86,11 +86,13 @@ def test_a_command_is_its_module(tmp_path: Path):
     assert "no such folder" in rna("records", code=2)
 
 
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["report", "--mthod", "npo"], "--mthod: not known here; did you mean '--method'?"),
         (["sweep", "stat"], "did you mean 'status'?"),
+        (["demo"], "the following arguments are required: FOLDER"),  # and not the built-in files built anew
         (["export"], "the following arguments are required: key, folder"),
         (["run", "--mulitrun"], "--mulitrun: not known here; did you mean '--multirun'?"),
         (["run", "--cfg", "jobb"], "did you mean 'job'?"),
@@ -107,6 +109,7 @@ def test_a_wrong_option_is_one_line(words: list[str], said: str, capsys: pytest.
     assert told.count("\n") == 1
 
 
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 def test_options_may_stand_between_keys(capsys: pytest.CaptureFixture[str]):
     __main__.main(["run", "method=rmu", "--cfg", "job", "noise=none"])
     composed = yaml.safe_load(capsys.readouterr().out)
