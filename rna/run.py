@@ -235,9 +235,10 @@ def report(settings: Settings, rows: "list[Arm]") -> None:
             console.print(printing.command(words, console.width), soft_wrap=True)
         console.print()
     known = [row for row in rows if row.trained is not None]
-    say(
-        f"Written to {settings.output_dir}: results/KEY.json, trials/KEY/unlearned.safetensors, wandb/, with the KEY of"
-    )
+    kinds = ["results/KEY.json"]
+    kinds += ["trials/KEY/unlearned.safetensors"] if any(row.settings.method.trains for row in known) else []
+    kinds += ["wandb/"] if settings.wandb.mode != "disabled" else []
+    say(f"Written to {settings.output_dir}: {', '.join(kinds)}, with the KEY of")
     say(", ".join(f"{row.label} {row.key}" for row in known) + ".")
     if settings.train_only and (lost := [row.label for row in known if row.lost]):
         say(f"The tensors of {', '.join(lost)} were not kept.")

@@ -12,7 +12,8 @@ from rna.trial import OWN, PROTECTED, Arm
 if TYPE_CHECKING:
     from rich.table import Table
 
-NOISE_LIMIT = "asks for no robustness: its expected loss is plain's, with KL towards a slightly softer target"
+NOISE_LIMIT = "asks for no robustness: its expected loss is plain's"
+SOFTER = ", with KL towards a slightly softer target"
 Scores = dict[str, Estimate]  # role (`forget`, `forget_bio`, `retain`, `perturbed`, …) -> estimate
 
 
@@ -405,7 +406,9 @@ def prices(rows: list[Arm]) -> str | None:
         if len(mine["curve"]) != len(its["curve"]):
             told += f" ({len(mine['curve'])} steps for {len(its['curve'])})"
         noised = row.settings.noise.name != "none"
-        limit = NOISE_LIMIT if noised and not row.settings.defences else row.settings.defence.limit
+        limit = row.settings.defence.limit
+        if noised and not row.settings.defences:
+            limit = NOISE_LIMIT + (SOFTER if row.settings.retain_loss == "kl" else "")
         said.append(f"{told}{f', {limit}' if limit else ''}")
     return f"What it takes, and what it leaves open: {'; '.join(said)}."
 

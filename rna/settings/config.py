@@ -306,7 +306,7 @@ def _type_error(error: Any, composed: "DictConfig") -> str:
     key = re.sub(r"^alpha\b", "retain.alpha", error.full_key or str(error.key))
     reason = str(error).splitlines()[0]
     if not isinstance(error, ConfigKeyError | ValidationError):
-        return f"{key}: {reason}"
+        return f"{key}: {re.sub(r'^ValueError raised while resolving interpolation: ', '', reason)}"
     value = OmegaConf.select(composed, key)
     said = f"{key}={value}"
     if isinstance(error, ConfigKeyError):
