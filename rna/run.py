@@ -7,6 +7,7 @@ import functools
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rna import printing
@@ -237,7 +238,7 @@ def report(settings: Settings, rows: "list[Arm]") -> None:
     known = [row for row in rows if row.trained is not None]
     kinds = ["results/KEY.json"]
     kinds += ["trials/KEY/unlearned.safetensors"] if any(row.settings.method.trains for row in known) else []
-    kinds += ["wandb/"] if settings.wandb.mode != "disabled" else []
+    kinds += ["wandb/"] if Path(settings.output_dir, "wandb").is_dir() else []
     say(f"Written to {settings.output_dir}: {', '.join(kinds)}, with the KEY of")
     say(", ".join(f"{row.label} {row.key}" for row in known) + ".")
     if settings.train_only and (lost := [row.label for row in known if row.lost]):

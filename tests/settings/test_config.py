@@ -197,7 +197,7 @@ WRONG = {
     "method=rmuu": r"method=rmuu: .*mean 'rmu'\? allowed: adaptive_rmu, .*simnpo",
     "noise=rnaa": r"noise=rnaa: .*did you mean 'rna'\? allowed: .*none, relative, rna",
     "noise.nuu=0.1": r"noise\.nuu=0\.1: unknown key.*did you mean 'nu'\? allowed: layers, name, nu, scale",
-    "eval.tasks.a={task:b,role:related}": r"a=\{task:b,role:related\}: a task that is .*: '\+eval\.tasks\.a=\{task:b",
+    "eval.tasks.a={task:b,role:related}": r"eval\.tasks\.a=\{.*\}: a task that is .*: '\+eval\.tasks\.a=\{task:b",
     "methd=rmu": r"methd=rmu: unknown key.*did you mean 'method'\? allowed: .*method, model",
     "method=rmu method.beta=1": r"method\.beta=1: unknown key in method.* allowed: coefficient, name",
     "noise.nu=-1": r"noise\.nu=-1\.0: .*≥ 0",
