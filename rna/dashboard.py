@@ -5,7 +5,6 @@
 account. Without a NAME all records count.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -32,7 +31,7 @@ CLOSING_SECONDS = 900  # that a sweep waits for its closing run
 def main() -> None:
     """The command line. A mistake ends in one line and exit code 2, an upload that stopped in one line and code 1."""
     printing.prepare()
-    parser = argparse.ArgumentParser(prog=printing.program("track"), description=__doc__)
+    parser = printing.Parser(prog=printing.program("track"), description=__doc__)
     parser.add_argument("action", choices=["sync", "close", "workspace"])
     parser.add_argument("name", nargs="?", metavar="NAME", help="a sweep; without one: all records")
     parser.add_argument("--output-dir", default="outputs", help="where the records lie (outputs)")

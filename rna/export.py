@@ -3,7 +3,6 @@
 `AutoModelForCausalLM.from_pretrained(DIR)` then gives the logits of the trial. `--push REPO` uploads the folder.
 """
 
-import argparse
 import functools
 import json
 import math
@@ -20,7 +19,7 @@ from rna.store import Record, compared, results
 
 def main() -> None:
     printing.prepare()
-    parser = argparse.ArgumentParser(prog=printing.program("export"), description=__doc__)
+    parser = printing.Parser(prog=printing.program("export"), description=__doc__)
     parser.add_argument("key", help="a trial's KEY, or its beginning; python -m rna.records lists them")
     parser.add_argument("folder", help="where to write; must not exist yet, or be empty")
     parser.add_argument("--output-dir", default="outputs", help="where the trial was written (outputs)")

@@ -1,6 +1,8 @@
 """What is printed or written: the user's text as it stands; on any stream, also a closed one, or one nobody reads."""
 
+import argparse
 import codecs
+import difflib
 import errno
 import io
 import os
@@ -10,7 +12,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,6 +41,27 @@ def console(*, stderr: bool = False, width: int | None = None) -> "Console":
 def program(command: str) -> str:
     """How the running command was called, for its usage line."""
     return f"{PROGRAM}{command}"
+
+
+class Parser(argparse.ArgumentParser):
+    """A command line whose mistakes are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        refuse(self, message)
+
+
+def refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+    """What argparse has to say of a mistake, in one line with the nearest word, and exit code 2."""
+    options = [word for action in vars(parser)["_actions"] for word in action.option_strings if word[:2] == "--"]
+    if unknown := re.fullmatch(r"unrecognized arguments: (\S+).*", message, re.S):
+        message, word, allowed = f"{unknown[1]}: not known here", unknown[1].partition("=")[0], options
+    else:
+        choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        word, allowed = (choice[1], re.findall(r"[\w./-]+", choice[2])) if choice else ("", [])
+    close = difflib.get_close_matches(word, allowed, n=1, cutoff=0.5)
+    hint = f"; did you mean '{close[0]}'?" if close else f"; allowed: {', '.join(options)}" if unknown else ""
+    print(f"error: {message}{hint}", file=sys.stderr)
+    sys.exit(2)
 
 
 def wrapped(text: str, width: int) -> str:

@@ -7,6 +7,7 @@ import functools
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rna import printing
@@ -34,11 +35,16 @@ def main() -> None:
 
     os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported; progress is shown by `rna.progress`
     config.register_resolvers()
-    arguments = get_args_parser().parse_args()
+    parser = get_args_parser()
+    parser.error = functools.partial(printing.refuse, parser)
+    arguments = parser.parse_intermixed_args()
+    sys.argv = _options_first(sys.argv, arguments.overrides)
     asks_hydra = any((arguments.hydra_help, arguments.info, arguments.cfg))
     overrides, folder = arguments.overrides, arguments.config_dir
     outside.bring(folder)
     others: dict[str, Settings] = {}
+    if arguments.cfg and not arguments.multirun:
+        guarded(lambda: compose(overrides, folder))
     if not asks_hydra:
         guarded(lambda: others.update(_check(overrides, folder, multirun=arguments.multirun)))
 
@@ -48,6 +54,14 @@ def main() -> None:
 
     task = job if arguments.multirun else shown
     guarded(hydra.main(**config.version_base(), config_path=str(CONF), config_name="config")(task))
+
+
+def _options_first(words: list[str], overrides: list[str]) -> list[str]:
+    """A command line as Hydra's parser takes it: options, wherever they stand, before all groups and keys."""
+    options = list(words)
+    for override in reversed(overrides):
+        del options[len(options) - 1 - options[::-1].index(override)]
+    return [*options, *overrides]
 
 
 def _help(words: list[str]) -> str:
@@ -211,6 +225,7 @@ def report(settings: Settings, rows: "list[Arm]") -> None:
         say(show.key(rows))
         for more in (show.ngram_table(rows), show.own_table(rows), show.tofu_table(rows), show.probe_table(rows)):
             if more is not None:
+                console.print()
                 console.print(more, width=max(console.width, printing.NARROWEST), crop=False)
         console.print()
         for line in (*show.stops(rows), *show.verdicts(rows), show.prices(rows), show.of_above(rows)):
@@ -221,9 +236,10 @@ def report(settings: Settings, rows: "list[Arm]") -> None:
             console.print(printing.command(words, console.width), soft_wrap=True)
         console.print()
     known = [row for row in rows if row.trained is not None]
-    say(
-        f"Written to {settings.output_dir}: results/KEY.json, trials/KEY/unlearned.safetensors, wandb/, with the KEY of"
-    )
+    kinds = ["results/KEY.json"]
+    kinds += ["trials/KEY/unlearned.safetensors"] if any(row.settings.method.trains for row in known) else []
+    kinds += ["wandb/"] if Path(settings.output_dir, "wandb").is_dir() else []
+    say(f"Written to {settings.output_dir}: {', '.join(kinds)}, with the KEY of")
     say(", ".join(f"{row.label} {row.key}" for row in known) + ".")
     if settings.train_only and (lost := [row.label for row in known if row.lost]):
         say(f"The tensors of {', '.join(lost)} were not kept.")

@@ -13,7 +13,8 @@ from rna.trial import OWN, PROTECTED, Arm
 if TYPE_CHECKING:
     from rich.table import Table
 
-NOISE_LIMIT = "asks for no robustness: its expected loss is plain's, with KL towards a slightly softer target"
+NOISE_LIMIT = "asks for no robustness: its expected loss is plain's"
+SOFTER = ", with KL towards a slightly softer target"
 AS_IT_IS = "as it is"
 PROBED = ("forget", "retain", "perturbed")  # roles of a probe's table
 NO_QUALITY = (
@@ -176,7 +177,7 @@ def key(rows: list[Arm]) -> str:
         said.append(f"Forget-token: {_keyword(options)}.")
     if "neutral" in present:
         said.append(f"Neutral token: '{options.neutral_keyword}'.")
-    if any(_rates(label, by_arm)[0] for label in by_arm):
+    if options.kind == "choice" and any(_rates(label, by_arm)[0] for label in by_arm):
         protects = "a protection" if compared(rows) else "the defence" if "defended" in by_arm else "the noise"
         said.append(answers.RATES.format(protects))
     names = _tofu(options)
@@ -223,10 +224,17 @@ def own_table(rows: list[Arm]) -> "Table | None":
     for task in (name for name in options.tasks if name not in _tofu(options)):
         told = [found.get(task) for found in by_arm]
         own = next((metrics for metrics in told if metrics is not None and "score" in metrics), None)
-        for metric, value in (own or {}).items():
-            if isinstance(value, float) and not metric.endswith("_stderr"):
-                cells = ["–" if metrics is None else _with_error(metrics, metric) for metrics in told]
-                lines[f"{task} {metric}"] = cells
+        if own is None:
+            continue
+        parts: dict[str, list[dict[str, Any] | None]] = {task: told}
+        if not _metrics_of(own):  # a group whose tasks have no metric in common
+            parts = {
+                f"{task} {leaf}": [_subtask(metrics, leaf) for metrics in told] for leaf in own.get("subtasks", {})
+            }
+        for name, of_arms in parts.items():
+            for metric in _metrics_of(next((metrics for metrics in of_arms if metrics), {})):
+                cells = ["–" if metrics is None else _with_error(metrics, metric) for metrics in of_arms]
+                lines[f"{name} {metric}"] = cells
     if not lines or options.kind != "choice":
         return None
     return _drawn("Of tasks of lm-eval or your own\ntheir metrics ± 1.96 standard errors", rows, lines)
@@ -319,13 +327,21 @@ def _tofu_said(what: str) -> str:
     return f"{what.replace('/', ', ').replace('_', ' ')} {tofu.BETTER[what]}"
 
 
+def _metrics_of(judged: dict[str, Any]) -> list[str]:
+    return [name for name, value in judged.items() if isinstance(value, float) and not name.endswith("_stderr")]
+
+
+def _subtask(judged: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
+    return (judged or {}).get("subtasks", {}).get(name)
+
+
 def _of_half(metrics: dict[str, Any], split: str) -> dict[str, Any] | None:
     return metrics if split == "all" else metrics.get(split)
 
 
 def _with_error(metrics: dict[str, Any], metric: str) -> str:
     value, error = number(metrics.get(metric)), metrics.get(f"{metric}_stderr")
-    return f"{value:.3g}" + ("" if error is None else f" ± {Z_95 * error:.2g}")
+    return answers.short(value, 3) + ("" if error is None else f" ± {answers.short(Z_95 * error, 2)}")
 
 
 def of_above(rows: list[Arm]) -> str | None:
@@ -501,7 +517,9 @@ def prices(rows: list[Arm]) -> str | None:
         if len(mine["curve"]) != len(its["curve"]):
             told += f" ({len(mine['curve'])} steps for {len(its['curve'])})"
         noised = row.settings.noise.name != "none"
-        limit = NOISE_LIMIT if noised and not row.settings.defences else row.settings.defence.limit
+        limit = row.settings.defence.limit
+        if noised and not row.settings.defences:
+            limit = NOISE_LIMIT + (SOFTER if row.settings.retain_loss == "kl" else "")
         said.append(f"{told}{f', {limit}' if limit else ''}")
     return f"What it takes, and what it leaves open: {'; '.join(said)}."
 

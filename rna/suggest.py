@@ -81,13 +81,13 @@ class Choice:
 
 def main() -> None:
     printing.prepare()
-    parser = argparse.ArgumentParser(
+    parser = printing.Parser(
         prog=printing.program("suggest"), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as on rna.run's command line")
     parser.add_argument("--search", action="store_true", help="train up to the weakest strength that forgets")
     parser.add_argument("--rungs", type=int, default=RUNGS, help=f"strengths that --search tries at most ({RUNGS})")
-    parser.add_argument("--output-dir", default="outputs")
+    parser.add_argument("--output-dir", default="outputs", help="where everything is written (outputs)")
     options = parser.parse_intermixed_args()
     os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported; progress is shown by `rna.progress`
     guarded(lambda: suggest(options))

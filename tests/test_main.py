@@ -86,6 +86,36 @@ def test_a_command_is_its_module(tmp_path: Path):
     assert "no such folder" in rna("records", code=2)
 
 
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["report", "--mthod", "npo"], "--mthod: not known here; did you mean '--method'?"),
+        (["sweep", "stat"], "did you mean 'status'?"),
+        (["demo"], "the following arguments are required: FOLDER"),  # and not the built-in files built anew
+        (["export"], "the following arguments are required: key, folder"),
+        (["run", "--mulitrun"], "--mulitrun: not known here; did you mean '--multirun'?"),
+        (["run", "--cfg", "jobb"], "did you mean 'job'?"),
+        (["run", "--cfg", "job", "metod=npo"], "metod=npo: unknown key; did you mean 'method'?"),
+    ],
+)
+def test_a_wrong_option_is_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as stop:
+        __main__.main(words)
+    told = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert told.startswith("error: ")
+    assert said in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+def test_options_may_stand_between_keys(capsys: pytest.CaptureFixture[str]):
+    __main__.main(["run", "method=rmu", "--cfg", "job", "noise=none"])
+    composed = yaml.safe_load(capsys.readouterr().out)
+    assert (composed["method"]["name"], composed["noise"]["name"]) == ("rmu", "none")
+
+
 @pytest.mark.whole
 @pytest.mark.parametrize(
     "words",

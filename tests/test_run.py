@@ -111,6 +111,9 @@ def test_the_first_command_shows_the_demos_best_defence_beside(tmp_path: Path, r
     assert "protects from the tokens of the forget texts that it splices in, and from no others." in printed
     assert "Does harmful change that, at equal forgetting?" in printed
     assert "rna.run -m train.steps=2" in printed
+    assert f"Written to {tmp_path}: results/KEY.json, trials/KEY/unlearned.safetensors, with" in printed
+    nothing = rna_here(*short, "method=none", "wandb=disabled")
+    assert f"Written to {tmp_path}: results/KEY.json, with" in " ".join(nothing.split())
     assert "harmful" not in rna_here(*short, "compare=[]")
 
 

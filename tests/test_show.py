@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rna import intervals, run, show
+from rna.intervals import answers
 from rna.settings import config
 from rna.settings.fields import CorpusSettings, DataSettings, EvalSettings, ModelSettings, Settings, TaskSettings
 from rna.trial import Arm
@@ -382,6 +383,28 @@ def test_one_row_has_its_cost_alone():
 def test_perplexity_is_shown_as_exp_of_the_log_loss():
     """exp(2) = 7.389, and half of exp(2 ± 1.96·0.01), 0.145."""
     assert line([judged("base", retain=2.0)], "retain ↓") == ["7.389 ± 0.14"]
+
+
+def test_what_rounds_to_a_hundred_is_written_so():
+    """exp(5.5245) = 250.8, and half the width 99.6."""
+    assert answers.short(99.6, 2) == "100"
+    assert answers.short(99.4, 2) == "99"
+
+
+def test_a_text_has_no_rates():
+    rows = [judged(label, forget=3.0, retain=3.0, perturbed=3.5, neutral=3.1) for label in ("base", "plain")]
+    assert "Reduction" not in show.key(rows)
+
+
+def test_a_group_without_a_common_metric_is_told_task_by_task():
+    row = arm("base", retain=0.9)
+    row.settings.eval.tasks["mixed"] = TaskSettings("own_mixed", "related")
+    subtasks = {"own_choice": {"n": 4, "acc": 0.5, "acc_stderr": 0.25}, "own_written": {"n": 4, "exact_match": 0.0}}
+    row.evaluated["mixed"] = {"metrics": {"n": 8, "score": None, "subtasks": subtasks}}
+    told = show.own_table([row])
+    assert told is not None
+    cells = [list(column.cells) for column in told.columns]
+    assert cells == [["mixed own_choice acc", "mixed own_written exact_match"], ["0.5 ± 0.49", "0"]]
 
 
 @pytest.mark.parametrize("nats", [0.0, 5.0, 9.0, 12.0, 30.0, 699.0])

@@ -42,7 +42,7 @@ WHAT = {
 
 def main() -> None:
     printing.prepare()
-    parser = argparse.ArgumentParser(
+    parser = printing.Parser(
         prog=printing.program("analyze"), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=WHAT)
@@ -58,7 +58,7 @@ def main() -> None:
         "--nu", type=float, help="RNA's ν, a standard deviation, in theorem_5_2 (of the first RNA trial)"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output-dir", default="outputs")
+    parser.add_argument("--output-dir", default="outputs", help="where everything is written (outputs)")
     options = parser.parse_intermixed_args()
     options.command = shlex.join(["python", "-m", "rna.analyze", *sys.argv[1:]])
     guarded(lambda: analyze(options))

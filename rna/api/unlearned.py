@@ -11,7 +11,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ GIVEN = ("path", "revision", "dtype", "device", "device_map", "num_layers", "ret
 DEPTH, LAYER = 32, 7  # of the paper's models, and their unlearn layer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Unlearned:
     """What came of `unlearn`.
 
@@ -47,10 +47,15 @@ class Unlearned:
     curve: list[dict[str, float]]
     warnings: list[str]
     key: str
-    record: Record = field(repr=False)
-    settings: Settings = field(repr=False)
-    base: Any = field(repr=False)
-    in_place: bool = field(repr=False, default=False)
+    record: Record
+    settings: Settings
+    base: Any
+    in_place: bool = False
+
+    def __repr__(self) -> str:
+        """What it is, and how much of it; not the tensors and each step's numbers."""
+        told = f"{len(self.deltas)} tensors, {len(self.curve)} steps, {len(self.warnings)} warnings"
+        return f"Unlearned({self.key}: {told})"
 
     @cached_property
     def model(self) -> Any:

@@ -42,7 +42,7 @@ def overview() -> str:
 
 
 def asked(words: Sequence[str]) -> str:
-    """What `--help` says with these words: the page, or all of the groups and keys that they name.
+    """What `--help` says with these words: the page, or all of the groups, options and keys that they name.
 
     Raises:
         ValueError: for a word that is neither.
@@ -51,19 +51,23 @@ def asked(words: Sequence[str]) -> str:
 
 
 def about(word: str) -> str:
-    """A group with each option and its keys; or the keys that a word names, or begins."""
+    """A group with each option and its keys; an option in each group that has it; the keys that begin so."""
     group, _, option = word.lstrip("+~").rstrip(".=").partition("=")
     known = tree.groups()
     if group in known:
         return "\n".join(_whole(group, known[group], option))
     if group in ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper"):
         return "\n".join(_sweeping(group.replace("/", ".")))
+    options = {name: [one.name for one in tree.options(name)] for name in known}
+    if named := [name for name, its in options.items() if group in its]:
+        return "\n\n".join("\n".join(_whole(name, known[name], group)) for name in named)
     keys = tree.composed()
     found = [key for key in keys if key.name == group or key.name.startswith(f"{group}.")] or _anywhere(group)
     if not found:
-        close = difflib.get_close_matches(group, [*known, *(key.name for key in keys)], n=1, cutoff=0.5)
+        words = {*known, *(key.name for key in keys), *(one for its in options.values() for one in its)}
+        close = difflib.get_close_matches(group, sorted(words), n=1, cutoff=0.5)
         hint = f"did you mean '{close[0]}'? " if close else ""
-        raise ValueError(f"--help {group}: no such group or key; {hint}groups: {', '.join(known)}")
+        raise ValueError(f"--help {group}: no such group, option or key; {hint}groups: {', '.join(known)}")
     return "\n".join(_columns(found))
 
 

@@ -1,4 +1,4 @@
-"""`python -m rna.demo [FOLDER]`: see `rna.demo.rebuild` (worker processes cannot import from a `__main__`)."""
+"""`python -m rna.demo FOLDER`: see `rna.demo.rebuild` (worker processes cannot import from a `__main__`)."""
 
 from rna.demo.rebuild import main
 

@@ -1,9 +1,9 @@
-"""`python -m rna.demo [FOLDER]`: rebuild the demo from a seed: corpora, questions, base and retrained model.
+"""`python -m rna.demo FOLDER`: rebuild the demo from a seed: corpora, questions, base and retrained model.
 
-Without FOLDER the built-in files are replaced. Takes about 20 minutes on two cores, one for each model.
+Takes about 20 minutes on two cores, one for each model. The built-in files are those of rna/demo/assets.
+(`python -m rna.run` shows the demo.)
 """
 
-import argparse
 import json
 import random
 import sys
@@ -16,7 +16,6 @@ from pathlib import Path
 from rna import printing
 from rna.demo import build, world
 from rna.demo.words import SUBJECTS, Subject
-from rna.settings import BUILTIN
 
 DOCUMENTS, SOLVED = 100, 100  # for each subject
 
@@ -82,9 +81,9 @@ def build_one(folder: Path, seed: int, phases: tuple[build.Phase, ...], *, forge
 
 def main() -> None:
     printing.prepare()
-    parser = argparse.ArgumentParser(prog=printing.program("demo"), description=__doc__)
-    parser.add_argument("folder", nargs="?", type=Path, default=BUILTIN)
-    parser.add_argument("--seed", type=int, default=0)
+    parser = printing.Parser(prog=printing.program("demo"), description=__doc__)
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="where to write; what lies there is replaced")
+    parser.add_argument("--seed", type=int, default=0, help="of the world and of both models (0)")
     parser.add_argument("--steps", type=int, help="at most so many steps of each phase, for a quick look")
     options = parser.parse_args()
     write_world(options.folder, options.seed)

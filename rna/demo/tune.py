@@ -10,7 +10,6 @@ that. The method's own number (its coefficient or β) is not searched. Trainings
 made twice.
 """
 
-import argparse
 import itertools
 import math
 import os
@@ -67,7 +66,7 @@ def found(settings: Settings, *, judged: bool) -> tuple[int | None, float]:
 def main() -> None:
     printing.prepare()
     os.environ.setdefault("TQDM_DISABLE", "1")
-    parser = argparse.ArgumentParser(prog="python -m rna.demo.tune", description=__doc__)
+    parser = printing.Parser(prog="python -m rna.demo.tune", description=__doc__)
     parser.add_argument("method")
     parser.add_argument("retain_loss", choices=("representation", "mse", "kl"))
     parser.add_argument("overrides", nargs="*", help="further values, as on rna.run's command line")

@@ -11,6 +11,7 @@ import hashlib
 import inspect
 import json
 import logging
+import re
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
@@ -31,6 +32,7 @@ WRITTEN = 256  # tokens that a task writes at most where it does not say, lm-eva
 ELSEWHERE = frozenset(  # of a task's settings: what counts by its content, what is told apart, and what changes nothing
     "task task_alias tag custom_dataset dataset_path dataset_name dataset_kwargs metadata num_fewshot".split()
 )
+READERS = ("json", "csv", "parquet", "arrow", "text", "pandas")  # of `datasets`, for files that a task names
 LIKELIHOODS = ("multiple_choice", "loglikelihood")
 UNSAFE = "runs code that the model wrote, which is not done here; allowed: tasks that run none"
 
@@ -134,11 +136,12 @@ def _read(
     if config.get("unsafe_code"):
         raise ValueError(f"{said}: {UNSAFE}")
     try:
-        made = manager.load([name])
+        with _asked_of_the_hub(local=metadata is not None or _is_here(config.get("dataset_path"))):
+            made = manager.load([name])
     except OSError as error:  # of a file, a connection, and what the hub's libraries make of either
-        where = config.get("dataset_path")
+        where, why = config.get("dataset_path"), re.sub(r" \(\w+\)$", "", _first_line(error))
         raise ValueError(
-            f"{said}: its data{f', {where},' if where else ''} cannot be had ({_first_line(error)}); allowed: a hub "
+            f"{said}: its data{f', {where},' if where else ''} cannot be had ({why}); allowed: a hub "
             "data set that is in the local cache (load it once where there is a network), or files that are here, as "
             "dataset_kwargs.data_files of a task of your own (eval.include_path)"
         ) from None
@@ -148,6 +151,37 @@ def _read(
     if not leaves:
         raise ValueError(f"{said}: names no task")
     return leaves, made["groups"].get(name)
+
+
+def _is_here(where: str | None) -> bool:
+    """Whether a task's `dataset_path` is a reader of files, or a folder."""
+    return where is not None and (where in READERS or Path(where).exists())
+
+
+@contextmanager
+def _asked_of_the_hub(*, local: bool) -> Generator[None]:
+    """A hub that does not answer is not asked again and again, for half a minute and in a line each: what lies in the
+    local cache is taken, as with HF_HUB_OFFLINE=1."""
+    from datasets import config
+    from huggingface_hub import constants, get_session
+
+    if local or config.HF_HUB_OFFLINE or _answers(lambda: get_session().head(constants.ENDPOINT, timeout=10)):
+        yield
+        return
+    kept = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, config.HF_HUB_OFFLINE = kept, False
+
+
+def _answers(ask: Callable[[], Any]) -> bool:
+    try:
+        ask()
+    except Exception:  # the client raises those of its HTTP library, of which there are several
+        return False
+    return True
 
 
 def _first_line(error: Exception) -> str:

@@ -457,7 +457,7 @@ def main() -> None:
     from rna.ends import guarded
 
     printing.prepare()
-    parser = argparse.ArgumentParser(prog="python -m rna.perturb ngrams", description=__doc__)
+    parser = printing.Parser(prog="python -m rna.perturb ngrams", description=__doc__)
     _add_arguments(parser)
     options = parser.parse_args()
     guarded(lambda: run(options))

@@ -52,7 +52,9 @@ class Subject:
         """The tasks that are asked: of the wanted roles, but for TOFU, which is no questions with choices."""
         wanted, options = self.settings.probe.roles, self.settings.eval
         others = tofu.of(options, options.tasks)
-        return [name for name, task in options.tasks.items() if name not in others and task.role in (wanted or roles.NAMES)]
+        return [
+            name for name, task in options.tasks.items() if name not in others and task.role in (wanted or roles.NAMES)
+        ]
 
     @property
     def own_names(self) -> list[str]:

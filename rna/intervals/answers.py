@@ -100,14 +100,14 @@ def perplexity(made: Estimate | None) -> str:
         return "–"
     value, low, high = (math.nan if one is None else math.exp(min(one, 700.0))
                         for one in (made.value, made.low, made.high))  # fmt: skip
-    return _short(value, 4) + ("" if math.isnan(high - low) else f" ± {_short((high - low) / 2, 2)}")
+    return short(value, 4) + ("" if math.isnan(high - low) else f" ± {short((high - low) / 2, 2)}")
 
 
-def _short(value: float, digits: int) -> str:
+def short(value: float, digits: int) -> str:
     """A number in at most seven characters."""
     if value >= 1e4:
         return f"{value:.{2 if value < 1e10 else 0}e}".replace("e+0", "e").replace("e+", "e")
-    return f"{value:.0f}" if value >= 10**digits else f"{value:.{digits}g}"
+    return f"{value:.0f}" if round(value) >= 10**digits else f"{value:.{digits}g}"
 
 
 def once(lines: list[str]) -> list[str]:

@@ -17,7 +17,7 @@ from rna.printing import in_markdown
 
 def main() -> None:
     printing.prepare()
-    parser = argparse.ArgumentParser(prog=printing.program("perturb"), description=__doc__)
+    parser = printing.Parser(prog=printing.program("perturb"), description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("export", help="write perturbed questions as parquet and jsonl, with a card")
     command.add_argument("folder", help="where to write; must not exist yet, or be empty")

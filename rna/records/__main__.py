@@ -27,14 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     guarded(lambda: _run(options))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=printing.program("records"), description=__doc__)
+def _parser() -> printing.Parser:
+    parser = printing.Parser(prog=printing.program("records"), description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    common = argparse.ArgumentParser(add_help=False)
+    common = printing.Parser(add_help=False)
     common.add_argument("--output-dir", default="outputs", help="where the records lie (outputs)")
-    scripts = argparse.ArgumentParser(add_help=False)
+    scripts = printing.Parser(add_help=False)
     scripts.add_argument("--json", action="store_true", help="for scripts, with every field")
-    chosen = argparse.ArgumentParser(add_help=False)
+    chosen = printing.Parser(add_help=False)
     helps: dict[str, tuple[type, str]] = {
         "method": (str, "rmu, adaptive_rmu, rsv, npo, simnpo, dpo, none, …"),
         "retain": (str, "retain loss: mse, kl, representation"),

@@ -6,7 +6,6 @@ Without a NAME all records are shown; a NAME is a sweep's. Filters keep what the
 `python -m rna.report -- defences`.
 """
 
-import argparse
 import re
 import shlex
 import shutil
@@ -30,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line. A mistake ends in one line and exit code 2."""
     printing.prepare()
     words = sys.argv[1:] if arguments is None else list(arguments)
-    parser = argparse.ArgumentParser(prog=printing.program("report"), description=__doc__)
+    parser = printing.Parser(prog=printing.program("report"), description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="sweeps; none: all records")
     kinds = {"layer": int, "seed": int}
     helps = {

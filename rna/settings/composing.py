@@ -192,6 +192,8 @@ def _explained(error: Exception, overrides: list[str]) -> str:
         given = next((item for item in (item.lstrip("+~") for item in overrides) if item.startswith(key)), key)
         if isinstance(cause, ValidationError):
             return f"{given}: {str(cause).splitlines()[0]}"
+        if re.fullmatch(r"eval\.tasks\.\w+", key) and given.partition("=")[2].startswith("{"):
+            return f"{given}: a task that is not there yet is added with a plus: '+{given}'"
         return config.unknown_key(given, key, cause.parent_node)
     return " ".join(line.strip() for line in str(error).splitlines() if line.strip())
 

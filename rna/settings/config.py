@@ -150,6 +150,8 @@ def check(composed: "DictConfig") -> Settings:
     """
     settings = typed(composed)
     _expand_home(settings)
+    if settings.data.name != "demo" and settings.model.retrained == str(BUILTIN / "retrained"):
+        settings.model.retrained = None  # it was trained without the demo's two subjects
     _check_choices(settings)
     _check_splits(settings)
     _check_pairs(settings)
@@ -328,7 +330,7 @@ def _type_error(error: Any, composed: "DictConfig") -> str:
     key = re.sub(r"^alpha\b", "retain.alpha", error.full_key or str(error.key))
     reason = str(error).splitlines()[0]
     if not isinstance(error, ConfigKeyError | ValidationError):
-        return f"{key}: {reason}"
+        return f"{key}: {re.sub(r'^ValueError raised while resolving interpolation: ', '', reason)}"
     value = OmegaConf.select(composed, key)
     said = f"{key}={value}"
     if isinstance(error, ConfigKeyError):
@@ -618,7 +620,9 @@ def _check_probe(settings: Settings) -> None:
         raise ValueError(f"{said}: has no meaning with noise=inference; allowed with noise=none")
     present = list(dict.fromkeys(task.role for task in settings.eval.tasks.values() if task.task != TOFU))
     if settings.eval.kind == "choice" and not present:
-        raise ValueError(f"{said}: asks questions with choices, and eval.tasks has none; allowed with eval=demo, wmdp, …")
+        raise ValueError(
+            f"{said}: asks questions with choices, and eval.tasks has none; allowed with eval=demo, wmdp, …"
+        )
     for role in settings.probe.roles if settings.eval.kind == "choice" else ():
         if role not in present:
             raise ValueError(f"probe.roles={settings.probe.roles}: {nearest(role, present)}")

@@ -36,12 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=printing.program("sweep"), description=__doc__)
+def _parser() -> printing.Parser:
+    parser = printing.Parser(prog=printing.program("sweep"), description=__doc__)
     parser.add_argument("--output-dir", default="outputs", help="where the sweep was run (default: outputs)")
     parser.add_argument("--json", action="store_true", help="for scripts")
     commands = parser.add_subparsers(dest="command", help="default: list the sweeps")
-    common = argparse.ArgumentParser(add_help=False)
+    common = printing.Parser(add_help=False)
     common.add_argument("name", metavar="NAME")
     common.add_argument("--output-dir", default=argparse.SUPPRESS)
     common.add_argument("--json", action="store_true", default=argparse.SUPPRESS)

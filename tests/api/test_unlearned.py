@@ -125,6 +125,7 @@ def test_steps_are_told_and_counted(demo_model: Any):
     assert done.settings.noise.name == "none"
     assert done.settings.data.holdout == 0
     assert list(done.settings.alpha) == ["text"]
+    assert repr(done) == f"Unlearned({done.key}: {len(done.deltas)} tensors, 2 steps, 0 warnings)"
 
 
 def test_what_cannot_work_is_said_and_handed_over(demo_model: Any):

@@ -56,10 +56,19 @@ def test_a_word_is_told(word: str, said: str):
     assert said in help.about(word)
 
 
+def test_an_option_is_told_in_each_group_that_has_it():
+    told = help.about("adversarial")
+    assert [line for line in told.splitlines() if line[:1].strip()] == [
+        line for group in ("defence", "protection") for line in help.about(group).splitlines()[:1]
+    ]
+    assert "defence.windows=" in told
+
+
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("methd", "--help methd: no such group or key; did you mean 'method'?"),
+        ("nop", "did you mean 'npo'?"),
+        ("methd", "--help methd: no such group, option or key; did you mean 'method'?"),
         ("train.stepz", "did you mean 'train.steps'?"),
         ("method=nop", "--help method=nop: no such option; did you mean 'npo'?"),
     ],

@@ -151,6 +151,19 @@ def test_what_cannot_be_asked_is_one_line_before_training(tmp_path: Path, entry:
     assert "\n" not in str(error.value)
 
 
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatch):
+    from datasets import config as reading
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # where nobody listens
+    for module in (constants, reading):
+        monkeypatch.setattr(module, "HF_HUB_OFFLINE", False)
+    for local in (True, False):
+        with foreign._asked_of_the_hub(local=local):
+            assert [module.HF_HUB_OFFLINE for module in (constants, reading)] == [not local] * 2
+        assert not any(module.HF_HUB_OFFLINE for module in (constants, reading))
+
+
 def test_a_folder_of_tasks_that_is_not_there_is_named(tmp_path: Path):
     with pytest.raises(ValueError, match=rf"^eval\.include_path={tmp_path}: holds no \.yaml file; allowed: a folder"):
         settings(tmp_path, "own_choice")

