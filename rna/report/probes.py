@@ -256,8 +256,9 @@ def _costs(rows: Sequence[Row], tested: int) -> list[str]:
             if change.sign == wanted
         )
 
-    lines = [f"Does protecting cost forgetting? Of {len(every)} differences from plain "
-             f"{len(sure)} are told from chance (p ≤ {FAMILY_WISE:g} after Holm over {tested})"]  # fmt: skip
+    how = f"p ≤ {FAMILY_WISE:g} after Holm over {tested}" if tested else "which takes seeds that differ"
+    counts = f"Of {len(every)} differences from plain {len(sure)} are told from chance"
+    lines = [f"Does protecting cost forgetting? {counts} ({how})"]
     lines += [f"more comes back of {said(1)}"] if said(1) else []
     lines += [f"less of {said(-1)}"] if said(-1) else []
     kinds = dict.fromkeys(row.kind for row, *_ in every)
