@@ -287,7 +287,8 @@ def _returns(rows: list[Arm]) -> list[str]:
     if not told:
         return []
     less = f" ({left_out} questions left out, whose answers the learnt texts tell)" if left_out else ""
-    return [f"{answers.RETURNS} In the state that knows most on select, on report{less}: {'; '.join(told)}."]
+    halves = " on select, on report" if _choice(rows[0]) else ""
+    return [f"{answers.RETURNS} In the state that knows most{halves}{less}: {'; '.join(told)}."]
 
 
 TOFU_UNIT = "TOFU (arXiv:2401.06121), means ± 1.96 standard errors over questions"

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import torch
 from rna import export, run, trial
 from rna.decoder import model
 from rna.intervals import questions
-from rna.settings import config
+from rna.settings import TASKS, config
 from rna.store import results
 from tests import tiny
 
@@ -51,6 +52,22 @@ def test_the_exported_model_gives_the_logits_of_the_trial(dtype: str, tmp_path: 
     assert not torch.equal(base, in_trial)
     back = AutoTokenizer.from_pretrained(tmp_path / "exported")
     assert back("the marsh fevers")["input_ids"] == tokenizer("the marsh fevers")["input_ids"]
+
+
+@pytest.mark.whole
+def test_others_judge_an_exported_model_as_the_trial_did(tmp_path: Path):
+    """lm-eval with its own model of plain transformers, as attack suites load a folder."""
+    from lm_eval.evaluator import evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    row = trained(tmp_path / "out", "method=rmu", "eval.limit=16", "train.lr=1e-3")
+    export.export(row.key, tmp_path / "exported", str(tmp_path / "out"))
+    task = "rna_demo_forget_bio"
+    manager = TaskManager(include_path=str(TASKS), include_defaults=False, metadata={"limit": 16})
+    harness = HFLM(pretrained=str(tmp_path / "exported"), device="cpu", dtype="float32", batch_size=8)
+    found: Any = evaluate(harness, manager.load([task]), bootstrap_iters=0)
+    assert found["results"][task]["acc,none"] == pytest.approx(row.evaluated["forget_bio"]["metrics"]["acc"])
 
 
 @pytest.mark.whole

@@ -86,6 +86,13 @@ def test_a_command_is_its_module(tmp_path: Path):
     assert "no such folder" in rna("records", code=2)
 
 
+@pytest.fixture
+def unwritten(monkeypatch: pytest.MonkeyPatch):
+    """What `runpy` compiles with the checks of the default tests is not kept for programs without them."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+
+@pytest.mark.usefixtures("unwritten")
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 @pytest.mark.parametrize(
     ("words", "said"),
@@ -109,6 +116,7 @@ def test_a_wrong_option_is_one_line(words: list[str], said: str, capsys: pytest.
     assert told.count("\n") == 1
 
 
+@pytest.mark.usefixtures("unwritten")
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 def test_options_may_stand_between_keys(capsys: pytest.CaptureFixture[str]):
     __main__.main(["run", "method=rmu", "--cfg", "job", "noise=none"])

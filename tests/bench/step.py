@@ -41,6 +41,7 @@ METHODS = {
     "simnpo+mse": "mse",
 }
 WAYS = ("plain", "frozen", "padded", "staged", "remembered", "entered")
+CUT = 512  # tokens of a document, at most, where nothing is said: as data=text cuts Wikitext's lines
 SHAPES: dict[str, dict[str, Any]] = {
     "smollm2_135m": {
         "architecture": "Llama",
@@ -308,13 +309,16 @@ def main() -> None:
     parser.add_argument("--device", default=None)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--lengths", choices=("whole", "real"), default="whole")
-    parser.add_argument("--tokens", type=int, help="of a document, at most, in place of the shape's")
+    parser.add_argument(
+        "--tokens", type=int, help=f"of a document, at most, in place of the shape's, or of {CUT} of real lengths"
+    )
     parser.add_argument("--out", default="outputs/bench/step.json")
     parser.add_argument("--one", nargs=2, metavar=("METHOD", "WAY"), help=argparse.SUPPRESS)
     parser.add_argument("--peak", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     device = options.device or ("cuda" if options.shape == "zephyr_7b" else "cpu")
-    shape = SHAPES[options.shape] | ({"tokens": options.tokens} if options.tokens else {})
+    tokens = options.tokens or (CUT if options.lengths == "real" else None)
+    shape = SHAPES[options.shape] | ({"tokens": tokens} if tokens else {})
     lengths = lengths_of(shape, options.lengths == "real", 2 + 2 * options.steps)
     if options.one:
         import torch  # noqa: F401  # imported before memory is read: the interpreter's own is not the step's

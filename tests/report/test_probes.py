@@ -78,7 +78,7 @@ def test_protected_stands_beside_plain_seed_by_seed(tmp_path: Path):
     assert gain is not None
     assert gain.value == pytest.approx(52.0)
     made = probes.table(study, rows, 1)
-    cells = {str(line[1]): dict(zip(made.columns, line, strict=True)) for line in made.rows}
+    cells: dict[str, dict[str, Any]] = {str(row[1]): dict(zip(made.columns, row, strict=True)) for row in made.rows}
     assert cells["plain"]["forget, as it is"].value == pytest.approx(30.0)
     assert cells["plain"]["relearn"].value == pytest.approx(82.0)
     assert cells["plain"]["Δ plain, relearn"] is None
