@@ -10,6 +10,7 @@ COMMANDS = {
     "run": "unlearn a model, and compare it with the model before: one trial, or with -m a sweep",
     "suggest": "measure which strengths, noise and time fit a model and texts of your own",
     "sweep": "plan, watch, pause, retry and rank sweeps",
+    "probe": "ask recorded trials whether what they forgot comes back",
     "report": "tables, figures and one page of what was recorded",
     "records": "find trials again, compare two, delete, see what takes how much room",
     "analyze": "the paper's analyses and theory on a model and trials of it",

@@ -23,7 +23,6 @@ SWEEP = commands.quoted(["-m", f"sweep={NAME}"])
 USUAL = ("relearn", "quantise", "lens", "ablate", "fewshot")  # the order in which ours stand
 AGREEMENT = "agreement"
 REFERENCES = ("base", "retrained")
-POINT = 1.0  # by which a mean may differ and still be told as unchanged
 
 
 @dataclass
@@ -232,12 +231,12 @@ def _brings(rows: Sequence[Row], probe: str) -> str:
     told = [(row, gain) for row in rows if row.kind == protections.PLAIN and (gain := row.gain(probe))]
     if not told:
         return ""
-    back = [f"{row.method} {answers.points(gain)}" for row, gain in told if gain.sign > 0]
-    rest = [row.method for row, gain in told if gain.sign <= 0]
-    said = (
-        f"{probe}: brings back {', '.join(back)} points" if back else f"{probe}: brings nothing back that can be told"
+    back, rest = (
+        ", ".join(f"{row.method} {answers.points(gain)}" for row, gain in told if (gain.sign > 0) is sure)
+        for sure in (True, False)
     )
-    said += f"; nothing of {', '.join(rest)}" if back and rest else ""
+    said = f"{probe}: brings back {back} points" if back else f"{probe}: brings nothing back that can be told"
+    said += f"; not told from nothing: {rest}" if rest else ""
     references = [(row, gain) for row in rows if row.method in REFERENCES and (gain := row.gain(probe))]
     beside = ", ".join(f"{row.method} {answers.points(gain)}" for row, gain in references)
     return f"{said}{f' ({beside})' if beside else ''}."
@@ -263,7 +262,7 @@ def _costs(rows: Sequence[Row], tested: int) -> list[str]:
     lines += [f"less of {said(-1)}"] if said(-1) else []
     kinds = dict.fromkeys(row.kind for row, *_ in every)
     means = {kind: [change.value for row, _, change in every if row.kind == kind] for kind in kinds}
-    by_kind = [f"{kind} {sum(of) / len(of):+.1f} points".replace("-", "−") for kind, of in means.items()]
+    by_kind = [f"{kind} {answers.points(Estimate(sum(of) / len(of)))} points" for kind, of in means.items()]
     return [f"{'; '.join(lines)}. Means over methods and probes: {', '.join(by_kind)}."]
 
 

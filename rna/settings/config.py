@@ -169,7 +169,7 @@ def check(composed: "DictConfig") -> Settings:
         settings.model.num_layers = read_num_layers(settings.model.path, settings.model.revision)
     _resolve_layers(settings, settings.model.num_layers)
     if settings.probed:
-        _check_probe(settings)
+        check_probe(settings)
     return settings
 
 
@@ -606,8 +606,12 @@ def _check_inference(settings: Settings) -> None:
             raise ValueError(f"noise=inference: has no meaning with {key}={value}; allowed with {key}={allowed}")
 
 
-def _check_probe(settings: Settings) -> None:
-    """A probe goes through our own scorer, with a trial's own questions."""
+def check_probe(settings: Settings) -> None:
+    """A probe goes through our own scorer, with a trial's own questions.
+
+    Raises:
+        ValueError: for settings that it has no meaning with, or cannot work with.
+    """
     said = f"probe={settings.probe.name}"
     for key, value, allowed in (
         ("eval.backend", settings.eval.backend, "torch"),

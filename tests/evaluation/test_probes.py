@@ -1,6 +1,7 @@
 """Probes of forgetting: each equation by hand, each state left behind, what is asked and what is refused."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from rna.evaluation import evaluate
 from rna.evaluation.evaluate import Otherwise
 from rna.evaluation.probes import ablate, agreement, quantise, relearn
 from rna.evaluation.subject import tells
+from rna.probe.__main__ import main as probe_main
 from rna.settings import config
 from rna.store import lookup, results
 from tests import tiny
@@ -210,6 +212,44 @@ def test_a_probe_has_a_record_of_its_own_and_retrains_nothing(tmp_path: Path):
     probed(tmp_path, "probe=lens", "probe.layers=[1]")
     assert set((tmp_path / "results").iterdir()) == before
     assert [one["kind"] for one in results.evaluations(str(tmp_path), row.key)] == ["eval"] * 6
+
+
+def test_agreement_is_whole_with_itself_and_small_on_what_was_forgotten(tmp_path: Path):
+    settings = made(f"output_dir={tmp_path}", "eval.limit=32", "probe=agreement", "probe.roles=[forget,retain]")
+    rows = {row.label: row for row in trial.arms(settings)}
+    for row in rows.values():
+        trial.work(row, lambda *_: None)
+    base, itself = (rows[label].probes["probe/agreement"]["metrics"] for label in ("base", "retrained"))
+    for role in ("forget", "retain"):
+        assert (itself[role]["equal"], itself[role]["divergence"]) == (1.0, 0.0)
+    assert base["forget"]["equal"] + 2 * base["forget"]["equal_stderr"] < 0.6
+    assert base["retain"]["equal"] > 0.8
+    assert base["forget"]["divergence"] > 5 * base["retain"]["divergence"]
+    found = lookup.metrics(lookup.address_of(settings))
+    assert found is not None
+    assert found["probe/agreement/forget/equal"] == base["forget"]["equal"]
+
+
+def test_what_is_recorded_is_probed_by_its_key(
+    tmp_path: Path, rna_here: Callable[..., str], called: Callable[..., str]
+):
+    where = f"output_dir={tmp_path}"
+    rna_here(*QUICK, where)
+    key = next(one for one in results.keys(str(tmp_path)) if results.read(str(tmp_path), one)["label"] == "base")
+    words = (key[:6], "probe=lens", "probe.layers=[1]", "--output-dir", str(tmp_path))
+    printed = called(probe_main, *words)
+    assert "layer 1" in printed
+    assert "base" in printed
+    assert "retrained" in printed
+    before = set((tmp_path / "results").iterdir())
+    assert called(probe_main, *words).splitlines()[-12:] == printed.splitlines()[-12:]
+    assert set((tmp_path / "results").iterdir()) == before
+    for more, said in (
+        (["train.steps=3", "probe=lens"], "a trial's settings are its record's"),
+        (["probe.layers=[1]"], "probe=none: nothing is asked; allowed: ablate, agreement"),
+        (["probe=relearn", "probe.documents=4000"], "probe.documents=4000: bio has 200"),
+    ):
+        assert said in called(probe_main, key, *more, "--output-dir", str(tmp_path), code=2)
 
 
 def test_what_was_answered_before_a_stop_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,0 +1,1 @@
+"""The command `python -m rna.probe`: recorded trials are asked whether what they forgot comes back."""
