@@ -1,7 +1,8 @@
 """Plant one fault after another in a copy of the package, and see a default test turn red.
 
-`python tests/mutate_faults.py [PART OF A NAME …]`: by hand, up to three minutes a fault. A fault that no default test
-finds is one that they no longer guard against.
+`python tests/mutate_faults.py [PART OF A NAME …]`: by hand, some seconds a fault where the tests of its own room find
+it, up to three minutes where all have to look. A fault that no default test finds is one that they no longer guard
+against.
 """
 
 import sys
@@ -21,12 +22,12 @@ FAULTS: dict[str, tuple[str, str, str]] = {  # by what is wrong: the file, what 
     "the refusal rejected": ("rna/unlearning/losses.py", "(preferred_B - rejected_B)", "(rejected_B - preferred_B)"),
     "a weight on the wrong loss": (
         "rna/unlearning/train.py",
-        '(1.0 if name == "forget" else alpha)',
-        '(alpha if name == "forget" else 1.0)',
+        '(1.0 if name == "forget" else self.alpha)',
+        '(self.alpha if name == "forget" else 1.0)',
     ),
     "the same noise at each step": ("rna/unlearning/noise.py", "        self.drawn += 1\n", ""),
     "an order that does not resume": (
-        "rna/corpora/data.py",
+        "rna/corpora/feed.py",
         '        self.generator.set_state(state["generator"])\n',
         "",
     ),
@@ -35,8 +36,8 @@ FAULTS: dict[str, tuple[str, str, str]] = {  # by what is wrong: the file, what 
     "a skipped fsync of a checkpoint": ("rna/unlearning/checkpoint.py", "os.fsync(stream.fileno())", "pass"),
     "swapped arms": (
         "rna/trial.py",
-        'label = "smoothed" if smoothed else "with RNA" if with_noise else "plain"',
-        'label = "smoothed" if smoothed else "plain" if with_noise else "with RNA"',
+        '"plain" if settings.noise.name == "none" else "with RNA"',
+        '"with RNA" if settings.noise.name == "none" else "plain"',
     ),
     "the right answer replaced": (
         "rna/perturb/__init__.py",
@@ -56,6 +57,12 @@ FAULTS: dict[str, tuple[str, str, str]] = {  # by what is wrong: the file, what 
 }
 
 
+def runs(file: str) -> list[list[str]]:
+    """The tests of a file's own room, where it has any, and then all."""
+    room = mutated.ROOT / "tests" / ("launchers" if file.startswith("launchers") else Path(file).parent.name)
+    return [*([[str(room.relative_to(mutated.ROOT))]] if room.is_dir() else []), []]
+
+
 def main() -> None:
     wanted = sys.argv[1:]
     green = 0
@@ -65,7 +72,7 @@ def main() -> None:
                 continue
             source = (copy / file).read_text(encoding="utf-8")
             assert source.count(there) == 1, f"{file}: {there!r} stands there {source.count(there)} times"
-            red = mutated.first_red(copy, copy / file, source.replace(there, put), [])
+            red = mutated.first_red(copy, copy / file, source.replace(there, put), *runs(file))
             green += red is None
             print(f"{'GREEN' if red is None else 'red  '} {name}  {(red or '')[:110]}", flush=True)
     print(f"{green} faults are not found")
