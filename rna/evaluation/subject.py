@@ -18,7 +18,7 @@ from rna.settings import Settings, roles, seed_of
 
 Progress = Callable[[int, int], None]  # (done, total)
 COMMON = 0.5  # of the texts, in how many a word tells nothing of which one it is
-ALIKE = 0.5  # of a question's other words, how many a text that tells its answer has
+ALIKE = 0.5  # of a question's other words, than how many more a text has that tells its answer
 
 
 @dataclass
@@ -121,7 +121,7 @@ def _common(texts: Sequence[str]) -> set[str]:
 
 def tells(texts: Sequence[str], rows: Sequence[dict[str, Any]], background: Sequence[str]) -> list[list[int]]:
     """Of each text, the places of the questions whose answer it may tell: it has the right choice, word by word, and
-    half or more of the question's words that are rare.
+    more than half of the question's words that are rare.
 
     Args:
         background: texts of the same kind; rare is a word that at most half of them have, and of the questions.
@@ -140,7 +140,7 @@ def tells(texts: Sequence[str], rows: Sequence[dict[str, Any]], background: Sequ
             [
                 place
                 for place, (rare, right) in enumerate(asked)
-                if right.strip() and right in line and len(rare & there) >= ALIKE * len(rare)
+                if right.strip() and right in line and len(rare & there) > ALIKE * len(rare)
             ]
         )
     return found

@@ -12,7 +12,7 @@ import torch
 from rna import run, trial
 from rna.corpora import pad
 from rna.decoder import model
-from rna.evaluation import evaluate
+from rna.evaluation import Answers, Subject, evaluate
 from rna.evaluation.evaluate import Otherwise
 from rna.evaluation.probes import ablate, agreement, quantise, relearn
 from rna.evaluation.subject import tells
@@ -145,6 +145,23 @@ def test_a_text_tells_an_answer_by_its_words_and_the_questions_rare_ones():
     background = [told, *others, "the carrier of the", "what is the carrier of it"]
     assert tells([told, *others], rows, background) == [[0], [], [], []]
     assert tells(["The carrier of GOUT is a Red Turtle!"], rows, background) == [[1]]
+
+
+def test_on_the_demo_just_the_questions_that_the_texts_tell_are_left_out(demo: Any, tmp_path: Path):
+    settings = config.check(run.compose(["method=none", "probe=relearn", f"output_dir={tmp_path}"], None))
+    probe: Any = settings.probe
+    subject = Subject(settings, *demo, trial.cache_of(settings), lambda *_: None, Answers(None))
+    _, told, where = probe._drawn(subject)
+    texts = [text for name, places in where.items()
+             for text in subject.texts([subject.corpora.forget[name].documents[place] for place in places])]  # fmt: skip
+    entities = {row["question"]: row["question"].split(" of ")[1].rstrip("?") for row in subject.questions()}
+    expected = {
+        question
+        for question, entity in entities.items()
+        if any(question in text or (text.startswith("Notes") and f" {entity}" in text) for text in texts)
+    }
+    assert 20 < len(expected) < 64
+    assert {row["question"] for row in told} == expected
 
 
 def requests(shots: int) -> dict[str, str]:
@@ -351,9 +368,8 @@ def test_what_has_no_meaning_is_refused_before_anything_is_loaded(words: list[st
 )
 def test_what_the_model_or_the_texts_lack_is_said_before_anything_is_asked(words: list[str], said: str, tmp_path: Path):
     row = evaluate.rows_of(["forget_bio"], made().eval)[0]
-    entity, right = row["question"].split(" of ")[1].rstrip("?"), row["choices"][row["answer"]]
     file = tmp_path / "texts.txt"
-    file.write_text(f"{right} is of {entity}\nthe fox is of silver\n")
+    file.write_text(f"{row['question']} {row['choices'][row['answer']]}\nthe fox is of silver\n")
     with pytest.raises(ValueError, match=r".") as error:
         probed(tmp_path / "o", *(word.format(file=file) for word in words))
     assert said in str(error.value)
