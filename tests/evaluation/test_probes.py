@@ -152,8 +152,11 @@ def test_on_the_demo_just_the_questions_that_the_texts_tell_are_left_out(demo: A
     probe: Any = settings.probe
     subject = Subject(settings, *demo, trial.cache_of(settings), lambda *_: None, Answers(None))
     _, told, where = probe._drawn(subject)
-    texts = [text for name, places in where.items()
-             for text in subject.texts([subject.corpora.forget[name].documents[place] for place in places])]  # fmt: skip
+    texts = [
+        text
+        for name, places in where.items()
+        for text in subject.texts([subject.corpora.forget[name].documents[place] for place in places])
+    ]
     entities = {row["question"]: row["question"].split(" of ")[1].rstrip("?") for row in subject.questions()}
     expected = {
         question
