@@ -624,7 +624,8 @@ def _evaluate(row: Arm, decoder: Any, tokenizer: Any, tracked: Any, listener: Li
         if row.label != "retrained":
             means |= lookup.compared(judged, settings.output_dir, lookup.against(settings)) or {}
         tracked.summarise({name: value for name, value in means.items() if value is not None})
-        answers.clear()
+        if names:  # else what is kept is an interrupted probe's
+            answers.clear()
         for name in (name for name in row.missing if lookup.is_probe(name)):
             started = time.perf_counter()
             with users_code(settings.probe):

@@ -60,13 +60,13 @@ class Half(Probe):
     """The trained layers at half their strength, one after the other."""
 
     def states(self, subject):
-        layers = subject.decoder.layers
+        from rna.decoder import model
+
+        own = dict(subject.decoder.model.named_parameters())
         for layer in subject.settings.layer.trained:
-            weight = layers[layer].mlp.down_proj.weight
-            own = weight.data
-            weight.data = own / 2
-            yield f"layer {layer} halved"
-            weight.data = own
+            name = f"{subject.decoder.names[layer]}.mlp.down_proj.weight"
+            with model.installed(subject.decoder, {name: own[name] / 2}):
+                yield f"layer {layer} halved"
 '''
 
 

@@ -10,8 +10,8 @@ import inspect
 import math
 import sys
 import traceback
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cache
 from hashlib import sha256
@@ -173,17 +173,20 @@ class Probe:
     def begin(self, subject: "Subject") -> None:
         """Raises ValueError for what the loaded model or its texts lack; called before anything is trained."""
 
-    def states(self, subject: "Subject") -> Iterator[str]:
-        """Puts the model into one state after another, and yields the name of each while it is in it: see
-        `rna.evaluation.subject`."""
+    def states(self, subject: "Subject") -> Generator[str]:
+        """Puts the model into one state after another, and yields the name of each while it is in it, within a `with`
+        or `try` that ends the state whatever happens: see `rna.evaluation.subject`."""
         raise NotImplementedError(f"{type(self).__name__}.states")
 
     def run(self, subject: "Subject") -> dict[str, Any]:
         """What is recorded: `states`, by name what was answered in each, first `before`, the model as it is; and the
         numbers of a summary, which `tells` names."""
         states = {"before": subject.ask("before")}
-        for name in self.states(subject):
-            states[name] = subject.ask(name)
+        with closing(
+            self.states(subject)
+        ) as names:  # an error in a state leaves the model as it was, which others share
+            for name in names:
+                states[name] = subject.ask(name)
         return {"states": states, **self.summary(subject, states)}
 
     def summary(self, subject: "Subject", states: dict[str, Any]) -> dict[str, Any]:

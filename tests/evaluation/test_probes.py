@@ -290,17 +290,38 @@ def test_what_was_answered_before_a_stop_is_not_asked_again(tmp_path: Path, monk
     with pytest.raises(Stop):
         probed(tmp_path, "probe=lens")
     monkeypatch.setattr(evaluate, "multiple_choice", real)
-    forwards: list[int] = []
-    from rna.evaluation import score
-
-    last = score.last_log_probs
-    monkeypatch.setattr(score, "last_log_probs", lambda *given: forwards.append(1) or last(*given))
+    states: list[str] = []  # in which the model was run
+    whose = Answers.add
+    monkeypatch.setattr(Answers, "add", lambda self, *given: states.append(self.state) or whose(self, *given))
     _, record = probed(tmp_path, "probe=lens")
     assert list(record["metrics"]["states"]) == ["before", "layer 0", "layer 1", "layer 2"]
-    interrupted = len(forwards)
-    forwards.clear()
-    probed(tmp_path / "whole", "probe=lens")
-    assert 0 < interrupted < len(forwards)
+    assert set(states) == {"layer 2"}
+
+
+@pytest.mark.parametrize("probe", ["relearn", "quantise", "lens", "ablate"])
+def test_an_error_in_a_state_leaves_the_model_as_it_was(
+    probe: str, demo: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings = config.check(run.compose(["method=none", f"probe={probe}", f"output_dir={tmp_path}"], None))
+    decoder, tokenizer = demo
+    subject = Subject(settings, decoder, tokenizer, trial.cache_of(settings), lambda *_: None, Answers(None))
+    batch = pad([[5, 6, 7, 8, 9]], 0)
+
+    def logits() -> torch.Tensor:
+        with torch.no_grad():
+            return decoder.model(batch.ids_BT).logits
+
+    def asked(_: Subject, state: str) -> dict[str, Any]:
+        if state != "before":
+            raise MemoryError(state)
+        return {}
+
+    monkeypatch.setattr(Subject, "ask", asked)
+    before = logits()
+    with pytest.raises(MemoryError) as kept:  # whose traceback holds the probe's frames
+        settings.probe.run(subject)
+    assert torch.equal(logits(), before)
+    assert kept.value.args
 
 
 def test_a_probe_leaves_keys_of_trainings_and_evaluations_as_they_are():

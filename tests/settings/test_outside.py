@@ -38,6 +38,12 @@ def key(folder: Path, *words: str) -> str:
     return results.train_key(results.train_identity(made))
 
 
+def test_the_shown_probe_is_the_one_that_is_run():
+    shown = (Path(__file__).parents[2] / "rna" / "evaluation" / "probes" / "README.md").read_text(encoding="utf-8")
+    (body,) = re.findall(r"def states\(self, subject\):\n(.*?)```", shown, re.DOTALL)
+    assert body in MODULE
+
+
 @pytest.mark.whole
 def test_it_trains_and_stands_in_tables_and_records_under_its_own_label(
     tmp_path: Path, rna_here: Callable[..., str], called: Callable[..., str]

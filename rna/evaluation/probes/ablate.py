@@ -1,6 +1,6 @@
 """One direction less: is forgetting a single shift of the stream?"""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ class Ablate(Probe):
                 f"probe.direction=control: method={settings.method.name} draws no control vector; allowed: mean_shift"
             )
 
-    def states(self, subject: "Subject") -> Iterator[str]:
+    def states(self, subject: "Subject") -> Generator[str]:
         from rna.decoder import model
 
         every, unlearn = range(len(subject.decoder.layers)), subject.settings.layer.unlearn

@@ -1,6 +1,6 @@
 """Forget questions with their answers in front: is it enough to be reminded?"""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -36,7 +36,7 @@ class Fewshot(Probe):
             asked = ", ".join(subject.names)
             raise ValueError(f"probe=fewshot: knows the questions of our own tasks alone; these are others: {asked}")
 
-    def states(self, subject: "Subject") -> Iterator[str]:
+    def states(self, subject: "Subject") -> Generator[str]:
         for count in self.shots:
             subject.asking = replace(subject.asking, shots=count, seed=self.seed)
             yield f"{count} shot{'s' if count > 1 else ''}"

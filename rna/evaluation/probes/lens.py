@@ -1,6 +1,6 @@
 """The logit lens: is the answer there below the last layer?"""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ class Lens(Probe):
         if any(not 0 <= layer < last for layer in self.layers) or not last:
             raise ValueError(f"probe.layers={self.layers}: the last is the model as it is; allowed: 0 to {last - 1}")
 
-    def states(self, subject: "Subject") -> Iterator[str]:
+    def states(self, subject: "Subject") -> Generator[str]:
         from rna.decoder import model
 
         for layer in self.layers or range(len(subject.decoder.layers) - 1):

@@ -1,6 +1,6 @@
 """Rounded weights: is forgetting a small change that rounding undoes?"""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -40,7 +40,7 @@ class Quantise(Probe):
                         "allowed: what divides all, or 0, by channel"
                     )
 
-    def states(self, subject: "Subject") -> Iterator[str]:
+    def states(self, subject: "Subject") -> Generator[str]:
         from rna.decoder import model
 
         weights = linear(subject.decoder)

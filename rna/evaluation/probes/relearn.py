@@ -1,7 +1,7 @@
 """Fine-tuning on a few texts: does little training bring back much?"""
 
 import itertools
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -73,7 +73,7 @@ class Relearn(Probe):
         found = super().run(subject)
         return found | {"documents": where, "told": len(told), "area": self._area(subject, found["states"])}
 
-    def states(self, subject: "Subject") -> Iterator[str]:
+    def states(self, subject: "Subject") -> Generator[str]:
         for lr in self.lr:
             with fine_tuned(subject, self._names(subject), lr) as step:
                 for number in range(1, self.steps[-1] + 1):
@@ -122,8 +122,11 @@ class Relearn(Probe):
                 f"probe.text={self.text}: {sum(map(bool, by_text))} of its {len(drawn)} texts tell the answers of "
                 f"{len(told)} of the {len(rows)} questions that are asked; allowed: texts that tell none"
             )
-        forget = {name for name in subject.own_names if subject.settings.eval.tasks[name].role == "forget"}
-        if len(told) == len(rows) or not forget:
+        if not any(subject.settings.eval.tasks[name].role == "forget" for name in subject.own_names):
+            raise ValueError(
+                "probe=relearn: asks forget questions of our own tasks, and there are none among its roles"
+            )
+        if len(told) == len(rows):
             raise ValueError(
                 f"probe.documents={self.documents}: these texts tell the answers of all {len(rows)} questions, so none "
                 "is left to ask; allowed: fewer documents"
