@@ -167,8 +167,7 @@ def cells_of(name: str, overrides: list[str]) -> tuple[list[str], list[list[str]
             fixed = [item.input_line or "" for item in given if not item.is_sweep_override()]
             composed = [*outside.searchpath(), swept, *fixed]
             master = hydra.compose("config", overrides=composed, return_hydra_config=True)
-            params = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
-            found = space.parse(parser.parse_overrides([*params, *overrides]))
+            found = space.asked(parser, master.hydra.sweeper, overrides)
         except HydraException as error:
             raise ValueError(_explained(error, overrides)) from None
     return [swept, *found.fixed], [list(cell) for cell in found.cells()]

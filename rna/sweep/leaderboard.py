@@ -182,7 +182,8 @@ def _more_seeds(name: str, spec: Mapping[str, Any], compared: Sequence[Row], lea
     space: dict[str, list[str]] = spec.get("space") or {}
     options: list[str] = spec.get("options") or []
     if spec.get("sampler") == "grid" and "seed" in space:
-        axes = [f"{key}={','.join(values)}" for key, values in space.items() if key != "seed"]
+        own = {} if spec.get("grids") else space  # what several grids sweep, the sweep's own file says
+        axes = [f"{key}={','.join(values)}" for key, values in own.items() if key != "seed"]
         named = f"hydra.sweeper.study_name={name}"
     else:
         axes = [item for item in leader.trials[0].cell if not item.startswith("seed=")]

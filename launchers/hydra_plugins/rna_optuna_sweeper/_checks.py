@@ -33,6 +33,8 @@ def check_sampler(options: RnaOptunaConf, space: search_space.Space) -> str:
                 "a list, choice(…), range(…), or hydra.sweeper.sampler=random, tpe, nsga2"
             )
         return sampler
+    if space.grids:
+        raise ValueError(f"hydra.sweeper.sampler={sampler}: draws from one space; with hydra.sweeper.grids: grid")
     if not space.axes:
         raise ValueError(f"hydra.sweeper.sampler={sampler}: nothing is swept; give a list, range or interval")
     if options.n_trials is None or options.n_trials < 1:

@@ -252,6 +252,8 @@ def rules(
         )
     if options.pruner is not None:
         raise ValueError(f"eval.race=true: hydra.sweeper.pruner={options.pruner}: allowed: null, the race prunes")
+    if space.grids:
+        raise ValueError("eval.race=true: hydra.sweeper.grids are not of one kind; allowed: one grid, in params")
     for axis in space.axes:
         if axis.key.partition(".")[0].partition("@")[0] == "eval":
             raise ValueError(f"eval.race=true: {axis.key} is swept, and all that race must be asked the same")

@@ -43,7 +43,7 @@ def frozen(distributions: Mapping[str, Any], trial: Trial, directions: int) -> F
         state=state,
         values=values,
         params=trial.params,
-        distributions=dict(distributions),
+        distributions={name: one for name, one in distributions.items() if name in trial.params},
         user_attrs=_shown(trial),
         intermediate_values=dict(trial.curve),
         system_attrs=trial.attributes,
@@ -67,9 +67,10 @@ class View:
     places: dict[str, dict[Any, int]]  # parameter -> value -> its place
 
     def frozen(self, trial: Trial, directions: int) -> FrozenTrial:
-        shown = trial.params | {name: places[trial.params[name]] for name, places in self.places.items()}
+        placed = {name: places for name, places in self.places.items() if name in trial.params}
+        shown = trial.params | {name: places[trial.params[name]] for name, places in placed.items()}
         made = frozen(self.distributions, replace(trial, params=shown), directions)
-        made.user_attrs |= {name: trial.params[name] for name in self.places}
+        made.user_attrs |= {name: trial.params[name] for name in placed}
         return made
 
 
@@ -83,7 +84,7 @@ def view(space: Space, trials: Iterable[Trial]) -> View:
         if axis.interval:
             made[axis.name] = axis.distribution()
             continue
-        values = list(dict.fromkeys([*axis.natives, *(trial.params[axis.name] for trial in kept)]))
+        values = list(dict.fromkeys([*axis.natives, *(t.params[axis.name] for t in kept if axis.name in t.params)]))
         if all(type(value) is int and abs(value) <= EXACT for value in values):
             made[axis.name] = IntDistribution(min(values), max(values))
         elif all(type(value) in (int, float) and math.isfinite(value) for value in values):

@@ -67,6 +67,7 @@ def _write_down(planned: Plan) -> None:
     spec = {
         "space": planned.space.described(),
         "fixed": list(planned.space.fixed),
+        "grids": len(planned.space.grids),
         "options": [word for word in given if not word.startswith("hydra.mode=")],
         "sampler": planned.sampler,
         "seed": options.seed,

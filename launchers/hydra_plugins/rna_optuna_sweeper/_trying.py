@@ -34,16 +34,24 @@ def try_values(composer: Composer, trials: Sequence[Trial]) -> "Tried":
     for trial in trials:
         if trial.address is not None and composer.holds(trial):
             tried.take(trial.cell, trial.address)
-    spreads = [_spread(axis) for axis in composer.space.axes]
+    for space in composer.space.parts:
+        if composer.space.grids and tried.good is not None and not space.has(tried.good):
+            tried.good = None  # of another grid
+        _try_values(tried, space)
+    return tried
+
+
+def _try_values(tried: "Tried", space: Space) -> None:
+    """The same for one grid."""
+    spreads = [_spread(axis) for axis in space.axes]
     if not spreads and tried.good is None:
         tried.try_all([[]], "")
-    for place, group in _wanted(composer.space, spreads):
+    for place, group in _wanted(space, spreads):
         if tried.over and tried.good is not None:
             break
         if not tried.items.intersection(group):
             cells = _cells(tried.good or [spread[0] for spread in spreads], spreads, place, group)
             tried.try_all(cells, group[0])
-    return tried
 
 
 @dataclass

@@ -15,6 +15,7 @@ class RnaOptunaConf:
     sampler: str | None = None  # grid | random | tpe | nsga2; None: grid
     seed: int = 0  # of the sampler
     params: dict[str, Any] | None = None  # overrides, as on the command line, which wins
+    grids: Any = None  # {NAME: params}: several grids in one sweep, each beside what params say
     objectives: Any = None  # {METRIC: minimize | maximize, …}; None: the store's choice, or the returned value
     direction: str = "minimize"  # of a returned value
     constraints: list[str] = field(default_factory=list)  # "METRIC <= NUMBER" or "METRIC >= NUMBER"

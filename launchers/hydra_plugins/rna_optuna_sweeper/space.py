@@ -5,11 +5,13 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, QuotedString, RangeSweep, Transformer
 
 LISTED = 12  # names in an error line
@@ -62,8 +64,15 @@ class Axis:
 
 @dataclass(frozen=True)
 class Space:
+    """What is swept: one grid or, of several, all of their axes with all of their values."""
+
     fixed: tuple[str, ...]
     axes: tuple[Axis, ...]
+    grids: tuple["Space", ...] = ()  # of which the cells are, where there are several
+
+    @property
+    def parts(self) -> tuple["Space", ...]:
+        return self.grids or (self,)
 
     def described(self) -> dict[str, Any]:
         """What makes it this space and no other."""
@@ -77,10 +86,16 @@ class Space:
     @cached_property
     def size(self) -> int | None:
         """How many cells there are; None with an interval."""
+        if self.grids:
+            return sum(1 for _ in self.cells())
         return None if any(axis.interval for axis in self.axes) else math.prod(len(axis.choices) for axis in self.axes)
 
     def cells(self) -> Iterator[list[str]]:
-        """Every combination, in the order of Hydra's own sweeper: the last key moves fastest."""
+        """Every combination, in the order of Hydra's own sweeper: the last key moves fastest. Grids follow one another,
+        and what one of them has, those behind it leave out."""
+        if self.grids:
+            every = (cell for grid in self.grids for cell in grid.cells())
+            return iter({tuple(sorted(cell)): cell for cell in every}.values())
         lists = [[f"{axis.key}={choice}" for choice in axis.choices] for axis in self.axes]
         return (list(cell) for cell in itertools.product(*lists))
 
@@ -102,16 +117,19 @@ class Space:
 
     def has(self, cell: Sequence[str]) -> bool:
         """Whether a grid has this cell, in whatever order its axes stand."""
+        if self.grids:
+            return any(grid.has(cell) for grid in self.grids)
         given = _values(cell)
         return len(given) == len(self.axes) and all(given.get(axis.key) in axis.places for axis in self.axes)
 
     def params(self, cell: Sequence[str]) -> dict[str, Any]:
-        """A grid's cell as optuna's parameters."""
+        """A grid's cell as optuna's parameters; of several grids, those of the cell's own."""
         given = _values(cell)
-        return {axis.name: axis.natives[axis.places[given[axis.key]]] for axis in self.axes}
+        return {axis.name: axis.natives[axis.places[given[axis.key]]] for axis in self.axes if axis.key in given}
 
     def digest(self) -> str:
-        said = json.dumps([sorted(self.fixed), self.described()], sort_keys=True, default=str)
+        own = [grid.described() for grid in self.grids] or self.described()
+        said = json.dumps([sorted(self.fixed), own], sort_keys=True, default=str)
         return hashlib.sha256(said.encode()).hexdigest()[:8]
 
 
@@ -119,8 +137,53 @@ def _values(cell: Sequence[str]) -> dict[str, str]:
     return {key: value for key, _, value in (item.partition("=") for item in cell)}
 
 
-def parse(overrides: Sequence[Override]) -> Space:
+def asked(parser: OverridesParser, options: Any, arguments: Sequence[str]) -> Space:
+    """The search space of a sweeper's `params` and `grids`, and of what a command line says, which wins.
+
+    Raises:
+        ValueError: for a key with nothing to choose from, and for grids that are no mapping of names to keys and values.
+    """
+    params: Mapping[str, Any] = options.params or {}
+    grids: Any = options.grids or {}
+    if not isinstance(grids, Mapping):
+        raise ValueError(f"hydra.sweeper.grids={grids}: must be a mapping of names to grids")
+    common = [f"{key}={_said(value)}" for key, value in params.items()]
+    one = parse(parser.parse_overrides([*common, *arguments]))
+    if not grids:
+        return one
+    given = {override.get_key_element() for override in parser.parse_overrides(list(arguments))}
+    parts: list[Space] = []
+    for name, own in dict[str, Any](grids).items():
+        if not isinstance(own, Mapping) or not own:
+            raise ValueError(f"hydra.sweeper.grids.{name}={own}: must be a mapping of keys to values")
+        words = [f"{key}={_said(value)}" for key, value in own.items()]
+        parts.append(parse(parser.parse_overrides([*common, *words, *arguments]), {str(key) for key in own} - given))
+    merged = {axis.key: axis for part in parts for axis in part.axes}
+    axes = tuple(_merged([axis for part in parts for axis in part.axes if axis.key == key]) for key in merged)
+    return Space(tuple(word for word in one.fixed if word.partition("=")[0] not in merged), axes, tuple(parts))
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ",".join(str(item) for item in value)
+    return "null" if value is None else str(value)
+
+
+def _merged(axes: Sequence[Axis]) -> Axis:
+    """One axis with the values of several of a key."""
+    if endless := next((axis for axis in axes if axis.interval), None):
+        return endless  # which a grid refuses, and several grids are
+    found = {choice: native for axis in axes for choice, native in zip(axis.choices, axis.natives, strict=True)}
+    choices = tuple(found)
+    natives = tuple(found.values()) if len(set(found.values())) == len(choices) else choices
+    return Axis(axes[0].key, choices=choices, natives=natives)
+
+
+def parse(overrides: Sequence[Override], swept: AbstractSet[str] = frozenset()) -> Space:
     """The search space of parsed overrides; of two with the same key, the later one holds.
+
+    Args:
+        swept: keys that are axes though one value alone is given for them.
 
     Raises:
         ValueError: for a key with nothing to choose from.
@@ -133,6 +196,9 @@ def parse(overrides: Sequence[Override]) -> Space:
         axes.pop(key, None)
         if override.is_sweep_override():
             axes[key] = _axis(key, override)
+        elif key in swept:
+            choice = override.get_value_element_as_str()
+            axes[key] = Axis(key, choices=(choice,), natives=(_native(override.value(), choice),))
         elif override.is_delete() and override.value() is None:
             fixed[key] = key
         else:
@@ -158,11 +224,16 @@ def _axis(key: str, override: Override) -> Axis:
     choices = list(parsed)
     if not choices:
         raise ValueError(f"{override.input_line}: nothing to choose from, so there is no trial to run")
-    natives: list[Any] = [item.text if isinstance(item, QuotedString) else item for item in parsed.values()]
-    plain = all(item is None or isinstance(item, str | int | float | bool) for item in natives)
-    if not plain or len(set(natives)) != len(choices):  # True == 1 == 1.0 for optuna: then the words themselves
+    natives = [_native(item, choice) for choice, item in parsed.items()]
+    if len(set(natives)) != len(choices):  # True == 1 == 1.0 for optuna: then the words themselves
         natives = list(choices)
     return Axis(key, choices=tuple(choices), natives=tuple(natives))
+
+
+def _native(value: Any, choice: str) -> Any:
+    """A choice as optuna shows it: a text, a number, a truth or nothing, else its words."""
+    value = value.text if isinstance(value, QuotedString) else value
+    return value if value is None or isinstance(value, str | int | float | bool) else choice
 
 
 def nearest(word: str, allowed: Sequence[str]) -> str:

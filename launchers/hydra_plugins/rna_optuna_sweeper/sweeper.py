@@ -70,9 +70,8 @@ class RnaOptunaSweeper(Sweeper):
         from ._sweep import run_sweep
 
         options = self.options
-        params = [f"{key}={_said(value)}" for key, value in (options.params or {}).items()]
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        space = search_space.parse(parser.parse_overrides([*params, *arguments]))
+        space = search_space.asked(parser, options, arguments)
         sampler = check_sampler(options, space)
         name = options.study_name or f"{self.config.hydra.job.name}-{space.digest()}"
         if Path(name).name != name or name.startswith("."):
@@ -106,9 +105,3 @@ class RnaOptunaSweeper(Sweeper):
                 "allowed: 1, or hydra/launcher=gpu_pool"
             )
         return OneByOne(made, self.config)
-
-
-def _said(value: Any) -> str:
-    if isinstance(value, list):
-        return ",".join(str(item) for item in value)
-    return "null" if value is None else str(value)
