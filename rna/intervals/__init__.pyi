@@ -20,6 +20,7 @@ from .paired import FAMILY_WISE as FAMILY_WISE
 from .paired import holm as holm
 from .paired import ratio as ratio
 from .paired import t_test as t_test
+from .paired import together as together
 from .quantiles import LEVEL as LEVEL
 from .quantiles import Z_95 as Z_95
 from .quantiles import t_95 as t_95

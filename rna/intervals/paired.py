@@ -1,4 +1,4 @@
-"""Of values paired by seed: what a family of differences shows, and how large one mean is beside another."""
+"""Of values by seed: what a family of differences shows, how large one mean is beside another, and several together."""
 
 import math
 from collections.abc import Sequence
@@ -57,3 +57,28 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> Estimate | None:
     a, b, c = less(y * y, below, below), less(x * y, above, below), less(x * x, above, above)
     half = math.sqrt(max(b * b - a * c, 0.0))
     return Estimate(x / y, (b - half) / a, (b + half) / a, count)
+
+
+def together(groups: Sequence[Sequence[float]], weights: Sequence[float]) -> Estimate:
+    """Σ wᵢ·mean(groupᵢ) of groups that are independent of one another, as methods are that are trained apart.
+
+    Its variance is v = Σ wᵢ²·sᵢ²/nᵢ, and its interval Student's with v²/Σ (wᵢ²·sᵢ²/nᵢ)²/(nᵢ − 1) degrees of freedom
+    (Welch, The generalization of Student's problem, Biometrika 34:28, 1947; Satterthwaite, An approximate distribution
+    of estimates of variance components, Biometrics Bull. 2:110, 1946). Without an interval where a group has one value,
+    or where none of them differ. `n` is the smallest group's.
+    """
+    means = [sum(group) / len(group) for group in groups]
+    value = math.fsum(weight * mean for weight, mean in zip(weights, means, strict=True))
+    count = min(map(len, groups))
+    if count < 2:
+        return Estimate(value, n=count)
+    parts: list[float] = []
+    for group, mean, weight in zip(groups, means, weights, strict=True):
+        squares = math.fsum((one - mean) ** 2 for one in group) / (len(group) - 1)
+        parts.append(weight**2 * squares / len(group))
+    variance = math.fsum(parts)
+    if variance < 1e-18:
+        return Estimate(value, n=count)
+    degrees = variance**2 / math.fsum(part**2 / (len(group) - 1) for part, group in zip(parts, groups, strict=True))
+    margin = t_95(degrees) * math.sqrt(variance)
+    return Estimate(value, value - margin, value + margin, count)

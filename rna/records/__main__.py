@@ -1,4 +1,4 @@
-"""`python -m rna.records`: trials found again: a table, two side by side, what they take on disk, or less.
+"""`python -m rna.records`: trials found again: a table, two side by side, what they take on disk, or packed up.
 
 `list` is what it does without a word. A KEY may be given by its first letters, four at least.
 """
@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from rna import printing
@@ -54,6 +55,11 @@ def _parser() -> printing.Parser:
     deleted.add_argument("keys", nargs="*", metavar="KEY")
     deleted.add_argument("--yes", action="store_true", help="delete it")
     commands.add_parser("disk", parents=[common, scripts], help="what takes how much room")
+    packed = commands.add_parser(
+        "pack", parents=[common], help="records as one small file, for python -m rna.report --from"
+    )
+    packed.add_argument("file", type=Path, metavar="FILE", help="NAME.jsonl.xz, which must not exist yet")
+    packed.add_argument("names", nargs="*", metavar="SWEEP", help="of these sweeps; none: all")
     return parser
 
 
@@ -70,6 +76,12 @@ def _run(options: argparse.Namespace) -> None:
         if options.yes:
             plan = deleting.delete(options.output_dir, plan)
         return print("\n".join(deleting.lines(plan, options.output_dir, done=options.yes)))
+    if options.command == "pack":
+        from rna.report import packed, records
+
+        keys = set[str]().union(*(records.keys_of(options.output_dir, name) for name in options.names))
+        count = packed.pack(options.output_dir, options.file, keys if options.names else None)
+        return print(f"{options.file}: {count} records, {in_bytes(options.file.stat().st_size)}")
     found = disk.usage(options.output_dir)
     print(json.dumps(found) if options.json else "\n".join(disk.lines(found)))
 

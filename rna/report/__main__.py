@@ -1,9 +1,10 @@
 """`python -m rna.report [NAME …]`: every table, every figure and one HTML page from the records; torch is not needed.
 
 Without a NAME all records are shown; a NAME is a sweep's. Filters keep what they name: `--method npo --seed 0 1`.
-`python -m rna.report defences [NAME …]`: all that claims to protect, side by side where it has forgotten alike;
-`python -m rna.report probes [NAME …]`: what probes bring back of what was forgotten. A sweep of that name is shown by
-`python -m rna.report -- defences`.
+`python -m rna.report replication [NAME …]`: the paper's claims, each with a number and a verdict; `--shipped` judges them
+by the records that come with the package. `python -m rna.report defences [NAME …]`: all that claims to protect, side by
+side where it has forgotten alike; `python -m rna.report probes [NAME …]`: what probes bring back of what was forgotten. A
+sweep of that name is shown by `python -m rna.report -- defences`.
 """
 
 import re
@@ -16,7 +17,21 @@ from dataclasses import fields
 from pathlib import Path
 
 from rna import printing
-from rna.report import commands, compare, defences, drawing, figures, page, probes, reading, records, sheet, tables
+from rna.report import (
+    commands,
+    compare,
+    defences,
+    drawing,
+    figures,
+    page,
+    probes,
+    reading,
+    records,
+    replication,
+    sheet,
+    tables,
+)
+from rna.report import packed as packing
 from rna.report.page import Chapter
 from rna.report.reading import Loaded
 from rna.report.records import Filters, Study, Trial
@@ -45,33 +60,46 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"--{item.name}", nargs="+", default=[], type=kinds.get(item.name, str), help=helps[item.name]
         )
     parser.add_argument("--output-dir", default="outputs", help="where the records lie (outputs)")
-    alone = {defences.NAME: defended, probes.NAME: probed}.get(words[0] if words else "")
+    parser.add_argument("--from", dest="packed", nargs="+", default=[], metavar="FILE", help="packed records instead")
+    alone = {defences.NAME: defended, probes.NAME: probed, replication.NAME: replicated}.get(words[0] if words else "")
+    if alone is replicated:
+        parser.add_argument("--shipped", action="store_true", help="the packed records that come with the package")
     options = parser.parse_args(words[1:] if alone else words)
     filters = Filters(**{item.name: tuple(getattr(options, item.name)) for item in fields(Filters)})
     command = " ".join(["python -m rna.report", *(shlex.quote(word) for word in words)])
     try:
         started = time.perf_counter()
+        sources = [*options.packed, *(replication.shipped() if getattr(options, "shipped", False) else [])]
+        if sources and options.names:
+            raise ValueError(f"NAME={options.names[0]}: packed records have no sweeps; allowed with --from: filters")
         make = alone or report
-        folder = make(options.names, filters, options.output_dir, command)
+        folder = make(options.names, filters, options.output_dir, command, sources)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     print(f"{folder / 'index.html'}  ({time.perf_counter() - started:.1f} s)")
 
 
-def report(names: Sequence[str], filters: Filters, output_dir: str, command: str) -> Path:
+def report(
+    names: Sequence[str], filters: Filters, output_dir: str, command: str, packed: Sequence[str | Path] = ()
+) -> Path:
     """Write `OUTPUT_DIR/reports/NAME/` and return it. Raises ValueError as `written` does."""
-    return written(names, filters, output_dir, command)[0]
+    return written(names, filters, output_dir, command, packed)[0]
 
 
-def written(names: Sequence[str], filters: Filters, output_dir: str, command: str) -> tuple[Path, list[Chapter]]:
+def written(
+    names: Sequence[str], filters: Filters, output_dir: str, command: str, packed: Sequence[str | Path] = ()
+) -> tuple[Path, list[Chapter]]:
     """Write `OUTPUT_DIR/reports/NAME/`; return it, and what stands in it by groups of records.
+
+    Args:
+        packed: files of packed records, in the place of those of `OUTPUT_DIR`.
 
     Raises:
         ValueError: if there is no such sweep, or no record that passes the filters.
     """
-    loaded, selected = _selected(names, filters, output_dir)
-    name = _name(names, filters)
+    loaded, selected = _selected(names, filters, output_dir, packed)
+    name = _name(names, filters, packed)
     folder = Path(output_dir) / "reports" / name
     for old in [folder / "figures", folder / "tables", *folder.glob("study*")]:
         shutil.rmtree(old, ignore_errors=True)  # of an earlier report, which may have had other figures
@@ -87,38 +115,63 @@ def written(names: Sequence[str], filters: Filters, output_dir: str, command: st
     return folder, chapters
 
 
-def defended(names: Sequence[str], filters: Filters, output_dir: str, command: str) -> Path:
+def defended(
+    names: Sequence[str], filters: Filters, output_dir: str, command: str, packed: Sequence[str | Path] = ()
+) -> Path:
     """Write `OUTPUT_DIR/reports/NAME/defences/`, print its answers and return it.
 
     Raises:
         ValueError: as `written`, or if nothing protects at a target of forgetting; with the command that makes it.
     """
-    _, selected = _selected(names, filters, output_dir, defences.SWEEP)
-    folder = Path(output_dir) / "reports" / _name(names, filters) / defences.NAME
+    _, selected = _selected(names, filters, output_dir, packed, defences.SWEEP)
+    folder = Path(output_dir) / "reports" / _name(names, filters, packed) / defences.NAME
     for line in defences.written(records.studies(selected), folder, command):
         print(line)
     return folder
 
 
-def probed(names: Sequence[str], filters: Filters, output_dir: str, command: str) -> Path:
+def probed(
+    names: Sequence[str], filters: Filters, output_dir: str, command: str, packed: Sequence[str | Path] = ()
+) -> Path:
     """Write `OUTPUT_DIR/reports/NAME/probes/`, print its answers and return it.
 
     Raises:
         ValueError: as `written`, or if no trial was probed; with the command that probes some.
     """
-    loaded, selected = _selected(names, filters, output_dir, probes.SWEEP)
-    folder = Path(output_dir) / "reports" / _name(names, filters) / probes.NAME
+    loaded, selected = _selected(names, filters, output_dir, packed, probes.SWEEP)
+    folder = Path(output_dir) / "reports" / _name(names, filters, packed) / probes.NAME
     for line in probes.written(records.studies(selected), loaded.probed, folder, command):
         print(line)
     return folder
 
 
+def replicated(
+    names: Sequence[str], filters: Filters, output_dir: str, command: str, packed: Sequence[str | Path] = ()
+) -> Path:
+    """Write `OUTPUT_DIR/reports/NAME/replication/`, print its answer and return it.
+
+    Raises:
+        ValueError: as `written`, or if no claim can be judged; with the command that makes what can.
+    """
+    _, selected = _selected(names, filters, output_dir, packed, replication.SWEEP)
+    folder = Path(output_dir) / "reports" / _name(names, filters, packed) / replication.NAME
+    analysed = [one for source in packed or [output_dir] for one in packing.analysed(source)]
+    for line in replication.written(records.studies(selected), analysed, folder, command):
+        print(line)
+    return folder
+
+
 def _selected(
-    names: Sequence[str], filters: Filters, output_dir: str, makes: str = commands.RUN
+    names: Sequence[str],
+    filters: Filters,
+    output_dir: str,
+    packed: Sequence[str | Path],
+    makes: str = commands.RUN,
 ) -> tuple[Loaded, list[Trial]]:
-    """The records of a folder, and the trials of these sweeps that pass the filters; `makes`: what would make some."""
+    """The records of a folder, or of packed files, and the trials of these sweeps that pass the filters; `makes`: what
+    would make some."""
     keys = set[str]().union(*(records.keys_of(output_dir, name) for name in names)) if names else None
-    loaded = reading.load(output_dir)
+    loaded = reading.load(*(packed or [output_dir]))
     _tell(loaded, f"{loaded.files} records read")
     selected = records.select(loaded.trials, filters, keys)
     if keys is not None:
@@ -149,9 +202,10 @@ def _tell(loaded: Loaded, what: str) -> None:
         print(what, file=sys.stderr, flush=True)
 
 
-def _name(names: Sequence[str], filters: Filters) -> str:
-    """The report's folder: the sweeps' names, or `all`, and the filters."""
-    parts = ["+".join(names) or "all"]
+def _name(names: Sequence[str], filters: Filters, packed: Sequence[str | Path]) -> str:
+    """The report's folder: the names of sweeps or packed files, or `all`, and the filters."""
+    own = names or [Path(file).name.removesuffix(packing.SUFFIX) for file in packed]
+    parts = ["+".join(own) or "all"]
     for item in fields(filters):
         values = getattr(filters, item.name)
         parts += [f"{item.name}={','.join(map(str, values))}"] if values else []

@@ -1,11 +1,13 @@
-"""A folder of records as trials, and what could not be used of it."""
+"""A folder of records, or a packed file of them, as trials, and what could not be used of it."""
 
 import json
+import lzma
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from rna.corpora import digest
@@ -19,6 +21,7 @@ KNOWN_FIELDS = frozenset(
     "losses curve wandb delta delta_bytes delta_sha256 truncated_documents short_documents unanswered_pairs "
     "warnings until train_key task task_identity metrics reason step message".split()
 )
+ANALYSIS = "analysis"  # what a packed file holds beside records
 CURVE_POINTS = 50  # a training curve is kept as so many means
 ON_THE_WAY = ("interim/forget/acc", "interim/perturbed/acc")  # of which each evaluation is kept, with its step
 
@@ -49,28 +52,50 @@ class Loaded:
     reruns: int = 0  # of keys that have a first record; the first counts
 
 
-def load(output_dir: str, prefixes: set[str] | None = None) -> Loaded:
-    """Read the records of `OUTPUT_DIR/results`; with `prefixes`, those of these training keys alone."""
+def names_of(source: str | Path) -> Iterator[tuple[str, Callable[[], str]]]:
+    """The records of a folder's `results`, or of a packed file, by name, each with what reads its text.
+
+    Raises:
+        ValueError: for a file that is not packed records.
+    """
+    if not Path(source).is_file():
+        for file in sorted((Path(source) / "results").glob("*.json")):
+            if not file.name.startswith("."):
+                yield file.name, partial(file.read_text, encoding="utf-8")
+        return
+    try:
+        lines = lzma.decompress(Path(source).read_bytes()).decode().splitlines()
+    except (OSError, lzma.LZMAError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"--from {source}: holds no packed records ({error}); python -m rna.records pack makes such"
+        ) from None
+    for number, line in enumerate(lines, 1):
+        yield f"{Path(source).name}:{number}", partial(str, line)
+
+
+def load(*sources: str | Path) -> Loaded:
+    """Read the records of `OUTPUT_DIR/results`, or of packed files."""
     found = Loaded()
     trained: dict[str, Record] = {}
     evaluated: dict[str, list[Record]] = {}
     probed: dict[str, list[Record]] = {}
-    for file in sorted((Path(output_dir) / "results").glob("*.json")):
-        if file.name.startswith(".") or (prefixes is not None and re.split(r"[-.]", file.name)[0] not in prefixes):
-            continue
+    for name, text in (one for source in sources for one in names_of(source)):
         found.files += 1
         try:
-            record = json.loads(file.read_text(encoding="utf-8"))
+            record = json.loads(text())
+            if record.get("kind") == ANALYSIS:
+                found.files -= 1  # `packed.analyses` reads them
+                continue
             key, kind = str(record["key"]), record["kind"]
             _needed(record)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            found.unreadable.append(f"{file.name}: {type(error).__name__}: {error}")
+            found.unreadable.append(f"{name}: {type(error).__name__}: {error}")
             continue
-        found.unknown.update(name for name in record if name not in KNOWN_FIELDS)
+        found.unknown.update(field for field in record if field not in KNOWN_FIELDS)
         if kind == "failure":
             reason, message = str(record.get("reason", "")), str(record.get("message", ""))
             method, seed = title_of(record), int(record["config"]["seed"])
-            found.failures.append(Failure(key, file.stem, reason, message, method, seed))
+            found.failures.append(Failure(key, name.removesuffix(".json"), reason, message, method, seed))
         elif kind == "train":
             trained[key] = {**record, "curve": _shortened(record.get("curve") or [])}
         elif kind == "eval":
@@ -78,7 +103,7 @@ def load(output_dir: str, prefixes: set[str] | None = None) -> Loaded:
         elif kind == "probe":
             probed.setdefault(record["train_key"], []).append(record)
         else:
-            found.unreadable.append(f"{file.name}: kind={kind!r}")
+            found.unreadable.append(f"{name}: kind={kind!r}")
     for key, record in trained.items():
         if ".r" in key and key.partition(".r")[0] in trained:
             found.reruns += 1

@@ -141,7 +141,7 @@ def asked(parser: OverridesParser, options: Any, arguments: Sequence[str]) -> Sp
     """The search space of a sweeper's `params` and `grids`, and of what a command line says, which wins.
 
     Raises:
-        ValueError: for a key with nothing to choose from, and for grids that are no mapping of names to keys and values.
+        ValueError: for a key with nothing to choose from, and for grids that are no mapping of names to such params.
     """
     params: Mapping[str, Any] = options.params or {}
     grids: Any = options.grids or {}

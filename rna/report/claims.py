@@ -1,0 +1,566 @@
+"""The paper's claims (arXiv:2501.19202), each asked of one study's records, with a number, its interval and a verdict.
+
+A claim says which way a number should lie, and how far from zero it would have to lie to matter, its margin. Its 95 %
+interval then tells: it *holds* where the interval leaves out zero on the claimed side, it *does not* where the whole
+interval falls short of the margin, and else it *cannot be told here*. That nothing changes holds where the interval lies
+within the margin to both sides, and does not where it lies outside.
+
+A number is a mean over methods of each one's mean over seeds, `intervals.together`. Scores are of the report half where
+there is one, as ν is chosen and trainings stop on the select half.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rna import intervals
+from rna.intervals import Estimate
+from rna.report import compare
+from rna.report.compare import Condition
+from rna.report.records import Study, Trial
+
+HOLDS, FAILS, UNTOLD = "holds", "does not hold", "cannot be told here"
+EQUAL, MATCHED = "equal hyperparameters", "matched forgetting"
+BASES = (EQUAL, MATCHED)
+RM, PO = "RM", "PO"
+Values = dict[str, list[float]]  # method -> a value of each seed
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the paper says, and what would count as that."""
+
+    name: str
+    text: str
+    where: str  # in the paper
+    paper: str  # its own number
+    wants: int  # the sign of its number; 0: that nothing changes
+    margin: tuple[float, float]  # how far from zero matters: in points of accuracy, in nats a token
+    measure: "Callable[[Asked], Measured]"
+    tells: str = ""  # what the number is
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A claim's number on one basis, with what it was made of."""
+
+    number: Estimate | None = None
+    by_method: dict[str, Estimate] = field(default_factory=dict)
+    margin: float | None = None  # where it depends on what else was measured
+    note: str = ""  # how it came about, or why there is none
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim's answer in one study on one basis."""
+
+    claim: Claim
+    study: Study
+    basis: str
+    measured: Measured
+    verdict: str
+
+    @property
+    def told(self) -> bool:
+        return self.measured.number is not None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One study on one basis, and its sensitivities by training key: rows of `rna.analyze noise_sensitivity`."""
+
+    study: Study  # on the half that is reported
+    basis: str
+    sensitivities: Mapping[str, Sequence[Mapping[str, str]]] = field(default_factory=dict)
+
+    @property
+    def base(self) -> Trial | None:
+        return self.study.references.get("base")
+
+    @property
+    def methods(self) -> list[str]:
+        return [name for name in self.study.methods if self.plain(name) is not None]
+
+    def conditions(self, method: str) -> list[Condition]:
+        """A method's settings on this basis that nothing but RNA at the unlearn layer protects, and of these the family
+        with the most trials: those that differ in ν and the seed alone."""
+        found = [one for one in self.of(method) if one.first.bare or _at_the_layer(one.first)]
+        families: dict[str, list[Condition]] = {}
+        for one in found:
+            families.setdefault(one.first.without("seed", "noise"), []).append(one)
+        return max(families.values(), key=lambda of: sum(len(one.trials) for one in of), default=[])
+
+    def of(self, method: str) -> list[Condition]:
+        """A method's settings on this basis without a defence."""
+        if self.basis == MATCHED:
+            every = compare.to_target(self.study)
+        else:
+            every = [one for one in compare.conditions(self.study) if one.first.reached is None]
+        return [one for one in every if one.first.method == method and not one.first.defences]
+
+    def plain(self, method: str) -> Condition | None:
+        """Without noise; on the basis of matched forgetting the seeds that reached the target."""
+        found = next((one for one in self.conditions(method) if one.first.bare), None)
+        if found is None or self.basis == EQUAL:
+            return found
+        there = [trial for trial in found.trials if trial.reached]
+        return Condition(there) if there else None
+
+    def noised(self, method: str) -> dict[float, Condition]:
+        """By ν, those with RNA."""
+        own = [one for one in self.conditions(method) if one.first.config["noise"]["name"] == "rna"]
+        return {one.first.nu: one for one in sorted(own, key=lambda one: one.first.nu)}
+
+    def pairs(self, one: Condition, other: Condition) -> list[tuple[Trial, Trial]]:
+        """Of each seed that both have; at matched forgetting those that are matched."""
+        if self.basis == MATCHED and self.study.kind == "choice":
+            return compare.beside(self.study, one, other).pairs
+        twins = {trial.seed: trial for trial in other.trials}
+        both = [(trial, twins[trial.seed]) for trial in one.trials if trial.seed in twins]
+        return [pair for pair in both if self.basis == EQUAL or all(trial.reached for trial in pair)]
+
+    def score(self, trial: Trial | None, role: str) -> float | None:
+        found = None if trial is None else trial.score(role, self.study.part)
+        return None if found is None or not math.isfinite(found.value) else found.value
+
+    def cost(self, trial: Trial, role: str = "perturbed", control: str = "neutral") -> float | None:
+        """What a forget-token costs beyond a neutral one, and beyond what it costs the base; more is worse."""
+        four = [self.score(one, name) for one in (trial, self.base) for name in (role, control)]
+        known = [value for value in four if value is not None]
+        if len(known) < 4:
+            return None
+        return -self.study.better * ((known[0] - known[1]) - (known[2] - known[3]))
+
+    def less(self, one: Trial, other: Trial, role: str) -> float | None:
+        """One's score less the other's."""
+        scores = self.score(one, role), self.score(other, role)
+        return None if scores[0] is None or scores[1] is None else scores[0] - scores[1]
+
+    def gain(self, one: Trial, other: Trial) -> float | None:
+        """How much better one answers than the other beside a forget-token."""
+        less = self.less(one, other, "perturbed")
+        return None if less is None else self.study.better * less
+
+    def best(self, method: str) -> Condition | None:
+        """With the ν whose perturbed score is the best on the select half, where there is one."""
+        half = "select" if self.study.halved else self.study.part
+        plain = self.plain(method)
+        found = [one for one in self.noised(method).values() if plain is not None and self.pairs(one, plain)]
+
+        def merit(one: Condition) -> float:
+            made = one.estimate(self.study, "perturbed", half)
+            return -math.inf if made is None else self.study.better * made.value
+
+        return max(found, key=merit, default=None)
+
+
+def _at_the_layer(trial: Trial) -> bool:
+    noise = trial.config["noise"]
+    return trial.arm == "rna" and noise["layers"] == [trial.config["layer"]["unlearn"]]
+
+
+# Verdicts
+
+
+def verdict(number: Estimate | None, wants: int, margin: float) -> str:
+    """What an interval says of a claim; without one over seeds nothing can be told.
+
+    Args:
+        wants: 1 or −1: that the number lies on this side of zero; 0: that it lies within the margin.
+    """
+    if number is None or number.low is None or number.high is None or number.over != intervals.SEEDS:
+        return UNTOLD
+    if wants == 0:
+        if -margin <= number.low and number.high <= margin:
+            return HOLDS
+        return FAILS if number.low > margin or number.high < -margin else UNTOLD
+    low, high = sorted((wants * number.low, wants * number.high))
+    if high < margin:
+        return FAILS
+    return HOLDS if low > 0 else UNTOLD
+
+
+def judged(asked: Asked) -> list[Finding]:
+    """Every claim, asked of one study on one basis."""
+    place = 0 if asked.study.kind == "choice" else 1
+    found: list[Finding] = []
+    for claim in CLAIMS:
+        measured = claim.measure(asked)
+        margin = claim.margin[place] if measured.margin is None else measured.margin
+        said = verdict(measured.number, claim.wants, margin)
+        found.append(Finding(claim, asked.study, asked.basis, measured, said))
+    return found
+
+
+def _pooled(values: Values, weights: Mapping[str, float] | None = None, **more: Any) -> Measured:
+    """The mean over methods, or a weighted sum; of those that have two seeds or more, if any has."""
+    several = {name: of for name, of in values.items() if len(of) > 1} or {n: of for n, of in values.items() if of}
+    if not several:
+        return Measured(note=more.get("note") or "no records")
+    shares = weights or dict.fromkeys(several, 1 / len(several))
+    number = intervals.together(list(several.values()), [shares[name] for name in several])
+    return Measured(number, {name: intervals.over_seeds(of) for name, of in several.items()}, **more)
+
+
+def _each(asked: Asked, of: Callable[[Condition], list[float | None]]) -> Values:
+    """By method, the values of its plain trials that have one."""
+    found = {method: of(plain) for method in asked.methods if (plain := asked.plain(method)) is not None}
+    return {name: known for name, values in found.items() if (known := [one for one in values if one is not None])}
+
+
+def _families(asked: Asked, values: Values) -> dict[str, list[str]]:
+    kinds = {trial.method: trial.family for trial in asked.study.trials}
+    return {family: [name for name in values if kinds[name] == family] for family in (RM, PO)}
+
+
+# The claims, in the paper's order
+
+
+def _fragile(asked: Asked) -> Measured:
+    values = _each(asked, lambda plain: [asked.cost(trial) for trial in plain.trials])
+    return _pooled(values, note="" if values else "no base, or no neutral token beside the forget-token")
+
+
+def _rm_beside_po(asked: Asked) -> Measured:
+    values = _each(asked, lambda plain: [asked.cost(trial) for trial in plain.trials])
+    values = {name: of for name, of in values.items() if len(of) > 1}
+    return _apart(asked, {name: [-one for one in of] for name, of in values.items()})
+
+
+def _apart(asked: Asked, values: Values) -> Measured:
+    """RM's mean less PO's."""
+    families = _families(asked, values)
+    if not all(families.values()):
+        return Measured(note="takes methods of both kinds, RM and PO, with two seeds or more")
+    weights = {name: 1 / len(families[RM]) for name in families[RM]}
+    weights |= {name: -1 / len(families[PO]) for name in families[PO]}
+    return _pooled(values, weights)
+
+
+def _recovers(family: str) -> Callable[[Asked], Measured]:
+    def measure(asked: Asked) -> Measured:
+        gains: Values = {}
+        costs: Values = {}
+        told: list[str] = []
+        for method in asked.methods:
+            plain, best = asked.plain(method), asked.best(method)
+            if plain is None or best is None or best.first.family != family:
+                continue
+            pairs = asked.pairs(best, plain)
+            found = [asked.gain(*pair) for pair in pairs]
+            lost = [asked.cost(twin) for _, twin in pairs]
+            if all(one is not None for one in found) and found:
+                gains[method] = [one for one in found if one is not None]
+                costs[method] = [one for one in lost if one is not None]
+                told.append(f"{method} ν = {best.first.nu:g}")
+        if not gains:
+            return Measured(note=f"no {family} method with RNA beside a plain one that has forgotten alike")
+        harm = sum(sum(of) / len(of) for of in costs.values() if of) / max(len(costs), 1)
+        note = f"of a harm of {harm:.{_digits(asked)}f}; {', '.join(told)}"
+        return _pooled(gains, margin=max(harm, 0.0) / 4, note=note)
+
+    return measure
+
+
+def _digits(asked: Asked) -> int:
+    return 1 if asked.study.kind == "choice" else 3
+
+
+def _stays(role: str) -> Callable[[Asked], Measured]:
+    def measure(asked: Asked) -> Measured:
+        values: Values = {}
+        for method in asked.methods:
+            plain, best = asked.plain(method), asked.best(method)
+            pairs = asked.pairs(best, plain) if plain is not None and best is not None else []
+            found = [asked.less(*pair, role) for pair in pairs]
+            if known := [one for one in found if one is not None]:
+                values[method] = known
+        return _pooled(values, note="" if values else "no pair of plain and RNA that has forgotten alike")
+
+    return measure
+
+
+def _slope(numbers: Mapping[str, str]) -> Callable[[Asked], Measured]:
+    """Perturbed score against the base-2 logarithm of a method's number, by least squares, seed by seed."""
+
+    def measure(asked: Asked) -> Measured:
+        values: Values = {}
+        told: list[str] = []
+        for method, key in numbers.items():
+            group, _, name = key.partition(".")
+            families: dict[str, list[Trial]] = {}
+            for one in asked.of(method):
+                if one.first.bare:
+                    there = [trial for trial in one.trials if asked.basis == EQUAL or trial.reached]
+                    families.setdefault(one.first.without("seed", key), []).extend(there)
+            trials = max(families.values(), key=len, default=[])
+            slopes: list[float] = []
+            grid: set[float] = set()
+            for seed in sorted({trial.seed for trial in trials}):
+                own = [trial for trial in trials if trial.seed == seed]
+                points = [
+                    (math.log2(float(trial.config[group][name])), asked.study.better * score)
+                    for trial in own
+                    if (score := asked.score(trial, "perturbed")) is not None
+                ]
+                if len({x for x, _ in points}) > 2:
+                    slopes.append(_least_squares(points))
+                    grid |= {2**x for x, _ in points}
+            if slopes:
+                values[method] = slopes
+                told.append(f"{method} {name} {', '.join(f'{one:g}' for one in sorted(grid))}")
+        return _pooled(values, note="; ".join(told) or "takes three values or more of c or β")
+
+    return measure
+
+
+def _least_squares(points: Sequence[tuple[float, float]]) -> float:
+    x_mean, y_mean = (sum(axis) / len(points) for axis in zip(*points, strict=True))
+    above = math.fsum((x - x_mean) * (y - y_mean) for x, y in points)
+    return above / math.fsum((x - x_mean) ** 2 for x, _ in points)
+
+
+def _steps_of_nu(first: int, second: int) -> Callable[[Asked], Measured]:
+    """Perturbed score with one ν less another, both by their place, 0 being plain; of one seed and method."""
+
+    def measure(asked: Asked) -> Measured:
+        values: Values = {}
+        nus: set[str] = set()
+        for method in asked.methods:
+            plain, noised = asked.plain(method), asked.noised(method)
+            assert plain is not None
+            rows, names = [plain, *noised.values()], [0.0, *noised]
+            if len(rows) < 4:
+                continue
+            found = [asked.gain(*pair) for pair in asked.pairs(rows[second], rows[first])]
+            if known := [gain for gain in found if gain is not None]:
+                values[method] = known
+                nus.add(f"ν = {names[second]:g} less {names[first]:g}")
+        return _pooled(
+            values, note="; ".join(sorted(nus)) or "takes three values of ν or more, that have forgotten alike"
+        )
+
+    return measure
+
+
+def _tolerates(asked: Asked) -> Measured:
+    values: Values = {}
+    for method in asked.methods:
+        plain, noised = asked.plain(method), asked.noised(method)
+        if plain is not None and noised:
+            found = [asked.gain(*pair) for pair in asked.pairs(noised[max(noised)], plain)]
+            if len(known := [one for one in found if one is not None]) > 1:
+                values[method] = known
+    return _apart(asked, values)
+
+
+def _similar(asked: Asked) -> Measured:
+    """Score with the n-grams most like their documents less with those least like them, and less the base's."""
+    sizes = sorted({one.ngram[0] for trial in asked.study.trials for one in trial.evaluations if one.ngram})
+    if not sizes:
+        return Measured(note="no questions with n-grams")
+
+    def apart(trial: Trial | None) -> float | None:
+        found = {
+            one.ngram: one.parts.get(asked.study.part) for one in (trial.evaluations if trial else ()) if one.ngram
+        }
+        top, bottom = found.get((sizes[0], "top")), found.get((sizes[0], "bottom"))
+        return None if top is None or bottom is None else asked.study.better * (top.value - bottom.value)
+
+    before = apart(asked.base)
+    if before is None:
+        return Measured(note="the base was not asked")
+    values = _each(asked, lambda plain: [None if (own := apart(t)) is None else own - before for t in plain.trials])
+    return _pooled(values, note=f"n = {sizes[0]}; base {before:+.{_digits(asked)}f}".replace("-", "−"))
+
+
+def _placed(chosen: Callable[[Trial], bool]) -> Callable[[Asked], Measured]:
+    """Gains of noise at other layers than the unlearn layer: of each seed the mean over its settings."""
+
+    def measure(asked: Asked) -> Measured:
+        values: Values = {}
+        layers: set[str] = set()
+        for method in asked.methods:
+            plain = asked.plain(method)
+            assert plain is not None
+            like = plain.first.without("seed", "noise")
+            by_seed: dict[int, list[float]] = {}
+            for one in asked.of(method):
+                noise = one.first.config["noise"]
+                if one.first.arm == "rna" and chosen(one.first) and one.first.without("seed", "noise") == like:
+                    for pair in asked.pairs(one, plain):
+                        if (gain := asked.gain(*pair)) is not None:
+                            by_seed.setdefault(pair[0].seed, []).append(gain)
+                            layers.add(f"{','.join(map(str, noise['layers']))} (ν = {one.first.nu:g})")
+            if by_seed:
+                values[method] = [sum(found) / len(found) for found in by_seed.values()]
+        return _pooled(values, note=f"layers {'; '.join(sorted(layers))}" if layers else "no RNA at other layers")
+
+    return measure
+
+
+def _elsewhere(trial: Trial) -> bool:
+    return len(trial.config["noise"]["layers"]) == 1 and not _at_the_layer(trial)
+
+
+def _everywhere(trial: Trial) -> bool:
+    return len(trial.config["noise"]["layers"]) > 1
+
+
+def _sensitive(asked: Asked) -> Measured:
+    """Eq. 33 at the layer behind the unlearn layer, ξ of the layer's own size, less the base's."""
+
+    def change(trial: Trial) -> float | None:
+        behind = trial.config["layer"]["unlearn"] + 1
+        rows = asked.sensitivities.get(trial.key, ())
+        return next(
+            (float(row["minus_base"]) for row in rows if row["noise"] == "rms" and int(row["layer"]) == behind), None
+        )
+
+    values = _each(asked, lambda plain: [change(trial) for trial in plain.trials])
+    return _pooled(values, note="" if values else "python -m rna.analyze noise_sensitivity was not run on these trials")
+
+
+def _middle(asked: Asked) -> Measured:
+    """The mean change of the middle third of layers less that of the last third."""
+    values: Values = {}
+    for method in asked.methods:
+        plain = asked.plain(method)
+        for trial in plain.trials if plain is not None else ():
+            rows = [row for row in asked.sensitivities.get(trial.key, ()) if row["noise"] == "rms"]
+            depth = 1 + max((int(row["layer"]) for row in rows), default=0)
+            if depth < 9:
+                continue
+            thirds = [
+                [float(r["minus_base"]) for r in rows if int(r["layer"]) * 3 // depth == third] for third in (1, 2)
+            ]
+            means = [sum(of) / len(of) for of in thirds]
+            values.setdefault(method, []).append(means[0] - means[1])
+    return _pooled(values, note="" if values else "takes a model of nine layers or more, and their sensitivities")
+
+
+UNITLESS = ("layer_behind", "middle_layers")
+SMALL = (3.0, 0.02)  # points, nats: what a token's harm, or a change of it, must come to
+COEFFICIENTS = {"RMU": "method.coefficient", "RSV": "method.coefficient"}
+CLAIMS = (
+    Claim(
+        "fragile",
+        "Plain unlearned models fail when a forget-token stands in an ordinary question.",
+        *("Section 6.2, Figure 1", "accuracy falls by 23.3 % of itself in RM, by 43.5 % in PO"),
+        *(1, SMALL, _fragile),
+        "what a forget-token costs plain methods, beyond a neutral token and beyond the base",
+    ),
+    Claim(
+        "rm_robust",
+        "RM methods are more robust than PO methods.",
+        *("Section 6.2", "20 points of the reduction rate"),
+        *(1, SMALL, _rm_beside_po),
+        "what a forget-token costs PO methods, less what it costs RM methods",
+    ),
+    Claim(
+        "recovers_rm",
+        "RNA gives RM methods back what a forget-token costs.",
+        *("Section 6.2, Figure 1", "66.3 % of the loss"),
+        *(1, SMALL, _recovers(RM)),
+        "RNA less plain with a forget-token; a quarter of the harm would count",
+    ),
+    Claim(
+        "recovers_po",
+        "RNA gives PO methods back what a forget-token costs.",
+        *("Section 6.2, Figure 1", "51.7 % of the loss"),
+        *(1, SMALL, _recovers(PO)),
+        "RNA less plain with a forget-token; a quarter of the harm would count",
+    ),
+    Claim(
+        "forget_stays",
+        "RNA leaves forgetting as it is.",
+        *("Section 6.2; Appendix D has 0.5 to 5 points less", "about one point"),
+        *(0, (3.0, 0.1), _stays("forget")),
+        "RNA less plain on forget questions",
+    ),
+    Claim(
+        "retain_stays",
+        "RNA leaves retain performance as it is.",
+        *("Section 6.2, Appendix D", "less than 0.5 points"),
+        *(0, (2.0, 0.02), _stays("retain")),
+        "RNA less plain on retain questions without a forget-token",
+    ),
+    Claim(
+        "coefficient",
+        "A larger coefficient c makes RM models less robust.",
+        *("Section 6.2, Figure 2", "a clear trend; no number"),
+        *(-1, (1.0, 0.005), _slope(COEFFICIENTS)),
+        "change with a forget-token for each doubling of c, plain",
+    ),
+    Claim(
+        "beta",
+        "A larger scaling factor β makes Adaptive RMU less robust.",
+        *("Section 6.2, Figure 2", "a clear trend; no number"),
+        *(-1, (1.0, 0.005), _slope({"Adaptive RMU": "method.beta"})),
+        "change with a forget-token for each doubling of β, plain",
+    ),
+    Claim(
+        "nu_helps",
+        "A first, small ν helps.",
+        *("Section 6.2, Figure 3", "no number"),
+        *(1, SMALL, _steps_of_nu(0, 1)),
+        "the smallest ν less plain, with a forget-token",
+    ),
+    Claim(
+        "nu_saturates",
+        "Then it saturates: more noise changes little.",
+        *("Section 6.2, Figure 3; Theorem 5.2", "no number"),
+        *(0, SMALL, _steps_of_nu(1, 2)),
+        "the middle ν less the smallest, with a forget-token",
+    ),
+    Claim(
+        "nu_hurts",
+        "Too much noise hurts.",
+        *("Section 6.2, Figure 3", "no number"),
+        *(-1, SMALL, _steps_of_nu(2, 3)),
+        "the largest ν less the middle one, with a forget-token",
+    ),
+    Claim(
+        "rm_tolerates",
+        "RM methods bear noise better than PO methods.",
+        *("Section 6.2, Figure 3", "no number"),
+        *(1, SMALL, _tolerates),
+        "the largest ν less plain with a forget-token: RM's less PO's",
+    ),
+    Claim(
+        "similar",
+        "Forget-tokens that are more like their documents harm more.",
+        *("Section 6.2, Figure 4", "a clear trend; no number"),
+        *(-1, (1.0, 0.005), _similar),
+        "accuracy with the n-grams most like their documents less with those least like them, less the base's",
+    ),
+    Claim(
+        "layer_behind",
+        "Unlearned models are less sensitive to noise at the layer behind the unlearn layer.",
+        *("Appendix C, Figure 7 left", "no number"),
+        *(-1, (0.0, 0.0), _sensitive),
+        "Eq. 33 there, less the base's",
+    ),
+    Claim(
+        "middle_layers",
+        "The sensitivity of middle layers falls most.",
+        *("Appendix C, Figure 7 right", "no number"),
+        *(-1, (0.0, 0.0), _middle),
+        "the change of Eq. 33 in the middle third of layers, less in the last third",
+    ),
+    Claim(
+        "elsewhere",
+        "Noise at one other layer helps as well.",
+        *("Appendix E, Figure 8", "no consistent trend across methods"),
+        *(1, SMALL, _placed(_elsewhere)),
+        "RNA at other single layers less plain, with a forget-token",
+    ),
+    Claim(
+        "everywhere",
+        "Noise at all layers is particularly effective.",
+        *("Appendix E, Figure 10", "at moderate ν; no number"),
+        *(1, SMALL, _placed(_everywhere)),
+        "RNA at all layers less plain, with a forget-token",
+    ),
+)

@@ -1,0 +1,303 @@
+"""`python -m rna.report replication`: the paper's claims one by one, each judged from records alone.
+
+Every study of the records stands beside the others on each basis that it has: equal hyperparameters, as in the paper, and
+matched forgetting. `claims` has the claims, what is measured for each, and the rule of its verdict.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rna.intervals import Estimate, over_seeds
+from rna.report import claims, commands, compare, drawing, packed, page, protections, sheet
+from rna.report.claims import BASES, CLAIMS, FAILS, HOLDS, MATCHED, UNTOLD, Asked, Finding
+from rna.report.drawing import Picture
+from rna.report.records import Study
+from rna.report.sheet import Table
+
+NAME = "replication"
+TITLE = "Do the paper’s claims hold?"
+SWEEP = commands.quoted(["-m", "sweep=miniature"])
+SHIPPED = Path(__file__).parent / "replication"  # packed records of our own runs, and what this makes of them
+
+
+def shipped() -> list[Path]:
+    """The packed records that come with the package."""
+    return sorted(SHIPPED.glob(f"*{packed.SUFFIX}"))
+
+
+@dataclass
+class Column:
+    """One study on one basis."""
+
+    asked: Asked
+    title: str
+    findings: list[Finding]
+
+    @property
+    def study(self) -> Study:
+        return self.asked.study
+
+    @property
+    def digits(self) -> int:
+        return 1 if self.study.kind == "choice" else 3
+
+    @property
+    def unit(self) -> str:
+        return "points" if self.study.kind == "choice" else "nats a token"
+
+
+def columns(studies: Sequence[Study], analysed: Sequence[Mapping[str, Any]]) -> list[Column]:
+    """Of each study every basis on which it tells anything.
+
+    Args:
+        analysed: of `packed.analysed`.
+    """
+    sensitivities = _sensitivities(analysed)
+    found: list[Column] = []
+    for study in studies:
+        shown = study.reported if study.halved else study
+        for basis in BASES:
+            asked = Asked(shown, basis, sensitivities)
+            made = claims.judged(asked)
+            if any(one.told for one in made):
+                found.append(Column(asked, _title(study, studies, basis), made))
+    return found
+
+
+def _title(study: Study, studies: Sequence[Study], basis: str) -> str:
+    config = study.config
+    alike = [one for one in studies if one.config["model"]["name"] == config["model"]["name"]]
+    parts = [str(config["model"]["name"]), *([f"eval {config['eval']['name']}"] if len(alike) > 1 else [])]
+    parts += [f"{key} {value}" for key, value in study.varied.items()][:1] if len(alike) > 2 else []
+    return f"{', '.join(parts)}, {basis}"
+
+
+def _sensitivities(analysed: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, str]]]:
+    """By training key its rows of `noise_sensitivity`."""
+    found: dict[str, list[Mapping[str, str]]] = {}
+    for one in analysed:
+        if one["what"] == "noise_sensitivity":
+            rows: list[Mapping[str, str]] = list(itertools.chain.from_iterable(one["tables"].values()))
+            for label, key in one["facts"]["trials"].items():
+                found[str(key)] = [row for row in rows if row.get("model") == label and row.get("minus_base")]
+    return found
+
+
+def written(studies: Sequence[Study], analysed: Sequence[Mapping[str, Any]], folder: Path, command: str) -> list[str]:
+    """Write `FOLDER/replication.md`, its page, table and figure; returns the answer.
+
+    Raises:
+        ValueError: if nothing can be judged; with the command that trains what can.
+    """
+    found = columns(studies, analysed)
+    if not found:
+        raise ValueError(f"no claim can be judged by these records; {SWEEP} makes some on the demo")
+    folder.mkdir(parents=True, exist_ok=True)
+    made = table(found)
+    sheet.write(made, folder / "tables")
+    drawn = drawing.written([lambda: picture(found)], folder / "figures")
+    answer = headline(found)
+    told = [sentence(claim.name, found) for claim in CLAIMS]
+    section = page.Section("All studies", "", [answer, *told], made, *drawn[0])
+    text = page.sectioned(folder.parent.name, TITLE, [section], command)
+    (folder / "index.html").write_text(text, encoding="utf-8")
+    (folder / f"{NAME}.md").write_text(markdown(found, command), encoding="utf-8")
+    return [answer]
+
+
+# The table
+
+
+def table(found: Sequence[Column]) -> Table:
+    rows: list[list[sheet.Cell]] = []
+    for place, claim in enumerate(CLAIMS):
+        rows.append([claim.text, claim.paper, *(_cell(column, column.findings[place]) for column in found)])
+    notes = [
+        "Each number is a mean over methods of their means over seeds, with its 95 % interval; accuracy in points, "
+        "log-loss in nats a token. Scores are of the report half of the questions where there is one.",
+        "holds: the interval leaves out zero on the claimed side, or lies within the margin where nothing is to change. "
+        "does not hold: the whole interval falls short of the margin. Else it cannot be told here. The intervals are "
+        "each claim’s own, without a correction for their number.",
+    ]
+    return Table(NAME, TITLE, ["claim", "in the paper", *(column.title for column in found)], rows, notes, 1, (), SWEEP)
+
+
+def _cell(column: Column, one: Finding) -> str:
+    if one.measured.number is None:
+        return "–"
+    return f"{one.verdict}: {_number(one.measured.number, column.digits)}"
+
+
+def _number(made: Estimate, digits: int) -> str:
+    text = f"{made.value:+.{digits}f}"
+    if made.low is not None and made.high is not None:
+        text += f" [{made.low:+.{digits}f}, {made.high:+.{digits}f}]"
+    return text.replace("-", "−")
+
+
+# Words
+
+
+def headline(found: Sequence[Column]) -> str:
+    """How many claims hold, by column."""
+    told: list[str] = []
+    for column in found:
+        counts = {
+            word: sum(one.told and one.verdict == word for one in column.findings) for word in (HOLDS, FAILS, UNTOLD)
+        }
+        words = [f"{counts[HOLDS]} hold", f"{counts[FAILS]} do not", f"{counts[UNTOLD]} cannot be told"]
+        told.append(f"{column.title}: of {sum(counts.values())} claims {', '.join(words)}")
+    return f"{'; '.join(told)}."
+
+
+def sentence(name: str, found: Sequence[Column]) -> str:
+    """A claim with its verdicts."""
+    own = [(column, one) for column in found for one in column.findings if one.claim.name == name]
+    told = [f"{one.verdict} ({column.title}: {_number(one.measured.number, column.digits)} {_unit(column, one)})"
+            for column, one in own if one.measured.number is not None]  # fmt: skip
+    claim = own[0][1].claim
+    return f"{claim.text} {'; '.join(told).capitalize() or f'{UNTOLD.capitalize()}: {own[0][1].measured.note}'}."
+
+
+def _unit(column: Column, one: Finding) -> str:
+    if one.claim.name in claims.UNITLESS:
+        return "of Eq. 33"
+    return column.unit + (" a doubling" if one.claim.name in ("coefficient", "beta") else "")
+
+
+def markdown(found: Sequence[Column], command: str) -> str:
+    """The claims one by one: what the paper says, and on each basis the number, what it is, and what was tried."""
+    lines = [f"# {TITLE}", "", f"Made by `{command}`, from records alone.", "", headline(found), "", *_ran(found), ""]
+    lines += [sheet.markdown(table(found)), ""]
+    for place, claim in enumerate(CLAIMS):
+        lines += [f"## {claim.text}", "", f"{claim.where}: {claim.paper}. Measured: {claim.tells}.", ""]
+        for column in found:
+            lines += _told(column, column.findings[place])
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _ran(found: Sequence[Column]) -> list[str]:
+    """What was run, a line a study."""
+    lines: list[str] = []
+    for study in dict.fromkeys(column.study for column in found):
+        trained = study.trials
+        seeds = sorted({trial.seed for trial in trained})
+        seconds = sum((trial.facts["seconds"] or 0.0) + trial.seconds_evaluating for trial in trained)
+        lines.append(
+            f"- {study.name}: {len(trained)} trials of {len(study.methods)} methods, seeds {_span(seeds)}, "
+            f"{seconds / 3600:.1f} hours of one process."
+        )
+    return lines
+
+
+def _span(seeds: Sequence[int]) -> str:
+    whole = list(seeds) == list(range(seeds[0], seeds[-1] + 1)) and len(seeds) > 2
+    return f"{seeds[0]} to {seeds[-1]}" if whole else ", ".join(map(str, seeds))
+
+
+def _told(column: Column, one: Finding) -> list[str]:
+    measured = one.measured
+    if measured.number is None:
+        return [f"- {column.title}: not asked, {measured.note}." if measured.note else f"- {column.title}: not asked."]
+    seeds = f"{measured.number.n} seeds or more of {len(measured.by_method)} methods"
+    line = (
+        f"- {column.title}: **{one.verdict}**, {_number(measured.number, column.digits)} {_unit(column, one)}, {seeds}"
+    )
+    lines = [f"{line}{f' ({measured.note})' if measured.note else ''}."]
+    each = [f"{name} {_number(made, column.digits)}" for name, made in measured.by_method.items()]
+    lines += [f"  By method: {'; '.join(each)}."] if len(each) > 1 else []
+    lines += [f"  {text}" for text in _tried(column, one)]
+    return lines
+
+
+def _tried(column: Column, one: Finding) -> list[str]:
+    """Where RNA does not do what is claimed: which settings were tried, and what else protects on the same records."""
+    if one.verdict == HOLDS or not one.claim.name.startswith("recovers"):
+        return []
+    family = one.claim.name.removeprefix("recovers_").upper()
+    asked, lines = column.asked, list[str]()
+    own = [name for name in asked.methods if any(t.family == family for t in asked.study.trials if t.method == name)]
+    nus = sorted({nu for name in own for nu in asked.noised(name)})
+    if nus:
+        lines.append(f"Tried: ν = {', '.join(f'{nu:g}' for nu in nus)}, of each method the best on the select half.")
+    others = [
+        f"{group.title} {row.name} {row.change.value:+.1f}".replace("-", "−")
+        for group in (protections.groups(asked.study) if asked.basis == MATCHED else [])
+        for row in group.rows
+        if group.method in own and row.change is not None and not row.kind.startswith(protections.RNA)
+    ]
+    return [*lines, *([f"Beside it, with a forget-token: {'; '.join(others)} points."] if others else [])]
+
+
+# The figure
+
+
+def picture(found: Sequence[Column]) -> Picture:
+    """What a forget-token costs each method, plain, with RNA, and with what else protects best: a panel a column."""
+    shown = [column for column in found if any(column.asked.plain(name) for name in column.asked.methods)]
+    figure, panels = drawing.panels_for([column.title for column in shown], 2.7, 2, share=False)
+    for column, axes in zip(shown, panels.values(), strict=True):
+        asked = column.asked
+        methods = asked.methods
+        for place, method in enumerate(methods):
+            for shift, arm, rows in _arms(asked, method):
+                costs = [cost for trial in rows if (cost := asked.cost(trial)) is not None]
+                if costs:
+                    look = drawing.style(column.study, method, arm) if arm in drawing.ARMS else _ELSE
+                    drawing.mark(axes, [(place + shift, over_seeds(costs))], look)
+        axes.axhline(0.0, color=drawing.INK, lw=0.9)
+        axes.set_title(f"{column.title} ({column.unit})", fontsize=8)
+        axes.set_xticks(range(len(methods)), methods, rotation=40, ha="right")
+        axes.set_xlim(-0.6, len(methods) - 0.4)
+        axes.xaxis.set_tick_params(labelbottom=True)
+    drawing.share_labels(panels, "", "cost of a forget-token")
+    drawing.say(figure, "What a forget-token costs: plain, with RNA, and with what protects best")
+    _legend(figure, shown)
+    caption = (
+        "Means over seeds with 95 % intervals, on the report half; zero is the model before unlearning. RNA with the ν "
+        "that is best on the select half; triangles: of all else that was trained to the same forgetting the best there."
+    )
+    return Picture(NAME, "What does a forget-token cost, and does RNA give it back?", caption, figure)
+
+
+_ELSE: dict[str, Any] = {"color": "#d55e00", "marker": "^", "markersize": 5.5, "linestyle": "none"}
+OTHER = "best defence"
+
+
+def _arms(asked: Asked, method: str) -> list[tuple[float, str, list[Any]]]:
+    """Plain, with RNA, and with the defence whose perturbed score is the best on the select half."""
+    plain, best = asked.plain(method), asked.best(method)
+    found = [(-0.22, "plain", plain.trials)] if plain is not None else []
+    found += [(0.0, "rna", best.trials)] if best is not None else []
+    rows = [
+        row
+        for group in (protections.groups(asked.study) if asked.basis == MATCHED else [])
+        for row in group.rows
+        if group.method == method and row.beside.pairs and row.trials[0].defences and row.trials[0].arm == "plain"
+    ]
+
+    def merit(row: protections.Row) -> float:
+        half = "select" if asked.study.halved else asked.study.part
+        made = compare.Condition(row.trials).estimate(asked.study, "perturbed", half)
+        return -math.inf if made is None else asked.study.better * made.value
+
+    other = max(rows, key=merit, default=None)
+    return [*found, *([(0.22, OTHER, other.trials)] if other is not None else [])]
+
+
+def _legend(figure: Any, shown: Sequence[Column]) -> None:
+    from matplotlib.lines import Line2D
+
+    study = shown[0].study
+    methods = list(dict.fromkeys(name for column in shown for name in column.asked.methods))
+    handles = drawing.handles_of(study, methods)
+    if any(
+        arm == OTHER for column in shown for name in column.asked.methods for _, arm, _ in _arms(column.asked, name)
+    ):
+        handles[OTHER] = Line2D([], [], **_ELSE)
+    drawing.legend(figure, handles)
