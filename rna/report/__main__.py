@@ -1,10 +1,10 @@
 """`python -m rna.report [NAME …]`: every table, every figure and one HTML page from the records; torch is not needed.
 
 Without a NAME all records are shown; a NAME is a sweep's. Filters keep what they name: `--method npo --seed 0 1`.
-`python -m rna.report replication [NAME …]`: the paper's claims, each with a number and a verdict; `--shipped` judges them
-by the records that come with the package. `python -m rna.report defences [NAME …]`: all that claims to protect, side by
-side where it has forgotten alike; `python -m rna.report probes [NAME …]`: what probes bring back of what was forgotten. A
-sweep of that name is shown by `python -m rna.report -- defences`.
+`python -m rna.report replication [NAME …]`: the paper's claims, each with a number and a verdict, with `--shipped` by
+records that come with the package. `python -m rna.report defences [NAME …]`: all that claims to protect, side by side
+where it has forgotten alike; `python -m rna.report probes [NAME …]`: what probes bring back of what was forgotten.
+A sweep of that name is shown by `python -m rna.report -- defences`.
 """
 
 import re

@@ -2,8 +2,8 @@
 
 A claim says which way a number should lie, and how far from zero it would have to lie to matter, its margin. Its 95 %
 interval then tells: it *holds* where the interval leaves out zero on the claimed side, it *does not* where the whole
-interval falls short of the margin, and else it *cannot be told here*. That nothing changes holds where the interval lies
-within the margin to both sides, and does not where it lies outside.
+interval falls short of the margin, and else it *cannot be told here*. That nothing changes holds where the interval
+lies within the margin to both sides, and does not where it lies outside.
 
 A number is a mean over methods of each one's mean over seeds, `intervals.together`. Scores are of the report half where
 there is one, as ν is chosen and trainings stop on the select half.
@@ -432,11 +432,11 @@ def _middle(asked: Asked) -> Measured:
             depth = 1 + max((int(row["layer"]) for row in rows), default=0)
             if depth < 9:
                 continue
-            thirds = [
-                [float(r["minus_base"]) for r in rows if int(r["layer"]) * 3 // depth == third] for third in (1, 2)
-            ]
-            means = [sum(of) / len(of) for of in thirds]
-            values.setdefault(method, []).append(means[0] - means[1])
+            thirds: dict[int, list[float]] = {0: [], 1: [], 2: []}
+            for row in rows:
+                thirds[int(row["layer"]) * 3 // depth].append(float(row["minus_base"]))
+            middle, last = (sum(thirds[third]) / len(thirds[third]) for third in (1, 2))
+            values.setdefault(method, []).append(middle - last)
     return _pooled(values, note="" if values else "takes a model of nine layers or more, and their sensitivities")
 
 

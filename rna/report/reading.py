@@ -3,7 +3,6 @@
 import json
 import lzma
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -83,8 +82,7 @@ def load(*sources: str | Path) -> Loaded:
         found.files += 1
         try:
             record = json.loads(text())
-            if record.get("kind") == ANALYSIS:
-                found.files -= 1  # `packed.analyses` reads them
+            if record["kind"] == ANALYSIS:  # which `packed.analysed` reads
                 continue
             key, kind = str(record["key"]), record["kind"]
             _needed(record)

@@ -1,11 +1,12 @@
 """`python -m rna.report replication`: the paper's claims one by one, each judged from records alone.
 
-Every study of the records stands beside the others on each basis that it has: equal hyperparameters, as in the paper, and
-matched forgetting. `claims` has the claims, what is measured for each, and the rule of its verdict.
+Every study of the records stands beside the others on each basis that it has: equal hyperparameters, as in the paper,
+and matched forgetting. `claims` has the claims, what is measured for each, and the rule of its verdict.
 """
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +120,7 @@ def table(found: Sequence[Column]) -> Table:
     notes = [
         "Each number is a mean over methods of their means over seeds, with its 95 % interval; accuracy in points, "
         "log-loss in nats a token. Scores are of the report half of the questions where there is one.",
-        "holds: the interval leaves out zero on the claimed side, or lies within the margin where nothing is to change. "
+        "holds: the interval leaves out zero on the claimed side, or lies within the margin if nothing is to change. "
         "does not hold: the whole interval falls short of the margin. Else it cannot be told here. The intervals are "
         "each claim’s own, without a correction for their number.",
     ]
@@ -146,9 +147,7 @@ def headline(found: Sequence[Column]) -> str:
     """How many claims hold, by column."""
     told: list[str] = []
     for column in found:
-        counts = {
-            word: sum(one.told and one.verdict == word for one in column.findings) for word in (HOLDS, FAILS, UNTOLD)
-        }
+        counts = Counter(one.verdict for one in column.findings if one.told)
         words = [f"{counts[HOLDS]} hold", f"{counts[FAILS]} do not", f"{counts[UNTOLD]} cannot be told"]
         told.append(f"{column.title}: of {sum(counts.values())} claims {', '.join(words)}")
     return f"{'; '.join(told)}."
@@ -202,13 +201,13 @@ def _span(seeds: Sequence[int]) -> str:
 
 def _told(column: Column, one: Finding) -> list[str]:
     measured = one.measured
+    note = f" ({measured.note})" if measured.note else ""
     if measured.number is None:
-        return [f"- {column.title}: not asked, {measured.note}." if measured.note else f"- {column.title}: not asked."]
-    seeds = f"{measured.number.n} seeds or more of {len(measured.by_method)} methods"
-    line = (
-        f"- {column.title}: **{one.verdict}**, {_number(measured.number, column.digits)} {_unit(column, one)}, {seeds}"
-    )
-    lines = [f"{line}{f' ({measured.note})' if measured.note else ''}."]
+        return [f"- {column.title}: not asked{note}."]
+    number = f"{_number(measured.number, column.digits)} {_unit(column, one)}"
+    count, seeds = len(measured.by_method), measured.number.n
+    of = f"{count} methods of {seeds} seeds or more" if count > 1 else f"{seeds} seeds of {''.join(measured.by_method)}"
+    lines = [f"- {column.title}: **{one.verdict}**, {number}, {of}{note}."]
     each = [f"{name} {_number(made, column.digits)}" for name, made in measured.by_method.items()]
     lines += [f"  By method: {'; '.join(each)}."] if len(each) > 1 else []
     lines += [f"  {text}" for text in _tried(column, one)]
@@ -260,7 +259,7 @@ def picture(found: Sequence[Column]) -> Picture:
     _legend(figure, shown)
     caption = (
         "Means over seeds with 95 % intervals, on the report half; zero is the model before unlearning. RNA with the ν "
-        "that is best on the select half; triangles: of all else that was trained to the same forgetting the best there."
+        "that is best on the select half; triangles: of the defences trained to the same forgetting the best there."
     )
     return Picture(NAME, "What does a forget-token cost, and does RNA give it back?", caption, figure)
 
@@ -296,8 +295,7 @@ def _legend(figure: Any, shown: Sequence[Column]) -> None:
     study = shown[0].study
     methods = list(dict.fromkeys(name for column in shown for name in column.asked.methods))
     handles = drawing.handles_of(study, methods)
-    if any(
-        arm == OTHER for column in shown for name in column.asked.methods for _, arm, _ in _arms(column.asked, name)
-    ):
+    arms = [arm for column in shown for name in column.asked.methods for _, arm, _ in _arms(column.asked, name)]
+    if OTHER in arms:
         handles[OTHER] = Line2D([], [], **_ELSE)
     drawing.legend(figure, handles)
