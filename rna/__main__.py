@@ -15,6 +15,7 @@ COMMANDS = {
     "records": "find trials again, compare two, delete, see what takes how much room",
     "analyze": "the paper's analyses and theory on a model and trials of it",
     "export": "a trial's unlearned model as a whole Hugging Face folder",
+    "corpora": "a forget and a retain set of Wikitext by theme, with questions",
     "perturb": "perturbed questions as a data set; n-grams to perturb with",
     "track": "the dashboard, closing runs and uploads on Weights & Biases",
     "demo": "build the demo's corpora, questions and models again",

@@ -15,6 +15,7 @@ from hydra_plugins.rna_optuna_sweeper import space
 
 from rna import __main__, export, records, run, suggest, trial
 from rna.analyze import command as analyze
+from rna.corpora.__main__ import main as corpora_main
 from rna.evaluation import ngrams
 from rna.perturb import mined
 from rna.perturb.__main__ import main as perturb_main
@@ -24,6 +25,7 @@ from rna.settings.fields import BUILTIN, CONF
 from rna.sweep import commands as sweep
 from rna.sweep import ledger
 from tests import generated, outside, own_tasks
+from tests.corpora.test_themes import typhoon_and_lakes
 from tests.evaluation.test_ngrams import encode, write_mined
 from tests.sweep.test_sweep import made as made_sweep
 
@@ -154,6 +156,15 @@ def test_ngrams_are_mined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     perturb_main()
     groups = mined.read_groups(tmp_path / "ngrams.parquet")
     assert set(groups) == {(n, group) for n in (2, 4) for group in mined.GROUPS}
+
+
+def test_wikitext_is_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, called: Callable[..., str]):
+    """With a few articles in place of Wikitext's, and as many questions as they allow."""
+    (command,) = [line for line in COMMANDS if line.startswith("python -m rna.corpora")]
+    monkeypatch.chdir(tmp_path)
+    _, wikitext, *words = shlex.split(command)[3:]
+    typhoon_and_lakes(tmp_path / wikitext)
+    assert "questions.jsonl: 18 questions" in called(corpora_main, "theme", wikitext, *words[:-1], "18")
 
 
 @pytest.mark.whole

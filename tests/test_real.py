@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from rna import run, suggest, trial
+from rna.corpora import themes
 from rna.settings import config
 from tests import shared
-from tests.bench import wikitext_theme
 
 pytestmark = [
     pytest.mark.real,
@@ -55,9 +55,9 @@ def test_the_weakest_suggestion_forgets_storms_and_keeps_the_rest(
 ):
     """Two minutes on two cores with RMU, five with NPO+KL."""
     for name, articles in zip(
-        ("forget", "retain"), wikitext_theme.split(str(shared.WIKITEXT), "hurricane|typhoon|Dvorak"), strict=True
+        ("forget", "retain"), themes.split(str(shared.WIKITEXT), "hurricane|typhoon|Dvorak"), strict=True
     ):
-        wikitext_theme.write(tmp_path / f"{name}.txt", articles)
+        themes.write(tmp_path / f"{name}.txt", articles)
     words = ["model=smollm2_135m_gguf", "data=text", *method, "data.holdout=0.2", "eval.keyword=hurricane"]
     words += [f"data.topics.text.path={tmp_path}/forget.txt", f"data.retain.path={tmp_path}/retain.txt"]
     words += ["data.topics.text.max_length=64", "data.retain.max_length=64", "eval.max_documents=50", "wandb=disabled"]

@@ -187,26 +187,3 @@ def test_what_forgetting_may_cost():
     assert not suggest._retain_cost(text, change(math.log(1.051)))[1]
     assert suggest._retain_cost(Settings(), change(-4.9)) == (-4.9, True)
     assert not suggest._retain_cost(Settings(), change(-5.1))[1]
-
-
-def test_wikitext_is_split_by_the_headings_of_its_articles(tmp_path: Path):
-    from tests.bench import wikitext_theme
-
-    words = "word " * wikitext_theme.WORDS
-    texts = [
-        "",
-        " = Typhoon Tim = ",
-        "",
-        f" a {words}",
-        "short",
-        f" b {words}",
-        "",
-        " = = Typhoon = = ",
-        "",
-        f" c {words}",
-    ]
-    texts += ["", " = Lake = ", "", "of", " = k = ", f" d {words}"]  # a formula's line is no heading
-    (tmp_path / "w.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
-    forget, retain = wikitext_theme.split(str(tmp_path / "w.jsonl"), "typhoon")
-    assert {title: [text[0] for text in texts] for title, texts in forget.items()} == {"Typhoon Tim": ["a", "b", "c"]}
-    assert {title: [text[0] for text in texts] for title, texts in retain.items()} == {"Lake": ["d"]}

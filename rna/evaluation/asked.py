@@ -85,6 +85,12 @@ def ours(task: str) -> bool:
     return _found(task, TASKS) is not None
 
 
+def in_words(task: str) -> bool:
+    """Whether a task is one of our own whose answers are the choices' texts, and not their letters."""
+    found = _found(task, TASKS)
+    return found is not None and isinstance(found[1]["doc_to_choice"], Named)
+
+
 def names() -> list[str]:
     """Our own tasks."""
     found = (re.findall(r"^task: (\S+)$", file.read_text(encoding="utf-8"), re.M) for file in TASKS.glob("*/*.yaml"))

@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import math
+import operator
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ class Otherwise:
 
     `asked` says which are; None: all. With `shots`, in front of a question stand so many others of its subject with
     their right answers, drawn by `seed` from the other half where that has any; none has the question's own words. With
-    `choices` what is told has the log-probability of each choice, question by question.
+    `choices` what is told has, question by question, the scores of the choices by which they are judged.
     """
 
     asked: Callable[[dict[str, Any]], bool] | None = None
@@ -98,16 +99,17 @@ def multiple_choice(
         otherwise: how a probe asks, of our own tasks.
 
     Returns:
-        By name: `acc`, `acc_stderr`, `n`; the same for the halves under `select` and `report`, for each subject under
-        `subjects`, and for MMLU's four categories under `categories`. The whole and the halves also have `correct`, a
-        bit for each question in its order, as hex, and `asked`, which names these questions whatever is put into their
-        choices; with `options.keywords` also which keyword each question drew, `drawn`, in as many hex digits each, and
-        the accuracy by keyword under `keywords`; of mixed prompts also where the other question stands, `before`, a bit
-        for each, and the accuracy by this under `places`. Then `truncated`, how many prompts were longer than the
-        model's context and lost their beginning; for MMLU's and WMDP's questions how many have odd choices. Where the
-        right answers of some speak of other choices, the whole and its halves also have how many, `of_above`, and
-        `acc_without_of_above`; with `options.of_above` at `leave_out` they are left out of all but `of_above` and
-        `acc_with_of_above`. Of lm-eval's own tasks and a user's, what `foreign.metrics` has; of TOFU, `tofu.metrics`.
+        By name: `acc`, where answers are texts lm-eval's `acc_norm`, `acc_stderr`, `n`; the same for the halves under
+        `select` and `report`, for each subject under `subjects`, and for MMLU's four categories under `categories`. The
+        whole and the halves also have `correct`, a bit for each question in its order, as hex, and `asked`, which names
+        these questions whatever is put into their choices; with `options.keywords` also which keyword each question
+        drew, `drawn`, in as many hex digits each, and the accuracy by keyword under `keywords`; of mixed prompts also
+        where the other question stands, `before`, a bit for each, and the accuracy by this under `places`. Then
+        `truncated`, how many prompts were longer than the model's context and lost their beginning; for MMLU's and
+        WMDP's questions how many have odd choices. Where the right answers of some speak of other choices, the whole
+        and its halves also have how many, `of_above`, and `acc_without_of_above`; with `options.of_above` at
+        `leave_out` they are left out of all but `of_above` and `acc_with_of_above`. Of lm-eval's own tasks and a
+        user's, what `foreign.metrics` has; of TOFU, `tofu.metrics`.
 
     Raises:
         NotFinite: if an answer has no finite likelihood.
@@ -132,7 +134,7 @@ def multiple_choice(
     for name, task in tasks.items() if otherwise.choices else ():
         subjects = options.tasks[name].subjects
         judged[name]["choices"] = [
-            [round(value, 6) for value in one.log_probs]
+            [round(value, 6) for value in one.scores]
             for one in found[task]
             if subjects is None or one.row["subject"] in subjects
         ]
@@ -196,7 +198,7 @@ def on_the_way(
     smoothing: Smoothing | None = None,
 ) -> dict[str, Metrics]:
     """Of each task, on the first `interim_limit` questions of its `select` half, or of all where that has none: `acc`,
-    the accuracy, and `log_prob`, the mean log-probability of the right letter, in nats.
+    the accuracy, and `log_prob`, the mean log-probability of the right answer, its letter or its whole text, in nats.
 
     Raises:
         NotFinite: if an answer has no finite likelihood.
@@ -239,11 +241,12 @@ class Verdict:
     row: dict[str, Any]
     correct: bool
     log_probs: tuple[float, ...]  # of the choices
+    scores: tuple[float, ...]  # of which the highest is the answer: these, or by character
     prompt: str
 
     @property
     def log_prob(self) -> float:
-        """Of the right letter."""
+        """Of the right answer: its letter, or its whole text."""
         return self.log_probs[self.row["answer"]]
 
 
@@ -293,7 +296,11 @@ def _answer(harness: Any, wanted: Mapping[str, list[Any]]) -> None:
 
 
 def _verdicts(answered: Mapping[str, list[Any]], loaded: dict[str, Any]) -> dict[str, list[Verdict]]:
-    """Of each of our tasks, in the order of its questions, lm-eval's verdict by its rule."""
+    """Of each of our tasks, in the order of its questions, lm-eval's verdict by its rule.
+
+    The likeliest letter is the answer (`acc`). Where answers are texts, it is the one with the highest
+    log π(text | prompt) by character (`acc_norm`), as a keyword has not the length of the choice that it replaces.
+    """
     found: dict[str, list[Verdict]] = {}
     for name, requests in answered.items():
         task = copy.copy(loaded[name])
@@ -306,7 +313,11 @@ def _verdicts(answered: Mapping[str, list[Any]], loaded: dict[str, Any]) -> dict
             told = [next(iter(request.filtered_resps.values())) for request in one]
             judged = task.process_results(one[0].doc, told)
             log_probs = tuple(request.resps[0][0] for request in one)
-            found[name].append(Verdict(one[0].doc, bool(judged["acc"]), log_probs, one[0].args[0]))
+            correct, scores = judged.get("acc"), log_probs
+            if correct is None:
+                lengths = map(len, task.doc_to_choice(one[0].doc))
+                correct, scores = judged["acc_norm"], tuple(map(operator.truediv, log_probs, lengths))
+            found[name].append(Verdict(one[0].doc, bool(correct), log_probs, scores, one[0].args[0]))
     return found
 
 

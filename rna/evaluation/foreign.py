@@ -335,9 +335,18 @@ def _plain(value: Any) -> Any:
 
 
 def check(settings: Settings) -> None:
-    """Refuse other tasks than ours where they have no meaning. Raises ValueError; nothing is loaded but the tasks."""
+    """Refuse other tasks than ours, and answers of several tokens, where they have no meaning.
+
+    Raises ValueError; nothing is loaded but the tasks.
+    """
     options = settings.eval
     others = of(options, options.tasks)
+    longer = [*others, *(name for name, task in options.tasks.items() if asked.in_words(task.task))]
+    if settings.noise.name == "inference" and longer:
+        raise ValueError(
+            f"noise=inference: averages answers of one token, and eval.tasks.{longer[0]} may have others; allowed: "
+            "ours that are answered by letters"
+        )
     for name in others:
         task, key = options.tasks[name], f"eval.tasks.{name}"
         for field in ("subjects", "n", "group"):
@@ -352,10 +361,6 @@ def check(settings: Settings) -> None:
                     f"{key}.task={task.task}: {leaf} writes up to {tokens} tokens, and the model reads {longest}; "
                     "allowed: a task whose generation_kwargs.max_gen_toks is lower"
                 )
-        if settings.noise.name == "inference":
-            raise ValueError(
-                f"noise=inference: averages answers of one token, and {key} may have others; allowed: ours"
-            )
     if settings.eval.interim_every is None or not settings.method.trains:
         return
     for name in set(others).intersection(interim_tasks(options)):

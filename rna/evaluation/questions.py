@@ -1,4 +1,4 @@
-"""Multiple-choice questions: read and checked, split in two halves, sampled, and asked in MMLU's words.
+"""Multiple-choice questions: read and checked, split in two halves, sampled, and asked in MMLU's words or their own.
 
 A row has `question`, `subject`, `choices` and `answer`, an index, as in MMLU (arXiv:2009.03300); `half` is ours.
 """
@@ -155,6 +155,16 @@ def prompt(row: Row) -> str:
     lines = "".join(f"{letter}. {choice}\n" for letter, choice in zip(LETTERS, row["choices"], strict=True))
     head = f"The following are multiple choice questions (with answers) about {subject}."
     return f"{head}\n\n{row['question'].strip()}\n{lines}Answer:"
+
+
+def prompt_in_words(row: Row) -> str:
+    """A question without its choices, whose texts are the answers to it."""
+    return f"Question: {row['question'].strip()}\nAnswer:"
+
+
+def answers(row: Row) -> list[str]:
+    """The choices' texts as answers, without spaces around them; an empty one, which has no length, is a dash."""
+    return [str(choice).strip() or "-" for choice in row["choices"]]
 
 
 def place(source: str, path: str, subset: str | None) -> tuple[str, str | None]:

@@ -17,7 +17,7 @@ Report = Mapping[str, float]
 
 
 def interim_metrics(settings: Settings) -> list[str]:
-    """What evaluations on the way tell: accuracies and mean log-probabilities of the right letter, and the forget set's
+    """What evaluations on the way tell: accuracies and mean log-probabilities of the right answer, and the forget set's
     log-loss where `train.until` asks for it; or log-losses."""
     told, until = _told(settings), until_of(settings)
     return told if until is None or until.metric in told else [*told, until.metric]

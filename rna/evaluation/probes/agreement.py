@@ -19,7 +19,7 @@ ROLES = ("forget", "retain", "perturbed")
 class Agreement(Probe):
     """How alike two models answer, over the questions of a role: `equal`, the share to which both give the same choice,
     and `divergence`, the mean of JS(p, q) = ½·KL(p ‖ m) + ½·KL(q ‖ m) in nats, m = ½(p + q), of the distributions over
-    the choices; 0 for the same one, at most ln 2."""
+    the choices; 0 for the same one, at most ln 2. Where answers are texts, a choice has its π^(1/characters)."""
 
     roles: list[str] = field(default_factory=lambda: list(ROLES))
 

@@ -61,4 +61,5 @@ def ask(
     return perturb_all(rows, chosen, seed, replaced=replaced, policy=policy, position=position)
 
 
-prompt = questions.prompt  # the tasks' doc_to_text
+prompt, prompt_in_words = questions.prompt, questions.prompt_in_words  # the tasks' doc_to_text
+answers = questions.answers  # doc_to_choice, where not a letter but its text is the answer
