@@ -716,21 +716,23 @@ def _interim(
     """A few questions of the half for choosing, or the first documents, each metric the mean of a role's tasks.
 
     Args:
-        forget: by topic, the corpus whose loss `train.until` may ask for beside questions.
+        forget: by topic, the corpus whose loss `train.until` may ask for.
     """
     from rna.evaluation import evaluate
 
-    options = settings.eval
-    if options.kind == "perplexity":
+    options, names = settings.eval, interim_tasks(settings.eval)
+    means: dict[str, float] = {}
+    if options.kind == "perplexity" and options.interim_roles is None:
         limited = replace(options, max_documents=min(options.interim_limit, options.max_documents))
         found = _judge(replace(settings, eval=limited), decoder, tokenizer, [], progress)
-        return {f"interim/{part}/nll": metrics["nll"] for part, metrics in found["perplexity"].items()}
-    found = evaluate.on_the_way(decoder, tokenizer, interim_tasks(options), options, progress, _smoothing(settings))
-    values: dict[str, list[float]] = {}
-    for name, metrics in found.items():
-        for what, value in metrics.items():
-            values.setdefault(f"interim/{options.tasks[name].role}/{what}", []).append(value)
-    means = {name: sum(of) / len(of) for name, of in values.items()}
+        means = {f"interim/{part}/nll": metrics["nll"] for part, metrics in found["perplexity"].items()}
+    elif names:
+        found = evaluate.on_the_way(decoder, tokenizer, names, options, progress, _smoothing(settings))
+        values: dict[str, list[float]] = {}
+        for name, metrics in found.items():
+            for what, value in metrics.items():
+                values.setdefault(f"interim/{options.tasks[name].role}/{what}", []).append(value)
+        means = {name: sum(of) / len(of) for name, of in values.items()}
     if FORGET_NLL in interim_metrics(settings):
         size, pad_id = options.batch_size or 8, tokenizer.pad_token_id
         means[FORGET_NLL] = evaluate.forget_nll(decoder, forget, options.interim_limit, batch_size=size, pad_id=pad_id)

@@ -513,7 +513,8 @@ def _check_choices(settings: Settings) -> None:
         raise ValueError(f"eval.replaced={settings.eval.replaced}: must be 1 to 3")
     if settings.eval.interim_roles is not None:
         present = list(dict.fromkeys(task.role for task in settings.eval.tasks.values()))
-        for role in settings.eval.interim_roles or [""]:
+        alone = any(str(metric).endswith("/forget/nll") for metric in settings.train.until or ())
+        for role in settings.eval.interim_roles or ([] if alone else [""]):
             _one_of("eval.interim_roles", role, tuple(present))
     _check_tasks(settings.eval)
     trains = settings.retain_loss != "none"

@@ -170,7 +170,7 @@ class EvalSettings:
     wmdp_path: str = "cais/wmdp"
     interim_every: int | None = None  # training steps between two interim evaluations; None: none
     interim_limit: int = 64
-    interim_roles: list[str] | None = None  # whose tasks interim evaluations ask; None: all
+    interim_roles: list[str] | None = None  # whose tasks interim evaluations ask; None: all; []: what until is of
     max_documents: int = 200
     ngrams_path: str | None = None  # mined n-grams, whose groups `check` makes tasks of
     keywords: Any = None  # forget keywords in the place of the one, a list or a file with one a line

@@ -9,7 +9,7 @@ from rna.settings import roles
 from rna.settings.fields import EvalSettings, Settings
 
 PERPLEXITY_PARTS = ("retain", "retain_after", "perturbed", "neutral")
-FORGET_NLL = "interim/forget/nll"  # of the forget set's texts, beside questions
+FORGET_NLL = "interim/forget/nll"  # of the forget set's training documents, whatever else is asked
 FALL, RISE = "fall", "rise"
 ALIKE = 3.0  # points of forget accuracy on the questions reported, in the mean over seeds: no further apart is matched
 TOO_FAR = f"more than {ALIKE:g} points apart in the mean"  # why trainings that reached their target are not
@@ -25,6 +25,8 @@ def interim_metrics(settings: Settings) -> list[str]:
 
 def _told(settings: Settings) -> list[str]:
     if settings.eval.kind == "perplexity":
+        if settings.eval.interim_roles is not None:
+            return []
         forget = [f"forget_{topic}" for topic in settings.data.topics]
         return [f"interim/{part}/nll" for part in (*forget, *PERPLEXITY_PARTS)]
     roles = dict.fromkeys(settings.eval.tasks[name].role for name in interim_tasks(settings.eval))
@@ -33,7 +35,7 @@ def _told(settings: Settings) -> list[str]:
 
 def interim_tasks(options: EvalSettings) -> list[str]:
     """The tasks that evaluations on the way ask: of those whose questions are answered right or wrong."""
-    asked = options.interim_roles or [role.name for role in roles.ROLES]
+    asked = [role.name for role in roles.ROLES] if options.interim_roles is None else options.interim_roles
     return [name for name, task in options.tasks.items() if task.role in asked and roles.BY_NAME[task.role].scored]
 
 
@@ -119,7 +121,7 @@ def read_until(settings: Settings) -> dict[str, dict[str, Any]] | None:
     if settings.eval.interim_every is None:
         raise ValueError(f"{said}: is judged at evaluations on the way; give eval.interim_every=STEPS")
     ((name, target),) = given.items()
-    allowed = _told(settings) + ([FORGET_NLL] if settings.eval.kind == "choice" else [])
+    allowed = [*_told(settings), FORGET_NLL]
     metric = str(name).replace("eval/", "interim/", 1)
     if metric not in allowed:
         from rna.settings.config import nearest

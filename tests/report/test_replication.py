@@ -1,0 +1,203 @@
+"""The paper's claims, judged: numbers by hand, verdicts by rule, and the shipped records."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rna import intervals
+from rna.intervals import Estimate
+from rna.report import claims, packed, reading, records, replication
+from rna.report.__main__ import main
+from rna.report.claims import CLAIMS, EQUAL, FAILS, HOLDS, MATCHED, UNTOLD, Asked, verdict
+from tests import generated
+from tests.generated import settings
+
+SEEDS = (0, 1, 2)
+WOBBLE = (-1.0, 0.0, 1.0)  # of each seed, in points
+
+
+def folder_of(folder: Path, perturbed: dict[tuple[str, float], float], **more: Any) -> Path:
+    """Trials of methods, plain (ν = 0) and with RNA, with this accuracy beside a forget-token."""
+    generated.references(folder)
+    for (method, nu), accuracy in perturbed.items():
+        retain = "representation" if method in ("rmu", "adaptive_rmu", "rsv") else "kl"
+        for seed in SEEDS:
+            wobble = WOBBLE[seed] * (1 if nu else -1)
+            made = settings(method, retain, nu=nu, seed=seed, **more)
+            generated.trial(folder, made, generated.scores(30.0, accuracy + wobble, 96.0))
+    return folder
+
+
+def asked(folder: Path, basis: str = EQUAL) -> Asked:
+    (study,) = records.studies(reading.load(str(folder)).trials)
+    return Asked(study.reported if study.halved else study, basis)
+
+
+def found(folder: Path, name: str, basis: str = EQUAL) -> claims.Finding:
+    return next(one for one in claims.judged(asked(folder, basis)) if one.claim.name == name)
+
+
+def test_together_is_the_t_interval_of_one_group_and_welchs_of_several():
+    alone = intervals.over_seeds([1.0, 2.0, 6.0])
+    assert intervals.together([[1.0, 2.0, 6.0]], [1.0]) == alone
+    # means 2 and 5, variances of means 1/2 and 4/3, weights 1 and −1; v = 11/6, df = v²/((1/2)²/1 + (4/3)²/2)
+    made = intervals.together([[1.0, 3.0], [3.0, 5.0, 7.0]], [1.0, -1.0])
+    margin = intervals.t_95((1 + 4 / 3) ** 2 / (1 + (4 / 3) ** 2 / 2)) * (1 + 4 / 3) ** 0.5
+    assert made.value == pytest.approx(-3.0)
+    assert (made.low, made.high) == (pytest.approx(-3.0 - margin), pytest.approx(-3.0 + margin))
+    assert intervals.together([[1.0], [3.0, 5.0]], [1.0, 1.0]) == Estimate(5.0, n=1)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "wants", "said"),
+    [
+        (1.0, 9.0, 1, HOLDS),
+        (1.0, 2.9, 1, FAILS),  # above zero, and too little to matter
+        (-4.0, 2.0, 1, FAILS),
+        (-4.0, 5.0, 1, UNTOLD),
+        (-9.0, -1.0, -1, HOLDS),
+        (1.0, 9.0, -1, FAILS),
+        (-2.0, 2.5, 0, HOLDS),
+        (-2.0, 3.5, 0, UNTOLD),
+        (3.5, 9.0, 0, FAILS),
+        (-9.0, -3.5, 0, FAILS),
+    ],
+)
+def test_the_interval_and_the_margin_make_the_verdict(low: float, high: float, wants: int, said: str):
+    assert verdict(Estimate((low + high) / 2, low, high, 3), wants, 3.0) == said
+
+
+def test_without_an_interval_over_seeds_nothing_is_told():
+    assert verdict(None, 1, 3.0) == verdict(Estimate(50.0, n=1), 1, 3.0) == UNTOLD
+    assert verdict(Estimate(50.0, 40.0, 60.0, 1, "questions"), 1, 3.0) == UNTOLD
+
+
+def test_the_costs_and_what_rna_gives_back_are_those_of_the_records(tmp_path: Path):
+    folder = folder_of(tmp_path, {("rmu", 0.0): 40.0, ("rmu", 0.03): 42.0, ("npo", 0.0): 60.0, ("npo", 0.03): 80.0})
+    costs = {"RMU": 95 - 40 - 1, "NPO+KL": 95 - 60 - 1}  # beyond the neutral token, and beyond the base's one point
+    fragile = found(folder, "fragile")
+    assert fragile.measured.number is not None
+    assert fragile.measured.number.value == pytest.approx((54 + 34) / 2)
+    assert {name: one.value for name, one in fragile.measured.by_method.items()} == pytest.approx(costs)
+    assert fragile.verdict == HOLDS
+    beside = found(folder, "rm_robust")
+    assert beside.measured.number is not None
+    assert beside.measured.number.value == pytest.approx(-20.0)
+    assert beside.verdict == FAILS
+    recovered = {name: found(folder, f"recovers_{name}") for name in ("rm", "po")}
+    assert [one.measured.number.value for one in recovered.values() if one.measured.number] == [
+        pytest.approx(2.0),
+        pytest.approx(20.0),
+    ]
+    assert recovered["rm"].measured.margin == pytest.approx(54 / 4)  # a quarter of the harm
+    assert [one.verdict for one in recovered.values()] == [FAILS, HOLDS]
+    assert found(folder, "forget_stays").verdict == UNTOLD  # seeds agree to the last digit
+    assert found(folder, "fragile", MATCHED).verdict == UNTOLD
+    assert found(folder, "fragile", MATCHED).measured.number is None
+
+
+def test_the_best_nu_is_shown_and_each_step_of_nu_is_a_claim(tmp_path: Path):
+    nus = {0.0: 40.0, 0.01: 60.0, 0.02: 61.0, 0.1: 30.0}
+    folder = folder_of(tmp_path, {("rmu", nu): value for nu, value in nus.items()})
+    assert "ν = 0.02" in found(folder, "recovers_rm").measured.note
+    told = {name: found(folder, name) for name in ("nu_helps", "nu_saturates", "nu_hurts")}
+    assert [one.measured.number.value for one in told.values() if one.measured.number] == [
+        pytest.approx(20.0),
+        pytest.approx(1.0),
+        pytest.approx(-31.0),
+    ]
+    assert told["nu_helps"].verdict == HOLDS
+    assert told["nu_saturates"].verdict == UNTOLD  # RNA's seeds move together: no interval
+    assert "ν = 0.1 less 0.02" in told["nu_hurts"].measured.note
+
+
+def test_a_slope_is_by_doublings_and_noise_elsewhere_is_held_against_plain(tmp_path: Path):
+    generated.references(tmp_path)
+    for place, coefficient in enumerate((2.0, 4.0, 8.0)):
+        for seed in SEEDS:
+            accuracy = 80.0 - 10 * place * (1 + WOBBLE[seed] / 10)
+            made = settings("rmu", "representation", seed=seed, options={"coefficient": coefficient})
+            generated.trial(tmp_path, made, generated.scores(30.0, accuracy))
+    for layers, accuracy in (([2], 50.0), ([0], 70.0), ([1], 60.0), ([0, 1, 2, 3], 20.0), ([], 50.0)):
+        for seed in SEEDS:
+            made = settings("npo", "kl", nu=0.03 if layers else 0.0, layers=layers, seed=seed)
+            value = accuracy + (WOBBLE[seed] if layers else 0.0)
+            generated.trial(tmp_path, made, generated.scores(30.0, value))
+    slope = found(tmp_path, "coefficient").measured
+    assert slope.number is not None
+    assert slope.number.value == pytest.approx(-10.0)
+    assert slope.note == "RMU coefficient 2, 4, 8"
+    other, everywhere = found(tmp_path, "elsewhere"), found(tmp_path, "everywhere")
+    assert other.measured.number is not None
+    assert everywhere.measured.number is not None
+    assert other.measured.number.value == pytest.approx(15.0)  # the mean of layers 0 and 1
+    assert everywhere.measured.number.value == pytest.approx(-30.0)
+    assert (other.verdict, everywhere.verdict) == (HOLDS, FAILS)
+
+
+def test_a_report_has_every_claim_and_packed_records_say_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = folder_of(tmp_path / "outputs", {("rmu", 0.0): 40.0, ("rmu", 0.03): 42.0})
+    main(["replication", "--output-dir", str(folder)])
+    there = folder / "reports" / "all" / "replication"
+    text = (there / "replication.md").read_text()
+    assert all(f"## {claim.text}" in text for claim in CLAIMS)
+    assert "Tried: ν = 0.03" in text
+    file = tmp_path / "ours.jsonl.xz"
+    assert packed.pack(str(folder), file, None) == len(list((folder / "results").glob("*.json")))
+    main(["replication", "--from", str(file), "--output-dir", str(tmp_path / "elsewhere")])
+    again = (tmp_path / "elsewhere" / "reports" / "ours" / "replication" / "replication.md").read_text()
+    assert again.splitlines()[3:] == text.splitlines()[3:]
+    assert (there / "figures" / "replication.svg").exists()
+    capsys.readouterr()
+    with pytest.raises(ValueError, match="exists already"):
+        packed.pack(str(folder), file, None)
+    file.write_bytes(b"no records")
+    with pytest.raises(SystemExit):
+        main(["replication", "--from", str(file), "--output-dir", str(tmp_path / "elsewhere")])
+    assert "holds no packed records" in capsys.readouterr().err
+
+
+# The shipped records
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[dict[str, Any]]:
+    return [json.loads(text()) for file in replication.shipped() for _, text in reading.names_of(file)]
+
+
+def judged_from(folder: Path, lines: list[dict[str, Any]]) -> dict[tuple[str, str], str]:
+    """By column and claim the verdicts of these records."""
+    where = folder / "results"
+    where.mkdir(parents=True)
+    for number, one in enumerate(lines):
+        if one["kind"] != reading.ANALYSIS:
+            (where / f"{number}.json").write_text(json.dumps(one))
+    made = replication.columns(records.studies(reading.load(str(folder)).trials), [])
+    return {(column.title, one.claim.name): one.verdict for column in made for one in column.findings}
+
+
+def test_the_shipped_records_say_what_is_written_beside_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    main(["replication", "--shipped", "--output-dir", str(tmp_path)])
+    (made,) = tmp_path.glob("reports/*/replication/replication.md")
+    text = made.read_text().splitlines()
+    kept = (replication.SHIPPED / "README.md").read_text().splitlines()
+    assert text[3:] == kept[3:]  # but for the folder in the command
+    assert "hold" in capsys.readouterr().out
+
+
+def test_a_verdict_changes_with_one_record(tmp_path: Path, lines: list[dict[str, Any]]):
+    before = judged_from(tmp_path / "before", lines)
+    (base,) = [
+        one
+        for one in lines
+        if one["kind"] == "eval" and one["label"] == "base" and one["task"] == "perturbed"
+        and one["config"]["model"]["name"] == "demo" and one["config"]["eval"]["kind"] == "choice"
+    ]  # fmt: skip
+    for half in ("select", "report"):
+        base["metrics"][half] = {**base["metrics"][half], "acc": 0.3}
+    after = judged_from(tmp_path / "after", lines)
+    where = next(column for column, name in before if column.startswith("demo") and MATCHED in column)
+    assert before[where, "fragile"] == HOLDS
+    assert after[where, "fragile"] == FAILS
