@@ -4,8 +4,11 @@ import hydra
 import pytest
 
 from rna import run
+from rna.perturb import mined
 from rna.settings import cells_of, config, planned
 from rna.settings.fields import CONF, Settings
+from rna.sweep.__main__ import main
+from tests.test_paper import local_files, stand_in
 
 REGIONS = {4: [[0], [1], [3]], 32: [[5, 6, 7], [14, 15, 16], [28, 29, 30]]}
 
@@ -139,3 +142,24 @@ def test_defences_are_compared_with_one_plain_training_to_one_target():
     assert all(one.eval == plain.eval for one in made.values())
     assert plain.train.until == {"interim/forget/acc": {"at": 0.35, "direction": "fall", "patience": 1}}
     assert mine["splice_held_out"].defence.exclude == [plain.eval.keyword]
+
+
+@pytest.mark.whole
+def test_the_study_on_zephyr_is_planned_with_every_cell_composed_and_checked(tmp_path, monkeypatch, capsys):
+    words = [
+        f"model.path={stand_in(tmp_path / 'model', 'Mistral')}",
+        *("model.num_layers=4", "model.unlearn_layer=2", "layer.unlearn=2"),
+        *local_files(tmp_path / "files"),
+    ]
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        {"document": 0, "n": 2, "group": group, "rank": 0, "ngram": f"marsh {group}", "score": 0.5}
+        for group in mined.GROUPS
+    ]
+    with mined.parquet(tmp_path / "outputs" / "ngrams.parquet", {}) as write:
+        write(rows)
+    main(["plan", "zephyr", *words])
+    assert "zephyr: 324 cells, 0 done, 324 left" in capsys.readouterr().out
+    _, found = cells_of("zephyr", [])
+    by_training = {tuple(word for word in cell if word != "eval=ngram_similarity") for cell in found}
+    assert len(by_training) == 270
