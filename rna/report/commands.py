@@ -139,6 +139,7 @@ def ngrams(study: Study, n: int | str, *settings: str) -> str:
     words = [
         *groups,
         "eval=ngram_similarity",
+        *([] if own else ["eval.ngrams_path=outputs/ngrams.parquet"]),  # else the built-in 2-grams
         "method=npo",
         "retain=mse",
         *(settings or ("noise=none,rna",)),
