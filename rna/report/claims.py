@@ -10,8 +10,8 @@ there is one, as ν is chosen and trainings stop on the select half.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rna import intervals
@@ -19,11 +19,13 @@ from rna.intervals import Estimate
 from rna.report import compare
 from rna.report.compare import Condition
 from rna.report.records import Study, Trial
+from rna.settings import roles
 
 HOLDS, FAILS, UNTOLD = "holds", "does not hold", "cannot be told here"
 EQUAL, MATCHED = "equal hyperparameters", "matched forgetting"
 BASES = (EQUAL, MATCHED)
 RM, PO = "RM", "PO"
+FORGETS = 5.0  # points by which forgetting may be worse with RNA: the most that the paper has (Appendix D)
 Values = dict[str, list[float]]  # method -> a value of each seed
 
 
@@ -75,6 +77,12 @@ class Asked:
     sensitivities: Mapping[str, Sequence[Mapping[str, str]]] = field(default_factory=dict)
 
     @property
+    def role(self) -> str:
+        """Where the forget-token stands: in the place of a wrong choice, as the paper has it, or within a text. Of
+        questions answered in words in front, as among the choices its own likelihood would be judged."""
+        return "prefix" if self.study.config["eval"]["name"] == "answers" else "perturbed"
+
+    @property
     def base(self) -> Trial | None:
         return self.study.references.get("base")
 
@@ -124,9 +132,10 @@ class Asked:
         found = None if trial is None else trial.score(role, self.study.part)
         return None if found is None or not math.isfinite(found.value) else found.value
 
-    def cost(self, trial: Trial, role: str = "perturbed", control: str = "neutral") -> float | None:
+    def cost(self, trial: Trial) -> float | None:
         """What a forget-token costs beyond a neutral one, and beyond what it costs the base; more is worse."""
-        four = [self.score(one, name) for one in (trial, self.base) for name in (role, control)]
+        both = (self.role, roles.BY_NAME[self.role].control or "")
+        four = [self.score(one, name) for one in (trial, self.base) for name in both]
         known = [value for value in four if value is not None]
         if len(known) < 4:
             return None
@@ -139,20 +148,36 @@ class Asked:
 
     def gain(self, one: Trial, other: Trial) -> float | None:
         """How much better one answers than the other beside a forget-token."""
-        less = self.less(one, other, "perturbed")
+        less = self.less(one, other, self.role)
         return None if less is None else self.study.better * less
 
     def best(self, method: str) -> Condition | None:
-        """With the ν whose perturbed score is the best on the select half, where there is one."""
+        """With the ν whose perturbed score is the best on the select half, where there is one, of those that forget."""
         half = "select" if self.study.halved else self.study.part
         plain = self.plain(method)
-        found = [one for one in self.noised(method).values() if plain is not None and self.pairs(one, plain)]
+        left_out = self.unforgotten(method)
+        noised = {nu: one for nu, one in self.noised(method).items() if nu not in left_out}
+        found = [one for one in noised.values() if plain is not None and self.pairs(one, plain)]
 
         def merit(one: Condition) -> float:
-            made = one.estimate(self.study, "perturbed", half)
+            made = one.estimate(self.study, self.role, half)
             return -math.inf if made is None else self.study.better * made.value
 
         return max(found, key=merit, default=None)
+
+    def unforgotten(self, method: str) -> list[float]:
+        """The ν with which forget accuracy stays more than `FORGETS` points above plain's, on the select half where
+        there is one: what has not forgotten is robust of nothing. Trainings with a target have forgotten alike."""
+        plain = self.plain(method)
+        if plain is None or self.basis == MATCHED or self.study.kind != "choice":
+            return []
+        chosen = replace(self, study=replace(self.study, part="select")) if self.study.halved else self
+        left_out: list[float] = []
+        for nu, one in self.noised(method).items():
+            apart = [chosen.less(*pair, "forget") for pair in self.pairs(one, plain)]
+            known = [value for value in apart if value is not None]
+            left_out += [nu] if known and sum(known) / len(known) > FORGETS else []
+        return left_out
 
 
 def _at_the_layer(trial: Trial) -> bool:
@@ -209,9 +234,9 @@ def _each(asked: Asked, of: Callable[[Condition], list[float | None]]) -> Values
     return {name: known for name, values in found.items() if (known := [one for one in values if one is not None])}
 
 
-def _families(asked: Asked, values: Values) -> dict[str, list[str]]:
+def _families(asked: Asked, methods: Iterable[str]) -> dict[str, list[str]]:
     kinds = {trial.method: trial.family for trial in asked.study.trials}
-    return {family: [name for name in values if kinds[name] == family] for family in (RM, PO)}
+    return {family: [name for name in methods if kinds[name] == family] for family in (RM, PO)}
 
 
 # The claims, in the paper's order
@@ -228,14 +253,14 @@ def _rm_beside_po(asked: Asked) -> Measured:
     return _apart(asked, {name: [-one for one in of] for name, of in values.items()})
 
 
-def _apart(asked: Asked, values: Values) -> Measured:
+def _apart(asked: Asked, values: Values, note: str = "") -> Measured:
     """RM's mean less PO's."""
     families = _families(asked, values)
     if not all(families.values()):
         return Measured(note="takes methods of both kinds, RM and PO, with two seeds or more")
     weights = {name: 1 / len(families[RM]) for name in families[RM]}
     weights |= {name: -1 / len(families[PO]) for name in families[PO]}
-    return _pooled(values, weights)
+    return _pooled(values, weights, note=note)
 
 
 def _recovers(family: str) -> Callable[[Asked], Measured]:
@@ -243,6 +268,7 @@ def _recovers(family: str) -> Callable[[Asked], Measured]:
         gains: Values = {}
         costs: Values = {}
         told: list[str] = []
+        kept = [f"{name} {nu:g}" for name in _families(asked, asked.methods)[family] for nu in asked.unforgotten(name)]
         for method in asked.methods:
             plain, best = asked.plain(method), asked.best(method)
             if plain is None or best is None or best.first.family != family:
@@ -258,6 +284,7 @@ def _recovers(family: str) -> Callable[[Asked], Measured]:
             return Measured(note=f"no {family} method with RNA beside a plain one that has forgotten alike")
         harm = sum(sum(of) / len(of) for of in costs.values() if of) / max(len(costs), 1)
         note = f"of a harm of {harm:.{_digits(asked)}f}; {', '.join(told)}"
+        note += f"; left out, as it forgets less than plain: ν of {', '.join(kept)}" if kept else ""
         return _pooled(gains, margin=max(harm, 0.0) / 4, note=note)
 
     return measure
@@ -302,7 +329,7 @@ def _slope(numbers: Mapping[str, str]) -> Callable[[Asked], Measured]:
                 points = [
                     (math.log2(float(trial.config[group][name])), asked.study.better * score)
                     for trial in own
-                    if (score := asked.score(trial, "perturbed")) is not None
+                    if (score := asked.score(trial, asked.role)) is not None
                 ]
                 if len({x for x, _ in points}) > 2:
                     slopes.append(_least_squares(points))
@@ -325,34 +352,52 @@ def _steps_of_nu(first: int, second: int) -> Callable[[Asked], Measured]:
     """Perturbed score with one ν less another, both by their place, 0 being plain; of one seed and method."""
 
     def measure(asked: Asked) -> Measured:
-        values: Values = {}
+        found: dict[str, list[tuple[Trial, Trial]]] = {}
         nus: set[str] = set()
         for method in asked.methods:
             plain, noised = asked.plain(method), asked.noised(method)
             assert plain is not None
             rows, names = [plain, *noised.values()], [0.0, *noised]
-            if len(rows) < 4:
-                continue
-            found = [asked.gain(*pair) for pair in asked.pairs(rows[second], rows[first])]
-            if known := [gain for gain in found if gain is not None]:
-                values[method] = known
+            if len(rows) > 3 and (pairs := asked.pairs(rows[second], rows[first])):
+                found[method] = pairs
                 nus.add(f"ν = {names[second]:g} less {names[first]:g}")
-        return _pooled(
-            values, note="; ".join(sorted(nus)) or "takes three values of ν or more, that have forgotten alike"
-        )
+        values = _gains(asked, found)
+        if not values:
+            return Measured(note="takes three values of ν or more, that have forgotten alike")
+        return _pooled(values, note="; ".join([*sorted(nus), *_forgetting(asked, found)]))
 
     return measure
 
 
+def _gains(asked: Asked, found: Mapping[str, Sequence[tuple[Trial, Trial]]]) -> Values:
+    every = {name: [gain for pair in pairs if (gain := asked.gain(*pair)) is not None] for name, pairs in found.items()}
+    return {name: gains for name, gains in every.items() if gains}
+
+
+def _forgetting(asked: Asked, found: Mapping[str, Sequence[tuple[Trial, Trial]]]) -> list[str]:
+    """How far forgetting moves between the two of a pair, where it was not held alike: it explains what else moves."""
+    if asked.basis == MATCHED:
+        return []
+    moved = [[asked.less(*pair, "forget") for pair in pairs] for pairs in found.values()]
+    means = [sum(known) / len(known) for one in moved if (known := [value for value in one if value is not None])]
+    if not means:
+        return []
+    return [f"forget moves by {sum(means) / len(means):+.{_digits(asked)}f}".replace("-", "−")]
+
+
 def _tolerates(asked: Asked) -> Measured:
-    values: Values = {}
+    found: dict[str, list[tuple[Trial, Trial]]] = {}
     for method in asked.methods:
         plain, noised = asked.plain(method), asked.noised(method)
-        if plain is not None and noised:
-            found = [asked.gain(*pair) for pair in asked.pairs(noised[max(noised)], plain)]
-            if len(known := [one for one in found if one is not None]) > 1:
-                values[method] = known
-    return _apart(asked, values)
+        if plain is not None and noised and len(pairs := asked.pairs(noised[max(noised)], plain)) > 1:
+            found[method] = pairs
+    by_family = _families(asked, found)
+    told = [
+        f"{family}: {line}"
+        for family, names in by_family.items()
+        for line in _forgetting(asked, {name: found[name] for name in names})
+    ]
+    return _apart(asked, _gains(asked, found), note="; ".join(told))
 
 
 def _similar(asked: Asked) -> Measured:
