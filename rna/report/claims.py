@@ -115,9 +115,12 @@ class Asked:
         there = [trial for trial in found.trials if trial.reached]
         return Condition(there) if there else None
 
+    def with_rna(self, method: str) -> list[Condition]:
+        return [one for one in self.conditions(method) if not one.first.bare]
+
     def noised(self, method: str) -> dict[float, Condition]:
-        """By ν, those with RNA."""
-        own = [one for one in self.conditions(method) if one.first.config["noise"]["name"] == "rna"]
+        """By ν, those with RNA whose ν is absolute, the smallest first."""
+        own = [one for one in self.with_rna(method) if one.first.config["noise"]["name"] == "rna"]
         return {one.first.nu: one for one in sorted(own, key=lambda one: one.first.nu)}
 
     def pairs(self, one: Condition, other: Condition) -> list[tuple[Trial, Trial]]:
@@ -152,12 +155,12 @@ class Asked:
         return None if less is None else self.study.better * less
 
     def best(self, method: str) -> Condition | None:
-        """With the ν whose perturbed score is the best on the select half, where there is one, of those that forget."""
+        """With the ν whose score beside a forget-token is the best on the select half, where there is one, of those
+        that forget."""
         half = "select" if self.study.halved else self.study.part
-        plain = self.plain(method)
-        left_out = self.unforgotten(method)
-        noised = {nu: one for nu, one in self.noised(method).items() if nu not in left_out}
-        found = [one for one in noised.values() if plain is not None and self.pairs(one, plain)]
+        plain, left_out = self.plain(method), self.unforgotten(method)
+        there = [one for one in self.with_rna(method) if one not in left_out]
+        found = [one for one in there if plain is not None and self.pairs(one, plain)]
 
         def merit(one: Condition) -> float:
             made = one.estimate(self.study, self.role, half)
@@ -165,19 +168,24 @@ class Asked:
 
         return max(found, key=merit, default=None)
 
-    def unforgotten(self, method: str) -> list[float]:
-        """The ν with which forget accuracy stays more than `FORGETS` points above plain's, on the select half where
+    def unforgotten(self, method: str) -> list[Condition]:
+        """Those with which forget accuracy stays more than `FORGETS` points above plain's, on the select half where
         there is one: what has not forgotten is robust of nothing. Trainings with a target have forgotten alike."""
         plain = self.plain(method)
         if plain is None or self.basis == MATCHED or self.study.kind != "choice":
             return []
         chosen = replace(self, study=replace(self.study, part="select")) if self.study.halved else self
-        left_out: list[float] = []
-        for nu, one in self.noised(method).items():
+        left_out: list[Condition] = []
+        for one in self.with_rna(method):
             apart = [chosen.less(*pair, "forget") for pair in self.pairs(one, plain)]
             known = [value for value in apart if value is not None]
-            left_out += [nu] if known and sum(known) / len(known) > FORGETS else []
+            left_out += [one] if known and sum(known) / len(known) > FORGETS else []
         return left_out
+
+
+def nu_of(trial: Trial) -> str:
+    """A trial's ν in words."""
+    return f"ν = {trial.nu:g}" + (" of the layer’s size" if trial.config["noise"]["name"] == "relative" else "")
 
 
 def _at_the_layer(trial: Trial) -> bool:
@@ -268,7 +276,8 @@ def _recovers(family: str) -> Callable[[Asked], Measured]:
         gains: Values = {}
         costs: Values = {}
         told: list[str] = []
-        kept = [f"{name} {nu:g}" for name in _families(asked, asked.methods)[family] for nu in asked.unforgotten(name)]
+        own = _families(asked, asked.methods)[family]
+        unforgotten = [f"{name} {nu_of(one.first)}" for name in own for one in asked.unforgotten(name)]
         for method in asked.methods:
             plain, best = asked.plain(method), asked.best(method)
             if plain is None or best is None or best.first.family != family:
@@ -279,12 +288,12 @@ def _recovers(family: str) -> Callable[[Asked], Measured]:
             if all(one is not None for one in found) and found:
                 gains[method] = [one for one in found if one is not None]
                 costs[method] = [one for one in lost if one is not None]
-                told.append(f"{method} ν = {best.first.nu:g}")
+                told.append(f"{method} {nu_of(best.first)}")
         if not gains:
             return Measured(note=f"no {family} method with RNA beside a plain one that has forgotten alike")
         harm = sum(sum(of) / len(of) for of in costs.values() if of) / max(len(costs), 1)
         note = f"of a harm of {harm:.{_digits(asked)}f}; {', '.join(told)}"
-        note += f"; left out, as it forgets less than plain: ν of {', '.join(kept)}" if kept else ""
+        note += f"; left out, as it forgets less than plain: {', '.join(unforgotten)}" if unforgotten else ""
         return _pooled(gains, margin=max(harm, 0.0) / 4, note=note)
 
     return measure

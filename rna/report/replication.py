@@ -221,9 +221,9 @@ def _tried(column: Column, one: Finding) -> list[str]:
     family = one.claim.name.removeprefix("recovers_").upper()
     asked, lines = column.asked, list[str]()
     own = [name for name in asked.methods if any(t.family == family for t in asked.study.trials if t.method == name)]
-    nus = sorted({nu for name in own for nu in asked.noised(name)})
-    if nus:
-        lines.append(f"Tried: ν = {', '.join(f'{nu:g}' for nu in nus)}, of each method the best on the select half.")
+    tried = [claims.nu_of(row.first) for name in own for row in asked.with_rna(name)]
+    if tried:
+        lines.append(f"Tried: {', '.join(dict.fromkeys(tried))}, of each method the best on the select half.")
     others = [
         f"{group.title} {row.name} {row.change.value:+.1f}".replace("-", "−")
         for group in (protections.groups(asked.study) if asked.basis == MATCHED else [])
