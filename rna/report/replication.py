@@ -102,8 +102,7 @@ def written(studies: Sequence[Study], analysed: Sequence[Mapping[str, Any]], fol
     sheet.write(made, folder / "tables")
     drawn = drawing.written([lambda: picture(found)], folder / "figures")
     answer = headline(found)
-    told = [sentence(claim.name, found) for claim in CLAIMS]
-    section = page.Section("All studies", "", [answer, *told], made, *drawn[0])
+    section = page.Section("All studies", "", [answer], made, *drawn[0])
     text = page.sectioned(folder.parent.name, TITLE, [section], command)
     (folder / "index.html").write_text(text, encoding="utf-8")
     (folder / f"{NAME}.md").write_text(markdown(found, command), encoding="utf-8")
@@ -116,7 +115,7 @@ def written(studies: Sequence[Study], analysed: Sequence[Mapping[str, Any]], fol
 def table(found: Sequence[Column]) -> Table:
     rows: list[list[sheet.Cell]] = []
     for place, claim in enumerate(CLAIMS):
-        rows.append([claim.text, claim.paper, *(_cell(column, column.findings[place]) for column in found)])
+        rows.append([claim.text, *(_cell(column, column.findings[place]) for column in found)])
     notes = [
         "Each number is a mean over methods of their means over seeds, with its 95 % interval; accuracy in points, "
         "log-loss in nats a token. Scores are of the report half of the questions where there is one.",
@@ -124,7 +123,7 @@ def table(found: Sequence[Column]) -> Table:
         "does not hold: the whole interval falls short of the margin. Else it cannot be told here. The intervals are "
         "each claim’s own, without a correction for their number.",
     ]
-    return Table(NAME, TITLE, ["claim", "in the paper", *(column.title for column in found)], rows, notes, 1, (), SWEEP)
+    return Table(NAME, TITLE, ["claim", *(column.title for column in found)], rows, notes, 1, (), SWEEP)
 
 
 def _cell(column: Column, one: Finding) -> str:
@@ -144,22 +143,13 @@ def _number(made: Estimate, digits: int) -> str:
 
 
 def headline(found: Sequence[Column]) -> str:
-    """How many claims hold, by column."""
+    """How many claims hold, on each basis of each study."""
     told: list[str] = []
     for column in found:
         counts = Counter(one.verdict for one in column.findings if one.told)
         words = [f"{counts[HOLDS]} hold", f"{counts[FAILS]} do not", f"{counts[UNTOLD]} cannot be told"]
         told.append(f"{column.title}: of {sum(counts.values())} claims {', '.join(words)}")
     return f"{'; '.join(told)}."
-
-
-def sentence(name: str, found: Sequence[Column]) -> str:
-    """A claim with its verdicts."""
-    own = [(column, one) for column in found for one in column.findings if one.claim.name == name]
-    told = [f"{one.verdict} ({column.title}: {_number(one.measured.number, column.digits)} {_unit(column, one)})"
-            for column, one in own if one.measured.number is not None]  # fmt: skip
-    claim = own[0][1].claim
-    return f"{claim.text} {'; '.join(told).capitalize() or f'{UNTOLD.capitalize()}: {own[0][1].measured.note}'}."
 
 
 def _unit(column: Column, one: Finding) -> str:

@@ -137,6 +137,28 @@ def test_a_slope_is_by_doublings_and_noise_elsewhere_is_held_against_plain(tmp_p
     assert (other.verdict, everywhere.verdict) == (HOLDS, FAILS)
 
 
+def test_sensitivities_are_those_of_the_trials_and_come_along_in_a_packed_file(tmp_path: Path):
+    folder = folder_of(tmp_path / "outputs", {("rmu", 0.0): 40.0})
+    keys = {trial.seed: trial.key for trial in reading.load(str(folder)).trials if trial.method}
+    where = folder / "reports" / "analyses" / "demo" / "noise_sensitivity"
+    where.mkdir(parents=True)
+    rows = [f"base,{noise},3,,9" for noise in ("1", "rms")]
+    for seed in SEEDS:
+        rows += [f"RMU {seed},rms,3,{-0.2 + seed / 100},9", f"RMU {seed},rms,2,0.5,9", f"RMU {seed},1,3,0.5,9"]
+    (where / "sensitivity.csv").write_text("\n".join(["model,noise,layer,minus_base,documents", *rows]) + "\n")
+    facts = {"trials": {f"RMU {seed}": key for seed, key in keys.items()}, "tables": ["sensitivity"]}
+    (where / "analysis.json").write_text(json.dumps(facts))
+    file = tmp_path / "ours.jsonl.xz"
+    packed.pack(str(folder), file, None)
+    for source in (folder, file):
+        (column,) = replication.columns(records.studies(reading.load(source).trials), packed.analysed(source))
+        told = {one.claim.name: one for one in column.findings}
+        assert told["layer_behind"].measured.number is not None
+        assert told["layer_behind"].measured.number.value == pytest.approx(-0.19)
+        assert told["layer_behind"].verdict == HOLDS
+        assert told["middle_layers"].verdict == UNTOLD  # of four layers
+
+
 def test_a_report_has_every_claim_and_packed_records_say_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     folder = folder_of(tmp_path / "outputs", {("rmu", 0.0): 40.0, ("rmu", 0.03): 42.0})
     main(["replication", "--output-dir", str(folder)])
