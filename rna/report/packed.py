@@ -1,7 +1,8 @@
 """Many records as one small file, `NAME.jsonl.xz`, a record a line: for a paper's appendix, or for those who rerun it.
 
 Of a training's curve the evaluations on the way are kept, in their steps; losses and norms, which hardly compress and
-which no comparison reads, are not. All else is as in `results/`.
+which no comparison reads, are not. Nor is what is of one machine alone: its name, and of paths all but the file's or
+folder's own name. All else is as in `results/`.
 """
 
 import csv
@@ -54,10 +55,20 @@ def _chosen(output_dir: str, keys: Collection[str] | None) -> Iterator[dict[str,
 
 def _slim(record: dict[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in record.items() if name not in LOCAL}
+    kept["config"] = _placeless(record["config"])
     if record["kind"] == "train":
         steps: Iterable[dict[str, Any]] = record.get("curve") or []
         kept["curve"] = [{name: step[name] for name in ON_THE_WAY if step.get(name) is not None} for step in steps]
     return kept
+
+
+def _placeless(value: Any) -> Any:
+    """A configuration with the names alone of what absolute paths lead to."""
+    if isinstance(value, dict):
+        return {name: _placeless(item) for name, item in dict[str, Any](value).items()}
+    if isinstance(value, list):
+        return [_placeless(item) for item in list[Any](value)]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def analysed(source: str | Path) -> list[dict[str, Any]]:
@@ -74,5 +85,6 @@ def analysed(source: str | Path) -> list[dict[str, Any]]:
             with file.with_name(f"{name}.csv").open(encoding="utf-8", newline="") as stream:
                 tables[name] = list(csv.DictReader(stream))
         model, what = file.parent.parent.name, file.parent.name
+        facts = {name: value for name, value in facts.items() if name not in LOCAL}
         found.append({"kind": ANALYSIS, "model": model, "what": what, "facts": facts, "tables": tables})
     return found

@@ -42,9 +42,8 @@ class Column:
     def study(self) -> Study:
         return self.asked.study
 
-    @property
-    def digits(self) -> int:
-        return 1 if self.study.kind == "choice" else 3
+    def digits_of(self, one: Finding) -> int:
+        return 1 if self.study.kind == "choice" and one.claim.name not in claims.UNITLESS else 3
 
     @property
     def unit(self) -> str:
@@ -129,7 +128,7 @@ def table(found: Sequence[Column]) -> Table:
 def _cell(column: Column, one: Finding) -> str:
     if one.measured.number is None:
         return "–"
-    return f"{one.verdict}: {_number(one.measured.number, column.digits)}"
+    return f"{one.verdict}: {_number(one.measured.number, column.digits_of(one))}"
 
 
 def _number(made: Estimate, digits: int) -> str:
@@ -194,11 +193,12 @@ def _told(column: Column, one: Finding) -> list[str]:
     note = f" ({measured.note})" if measured.note else ""
     if measured.number is None:
         return [f"- {column.title}: not asked{note}."]
-    number = f"{_number(measured.number, column.digits)} {_unit(column, one)}"
+    digits = column.digits_of(one)
+    number = f"{_number(measured.number, digits)} {_unit(column, one)}"
     count, seeds = len(measured.by_method), measured.number.n
     of = f"{count} methods of {seeds} seeds or more" if count > 1 else f"{seeds} seeds of {''.join(measured.by_method)}"
     lines = [f"- {column.title}: **{one.verdict}**, {number}, {of}{note}."]
-    each = [f"{name} {_number(made, column.digits)}" for name, made in measured.by_method.items()]
+    each = [f"{name} {_number(made, digits)}" for name, made in measured.by_method.items()]
     lines += [f"  By method: {'; '.join(each)}."] if len(each) > 1 else []
     lines += [f"  {text}" for text in _tried(column, one)]
     return lines
@@ -215,7 +215,7 @@ def _tried(column: Column, one: Finding) -> list[str]:
     if tried:
         lines.append(f"Tried: {', '.join(dict.fromkeys(tried))}, of each method the best on the select half.")
     others = [
-        f"{group.title} {row.name} {row.change.value:+.1f}".replace("-", "−")
+        f"{group.title} {row.name} {_number(Estimate(row.change.value), 1)}"
         for group in (protections.groups(asked.study) if asked.basis == MATCHED else [])
         for row in group.rows
         if group.method in own and row.change is not None and not row.kind.startswith(protections.RNA)

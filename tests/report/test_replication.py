@@ -26,6 +26,7 @@ def folder_of(folder: Path, perturbed: dict[tuple[str, float], float], **more: A
         for seed in SEEDS:
             wobble = WOBBLE[seed] * (1 if nu else -1)
             made = settings(method, retain, nu=nu, seed=seed, **more)
+            made.output_dir = str(folder)
             generated.trial(folder, made, generated.scores(30.0, accuracy + wobble, 96.0))
     return folder
 
@@ -169,6 +170,9 @@ def test_a_report_has_every_claim_and_packed_records_say_the_same(tmp_path: Path
     file = tmp_path / "ours.jsonl.xz"
     assert packed.pack(str(folder), file, None) == len(list((folder / "results").glob("*.json")))
     main(["replication", "--from", str(file), "--output-dir", str(tmp_path / "elsewhere")])
+    told = [json.loads(text()) for _, text in reading.names_of(file)]
+    assert not any(str(tmp_path) in json.dumps(one) or "host" in one for one in told)
+    assert {one["config"]["output_dir"] for one in told} == {"outputs"}
     again = (tmp_path / "elsewhere" / "reports" / "ours" / "replication" / "replication.md").read_text()
     assert again.splitlines()[3:] == text.splitlines()[3:]
     assert (there / "figures" / "replication.svg").exists()
