@@ -20,6 +20,7 @@ from rna.evaluation import ngrams
 from rna.perturb import mined
 from rna.perturb.__main__ import main as perturb_main
 from rna.records.__main__ import main as records_main
+from rna.report import packed
 from rna.settings import compose_fixed, config
 from rna.settings.fields import BUILTIN, CONF
 from rna.sweep import commands as sweep
@@ -172,8 +173,10 @@ def test_reports_are_made(tmp_path: Path):
     for made in (generated.settings(), generated.settings(nu=0.02), generated.settings("dpo", seed=1)):
         generated.trial(tmp_path, made, generated.scores(30, 60))
     made = [shlex.split(command)[1:] for command in COMMANDS if command.startswith("python -m rna.report")]
-    assert len(made) == 4
+    assert len(made) == 7
+    packed.pack(str(tmp_path), tmp_path / "ours.jsonl.xz", None)
     for words in made:
+        words = [str(tmp_path / word) if word.endswith(packed.SUFFIX) else word for word in words]
         done = subprocess.run([sys.executable, *words, "--output-dir", str(tmp_path)], capture_output=True, check=False)
         nothing = next((name for name in ("defences", "probes") if name in words), None)  # among these records
         assert done.returncode == (2 if nothing else 0), done.stderr
@@ -212,7 +215,7 @@ def test_python_is_an_entry_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert names["model"].config.model_type == "mistral"
 
 
-def test_trials_are_found_again(tmp_path: Path, called: Callable[..., str]):
+def test_trials_are_found_again(tmp_path: Path, called: Callable[..., str], monkeypatch: pytest.MonkeyPatch):
     """The commands in their order, of which the third deletes nothing without --yes."""
     generated.world(tmp_path, seeds=1, alphas=(1.0,), pairs=[("npo", "mse")])
     rows = sorted(records.trials(str(tmp_path), method="npo"), key=lambda row: row["noise.nu"])
@@ -220,6 +223,8 @@ def test_trials_are_found_again(tmp_path: Path, called: Callable[..., str]):
     ledger.save(tmp_path / "sweeps" / "NAME", ledger.Trial(0, [], address={"key": with_rna}))
     commands = [shlex.split(command) for command in COMMANDS if command.startswith("python -m rna.records")]
     said = {"compare": "paired", "delete": "would delete 4 trials", "disk": "trials of no sweep", "--method": "1 of 4"}
+    said |= {"pack": "ours.jsonl.xz: 28 records"}
+    monkeypatch.chdir(tmp_path)
     assert {words[3] for words in commands} == set(said)
     for words in commands:
         keys = iter((plain[:4], with_rna[:4]))

@@ -176,8 +176,9 @@ def _ran(found: Sequence[Column]) -> list[str]:
         trained = study.trials
         seeds = sorted({trial.seed for trial in trained})
         seconds = sum((trial.facts["seconds"] or 0.0) + trial.seconds_evaluating for trial in trained)
+        methods = {name for column in found if column.study is study for name in column.asked.methods}
         lines.append(
-            f"- {study.name}: {len(trained)} trials of {len(study.methods)} methods, seeds {_span(seeds)}, "
+            f"- {study.name}: {len(trained)} trials of {len(methods)} methods, seeds {_span(seeds)}, "
             f"{seconds / 3600:.1f} hours of one process."
         )
     return lines
