@@ -177,8 +177,12 @@ def _ran(found: Sequence[Column]) -> list[str]:
         seeds = sorted({trial.seed for trial in trained})
         seconds = sum((trial.facts["seconds"] or 0.0) + trial.seconds_evaluating for trial in trained)
         methods = {name for column in found if column.study is study for name in column.asked.methods}
+        config = study.config
+        words = config["eval"].get("keywords") or [config["eval"].get("keyword")]
+        names = [f"{group} {config[group]['name']}" for group in ("model", "data", "eval")]
+        named = " · ".join([*names, f"forget-token “{'”, “'.join(map(str, words))}”"])
         lines.append(
-            f"- {study.name}: {len(trained)} trials of {len(methods)} methods, seeds {_span(seeds)}, "
+            f"- {named}: {len(trained)} trials of {', '.join(sorted(methods))}, seeds {_span(seeds)}, "
             f"{seconds / 3600:.1f} hours of one process."
         )
     return lines
