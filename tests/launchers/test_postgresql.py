@@ -196,7 +196,7 @@ def test_a_study_of_another_program_is_left_alone(tmp_path: Path, url: str):
     "back", [pytest.param(True, id="comes-back"), pytest.param(False, id="stays-away", marks=pytest.mark.faults)]
 )
 def test_a_database_that_goes_away_stops_no_sweep(tmp_path: Path, server: Server, url: str, back: bool):
-    sleep = "+sleep=2" if back else "+sleep=0.3"  # it is back well before the end
+    sleep = "+sleep=5" if back else "+sleep=0.3"  # it is asked again, after twenty seconds, well before the end
     common = (*THREE, *STORE, *GRID, sleep, f"hydra.sweeper.storage={url}")
     running = start(tmp_path, *common)
     until(lambda: recorded(tmp_path).total() >= 2)

@@ -204,6 +204,7 @@ def judged_from(folder: Path, lines: list[dict[str, Any]]) -> dict[tuple[str, st
     return {(column.title, one.claim.name): one.verdict for column in made for one in column.findings}
 
 
+@pytest.mark.whole
 def test_the_shipped_records_say_what_is_written_beside_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     main(["replication", "--shipped", "--output-dir", str(tmp_path)])
     (made,) = tmp_path.glob("reports/*/replication/replication.md")
@@ -213,6 +214,7 @@ def test_the_shipped_records_say_what_is_written_beside_them(tmp_path: Path, cap
     assert "hold" in capsys.readouterr().out
 
 
+@pytest.mark.whole
 def test_a_verdict_changes_with_one_record(tmp_path: Path, lines: list[dict[str, Any]]):
     before = judged_from(tmp_path / "before", lines)
     (base,) = [
