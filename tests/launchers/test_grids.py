@@ -6,10 +6,14 @@ from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra_plugins.rna_optuna_sweeper import _trying
 from hydra_plugins.rna_optuna_sweeper import space as search_space
+from hydra_plugins.rna_optuna_sweeper._composing import Composer
+from omegaconf import DictConfig
 
 from rna.settings.composing import cells_of
 from tests.launchers.running import STORE, noted, study, sweep, trials
+from tests.launchers.test_composing import Loader, Store
 
 GRIDS: dict[str, Any] = {"wide": {"+x": "1,2", "+y": "0,1"}, "deep": {"+x": [2, 3], "+y": 0}, "own": {"+z": "a,b"}}
 
@@ -56,6 +60,17 @@ def test_the_miniature_trains_each_of_its_settings_once_and_seeds_can_be_given()
     assert len({tuple(sorted(cell)) for cell in cells}) == len(cells) == 116
     assert ["experiment=defences/rmu", "protection=rna_1"] in cells
     assert ["method=npo", "retain=mse", "protection=rna_03", "noise.layers=all"] in cells
+
+
+def test_a_grid_is_tried_whatever_others_took_of_its_values():
+    def tried(*more: dict[str, str]) -> Any:
+        grids = {str(place): one for place, one in enumerate([{"method": "npo", "retain": "kl"}, *more])}
+        context: Any = SimpleNamespace(config_loader=Loader())
+        return _trying.try_values(Composer(context, DictConfig({}), asked(grids=grids), "s", Store()), [])
+
+    tried({"method": "rmu", "retain": "mse"})
+    with pytest.raises(ValueError, match=r"retain=kl: not with method=rmu; allowed: mse"):
+        tried({"method": "rmu", "retain": "mse"}, {"method": "rmu", "retain": "kl"})
 
 
 WORDS = ("hydra.sweeper.grids={wide: {+x: '0.1,0.2', +y: '0,1'}, own: {+x: '0.2,0.3'}}", *STORE)

@@ -31,12 +31,12 @@ def try_values(composer: Composer, trials: Sequence[Trial]) -> "Tried":
         ValueError: for a value that is refused.
     """
     tried = Tried(composer)
-    for trial in trials:
-        if trial.address is not None and composer.holds(trial):
-            tried.take(trial.cell, trial.address)
+    known = [trial for trial in trials if trial.address is not None and composer.holds(trial)]
     for space in composer.space.parts:
-        if composer.space.grids and tried.good is not None and not space.has(tried.good):
-            tried.good = None  # of another grid
+        tried.items, tried.good = set(), None  # that a value is taken in one grid says nothing of another
+        for trial in known:
+            if not composer.space.grids or space.has(trial.cell):
+                tried.take(trial.cell, trial.address)
         _try_values(tried, space)
     return tried
 
