@@ -41,6 +41,8 @@ class Claim:
     margin: tuple[float, float]  # how far from zero matters: in points of accuracy, in nats a token
     measure: "Callable[[Asked], Measured]"
     tells: str = ""  # what the number is
+    unit: str = ""  # its own, in the place of points or nats
+    each: str = ""  # of what step it is a change, behind the unit
 
 
 @dataclass(frozen=True)
@@ -494,7 +496,7 @@ def _middle(asked: Asked) -> Measured:
     return _pooled(values, note="" if values else "takes a model of nine layers or more, and their sensitivities")
 
 
-UNITLESS = ("layer_behind", "middle_layers")
+EQ_33 = "of Eq. 33"
 SMALL = (3.0, 0.02)  # points, nats: what a token's harm, or a change of it, must come to
 COEFFICIENTS = {"RMU": "method.coefficient", "RSV": "method.coefficient"}
 CLAIMS = (
@@ -546,6 +548,7 @@ CLAIMS = (
         *("Section 6.2, Figure 2", "a clear trend; no number"),
         *(-1, (1.0, 0.005), _slope(COEFFICIENTS)),
         "change with a forget-token for each doubling of c, plain",
+        each=" a doubling",
     ),
     Claim(
         "beta",
@@ -553,6 +556,7 @@ CLAIMS = (
         *("Section 6.2, Figure 2", "a clear trend; no number"),
         *(-1, (1.0, 0.005), _slope({"Adaptive RMU": "method.beta"})),
         "change with a forget-token for each doubling of β, plain",
+        each=" a doubling",
     ),
     Claim(
         "nu_helps",
@@ -595,6 +599,7 @@ CLAIMS = (
         *("Appendix C, Figure 7 left", "no number"),
         *(-1, (0.0, 0.0), _sensitive),
         "Eq. 33 there, less the base's",
+        unit=EQ_33,
     ),
     Claim(
         "middle_layers",
@@ -602,6 +607,7 @@ CLAIMS = (
         *("Appendix C, Figure 7 right", "no number"),
         *(-1, (0.0, 0.0), _middle),
         "the change of Eq. 33 in the middle third of layers, less in the last third",
+        unit=EQ_33,
     ),
     Claim(
         "elsewhere",

@@ -24,7 +24,7 @@ def pack(output_dir: str, file: Path, keys: Collection[str] | None) -> int:
     many records.
 
     Raises:
-        ValueError: if the file is there already, is not named as one, or there is nothing to write.
+        ValueError: if the file is there already or is not named as one, if a record cannot be read, or there is none.
     """
     if not file.name.endswith(SUFFIX):
         raise ValueError(f"FILE={file}: must end in {SUFFIX}")
@@ -45,10 +45,15 @@ def pack(output_dir: str, file: Path, keys: Collection[str] | None) -> int:
 
 def _chosen(output_dir: str, keys: Collection[str] | None) -> Iterator[dict[str, Any]]:
     """Records of trials, in the order of their names: no reruns, and no attempts that failed."""
-    for _, text in names_of(output_dir):
-        record = json.loads(text())
-        key = str(record.get("train_key") or record["key"])
-        reference = record["config"]["method"]["name"] in ("none", "given")
+    for name, text in names_of(output_dir):
+        try:
+            record = json.loads(text())
+            key = str(record.get("train_key") or record["key"])
+            reference = record["config"]["method"]["name"] in ("none", "given")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{output_dir}/results/{name}: cannot be read as a record ({error}); move it away"
+            ) from None
         if record["kind"] != "failure" and ".r" not in record["key"] and (keys is None or reference or key in keys):
             yield record
 

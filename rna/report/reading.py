@@ -63,12 +63,12 @@ def names_of(source: str | Path) -> Iterator[tuple[str, Callable[[], str]]]:
                 yield file.name, partial(file.read_text, encoding="utf-8")
         return
     try:
-        lines = lzma.decompress(Path(source).read_bytes()).decode().splitlines()
+        text = lzma.decompress(Path(source).read_bytes()).decode()
     except (OSError, lzma.LZMAError, UnicodeDecodeError) as error:
         raise ValueError(
             f"--from {source}: holds no packed records ({error}); python -m rna.records pack makes such"
         ) from None
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):  # no other line ends: texts may hold them
         yield f"{Path(source).name}:{number}", partial(str, line)
 
 

@@ -43,7 +43,7 @@ class Column:
         return self.asked.study
 
     def digits_of(self, one: Finding) -> int:
-        return 1 if self.study.kind == "choice" and one.claim.name not in claims.UNITLESS else 3
+        return 1 if self.study.kind == "choice" and not one.claim.unit else 3
 
     @property
     def unit(self) -> str:
@@ -152,9 +152,7 @@ def headline(found: Sequence[Column]) -> str:
 
 
 def _unit(column: Column, one: Finding) -> str:
-    if one.claim.name in claims.UNITLESS:
-        return "of Eq. 33"
-    return column.unit + (" a doubling" if one.claim.name in ("coefficient", "beta") else "")
+    return (one.claim.unit or column.unit) + one.claim.each
 
 
 def markdown(found: Sequence[Column], command: str) -> str:
@@ -264,7 +262,7 @@ OTHER = "best defence"
 
 
 def _arms(asked: Asked, method: str) -> list[tuple[float, str, list[Any]]]:
-    """Plain, with RNA, and with the defence whose perturbed score is the best on the select half."""
+    """Plain, with RNA, and with the defence whose score beside a forget-token is the best on the select half."""
     plain, best = asked.plain(method), asked.best(method)
     found = [(-0.22, "plain", plain.trials)] if plain is not None else []
     found += [(0.0, "rna", best.trials)] if best is not None else []
@@ -277,7 +275,7 @@ def _arms(asked: Asked, method: str) -> list[tuple[float, str, list[Any]]]:
 
     def merit(row: protections.Row) -> float:
         half = "select" if asked.study.halved else asked.study.part
-        made = compare.Condition(row.trials).estimate(asked.study, "perturbed", half)
+        made = compare.Condition(row.trials).estimate(asked.study, asked.role, half)
         return -math.inf if made is None else asked.study.better * made.value
 
     other = max(rows, key=merit, default=None)

@@ -179,6 +179,15 @@ def test_a_report_has_every_claim_and_packed_records_say_the_same(tmp_path: Path
     capsys.readouterr()
     with pytest.raises(ValueError, match="exists already"):
         packed.pack(str(folder), file, None)
+    odd = tmp_path / "odd" / "results"
+    odd.mkdir(parents=True)
+    (odd / "a.json").write_text(json.dumps({**told[0], "label": "two\u2028lines"}, ensure_ascii=False))
+    packed.pack(str(odd.parent), tmp_path / "odd.jsonl.xz", None)
+    assert len(reading.load(tmp_path / "odd.jsonl.xz").unreadable) == 0
+    assert len(list(reading.names_of(tmp_path / "odd.jsonl.xz"))) == 1
+    (odd / "b.json").write_text('{"kind":')
+    with pytest.raises(ValueError, match=r"b\.json: cannot be read as a record"):
+        packed.pack(str(odd.parent), tmp_path / "torn.jsonl.xz", None)
     file.write_bytes(b"no records")
     with pytest.raises(SystemExit):
         main(["replication", "--from", str(file), "--output-dir", str(tmp_path / "elsewhere")])
@@ -212,6 +221,30 @@ def test_the_shipped_records_say_what_is_written_beside_them(tmp_path: Path, cap
     kept = (replication.SHIPPED / "README.md").read_text().splitlines()
     assert text[3:] == kept[3:]  # but for the folder in the command
     assert "hold" in capsys.readouterr().out
+
+
+@pytest.mark.whole
+def test_the_first_page_says_what_the_shipped_records_say():
+    found = replication.columns(records.studies(reading.load(*replication.shipped()).trials), [])
+    told = {
+        (column.title.split(",")[0], one.claim.name): one.measured.number
+        for column in found
+        if column.asked.basis == MATCHED
+        for one in column.findings
+    }
+
+    def said(made: Estimate | None, digits: int) -> str:
+        assert made is not None
+        assert made.low is not None
+        assert made.high is not None
+        return f"{made.value:.{digits}f} {{}}[{made.low:.{digits}f}, {made.high:.{digits}f}]".replace("-", "−")
+
+    page = " ".join((replication.SHIPPED.parents[2] / "README.md").read_text().split())
+    assert f"RNA gives back {said(told['demo', 'recovers_rm'], 0).format('points ')} of the 59" in page
+    assert f"and {said(told['demo', 'recovers_po'], 0).format('')} of PO methods' 30" in page
+    assert f"SmolLM2-135M {said(told['smollm2_135m_gguf', 'recovers_rm'], 2).format('nats ')} of RMU's 0.14" in page
+    trials = sum(len(study.trials) for study in {column.study.name: column.study for column in found}.values())
+    assert f"from {trials} trials" in page
 
 
 @pytest.mark.whole
