@@ -127,11 +127,10 @@ class Asked:
 
     def pairs(self, one: Condition, other: Condition) -> list[tuple[Trial, Trial]]:
         """Of each seed that both have; at matched forgetting those that are matched."""
-        if self.basis == MATCHED and self.study.kind == "choice":
+        if self.basis == MATCHED:
             return compare.beside(self.study, one, other).pairs
         twins = {trial.seed: trial for trial in other.trials}
-        both = [(trial, twins[trial.seed]) for trial in one.trials if trial.seed in twins]
-        return [pair for pair in both if self.basis == EQUAL or all(trial.reached for trial in pair)]
+        return [(trial, twins[trial.seed]) for trial in one.trials if trial.seed in twins]
 
     def score(self, trial: Trial | None, role: str) -> float | None:
         found = None if trial is None else trial.score(role, self.study.part)
@@ -294,15 +293,11 @@ def _recovers(family: str) -> Callable[[Asked], Measured]:
         if not gains:
             return Measured(note=f"no {family} method with RNA beside a plain one that has forgotten alike")
         harm = sum(sum(of) / len(of) for of in costs.values() if of) / max(len(costs), 1)
-        note = f"of a harm of {harm:.{_digits(asked)}f}; {', '.join(told)}"
+        note = f"of a harm of {harm:.{asked.study.digits}f}; {', '.join(told)}"
         note += f"; left out, as it forgets less than plain: {', '.join(unforgotten)}" if unforgotten else ""
         return _pooled(gains, margin=max(harm, 0.0) / 4, note=note)
 
     return measure
-
-
-def _digits(asked: Asked) -> int:
-    return 1 if asked.study.kind == "choice" else 3
 
 
 def _stays(role: str) -> Callable[[Asked], Measured]:
@@ -393,7 +388,7 @@ def _forgetting(asked: Asked, found: Mapping[str, Sequence[tuple[Trial, Trial]]]
     means = [sum(known) / len(known) for one in moved if (known := [value for value in one if value is not None])]
     if not means:
         return []
-    return [f"forget moves by {sum(means) / len(means):+.{_digits(asked)}f}".replace("-", "−")]
+    return [f"forget moves by {sum(means) / len(means):+.{asked.study.digits}f}".replace("-", "−")]
 
 
 def _tolerates(asked: Asked) -> Measured:
@@ -428,7 +423,7 @@ def _similar(asked: Asked) -> Measured:
     if before is None:
         return Measured(note="the base was not asked")
     values = _each(asked, lambda plain: [None if (own := apart(t)) is None else own - before for t in plain.trials])
-    return _pooled(values, note=f"n = {sizes[0]}; base {before:+.{_digits(asked)}f}".replace("-", "−"))
+    return _pooled(values, note=f"n = {sizes[0]}; base {before:+.{asked.study.digits}f}".replace("-", "−"))
 
 
 def _placed(chosen: Callable[[Trial], bool]) -> Callable[[Asked], Measured]:

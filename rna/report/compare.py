@@ -331,7 +331,7 @@ class Stopped:
     other: Condition
     plain: Condition
     pairs: list[tuple[Trial, Trial]]  # that are matched, (other, plain): all that reached the target, or none
-    apart: list[float]  # points of forget accuracy between them, no further than ALIKE in the mean
+    apart: list[float]  # of forget: points of accuracy, no further than ALIKE in the mean, or nats a token
     left_out: dict[str, list[int]]  # why -> seeds
     changes: dict[str, Estimate]  # other − plain, over the pairs
     part: str  # the questions that all this is of: the half on which nothing stopped, where there is one
@@ -376,19 +376,22 @@ def to_target(study: Study) -> list[Condition]:
 
 
 def beside(study: Study, row: Condition, plain: Condition) -> Stopped:
-    """A condition and another, trained to one target, seed by seed; `study` is of the half on which none stopped."""
+    """A condition and another, trained to one target, seed by seed; `study` is of the half on which none stopped.
+
+    Accuracies must lie no further than ALIKE apart; a log-loss that is to rise is held at its target alone.
+    """
     twins = {trial.seed: trial for trial in plain.trials}
     pairs: list[tuple[Trial, Trial]] = []
     apart: list[float] = []
     left_out: dict[str, list[int]] = {}
     for trial, twin in ((trial, twins[trial.seed]) for trial in row.trials if trial.seed in twins):
-        terms = difference(trial, twin, "forget", study.part) if study.kind == "choice" else []
+        terms = difference(trial, twin, "forget", study.part)
         if why := left_out_for(bool(trial.reached and twin.reached), bool(terms)):
             left_out.setdefault(why, []).append(trial.seed)
         else:
             pairs.append((trial, twin))
             apart.append(math.fsum(weight * score.value for weight, score in terms))
-    if pairs and not alike(apart):
+    if pairs and study.kind == "choice" and not alike(apart):
         left_out[TOO_FAR] = [trial.seed for trial, _ in pairs]
         pairs, apart = [], []
     return Stopped(row, plain, pairs, apart, left_out, _over_seeds(study, pairs), study.part)
@@ -476,7 +479,7 @@ def _verdict(study: Study, method: str, pick: Chosen | None, curves: Sequence[Tr
     noise = item.rna.first.config["noise"]
     mine = [curve for curve in curves if curve.method == method and "perturbed" in curve.results]
     same = [curve for curve in mine if curve.rna[0].config["noise"] == noise] or mine
-    target = _with_twin(study, item) if study.kind == "choice" else None
+    target = _with_twin(study, item)
     unlike = forget is not None and forget.sign != 0
     if unlike and not same and target is None:
         moves.append(answers.UNLIKE)
@@ -601,7 +604,7 @@ def headline(study: Study, found: Sequence[Verdict]) -> str:
 
 def _span(changes: Sequence[tuple[str, Estimate]], study: Study) -> str:
     """The least and the largest of several changes, with their methods."""
-    digits, unit = (1, "points") if study.kind == "choice" else (3, "nats a token")
+    digits, unit = study.digits, study.difference
     least, most = (way(changes, key=lambda item: item[1].value) for way in (min, max))
     low, high = (f"{one.value:+.{digits}f}".replace("-", "−") for _, one in (least, most))
     return f"{low} ({least[0]}) to {high} {unit} ({most[0]})"

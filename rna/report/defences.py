@@ -10,7 +10,7 @@ from pathlib import Path
 from rna.intervals import FAMILY_WISE, Estimate, answers
 from rna.report import commands, drawing, page, protections, sheet, trajectories
 from rna.report.compare import Condition
-from rna.report.protections import POSITIONS, RNA, Group, Row
+from rna.report.protections import RNA, Group, Row
 from rna.report.records import Study, Trial
 from rna.report.sheet import Cell, Table
 from rna.report.tables import ROLES, said_of
@@ -18,7 +18,10 @@ from rna.settings import ALIKE
 
 NAME = "defences"
 SWEEP = commands.quoted(["-m", f"sweep={NAME}"])  # what makes the trials that this is about
-CLEAR = 2.0  # points by which retain may fall, or perturbed forget rise, before a verdict says so
+CLEAR = {
+    True: 2.0,
+    False: 0.02,
+}  # points of accuracy, nats: what retain or forgetting may lose before a verdict says so
 PERTURBED = answers.PERTURBED
 
 
@@ -70,9 +73,10 @@ def table(found: Sequence[Group], tested: int) -> Table:
     heads = [
         f"{sign}{ROLES[name]}" for name in roles for sign, told in zip(("", "Δ "), SCORES[name], strict=True) if told
     ]
-    positions = [name for name in POSITIONS if any(name in row.removed for group in found for row in group.rows)]
+    words = protections.positions(study)
+    positions = [name for name in words if any(name in row.removed for group in found for row in group.rows)]
     placebo = any(row.placebo for group in found for row in group.rows)
-    harms = [f"harm removed {POSITIONS[name]} %" for name in positions]
+    harms = [f"harm removed {words[name]} %" for name in positions]
     gains = ["gain above placebo"] if placebo else []
     columns = ["method", "protection", "setting", "pairs", *heads, "p, Holm", *harms, *gains]
     columns += ["seconds a step, × plain", "steps (its, plain’s)"]
@@ -90,7 +94,7 @@ def table(found: Sequence[Group], tested: int) -> Table:
     signed = (*(head for head in heads if head.startswith("Δ")), "gain above placebo")
     title = "What protects, at matched forgetting"
     notes = [*said_of(study)[:2], *_notes(found, tested)]
-    return Table(NAME, title, columns, rows, notes, 1, signed, SWEEP)
+    return Table(NAME, title, columns, rows, notes, study.digits, signed, SWEEP)
 
 
 def _scores(study: Study, row: Condition, name: str, changes: dict[str, Estimate]) -> list[Cell]:
@@ -131,10 +135,11 @@ def _reached(group: Group) -> str:
 def _notes(found: Sequence[Group], tested: int) -> list[str]:
     study = found[0].study
     notes = ["Scores are of the report half, as trainings stop on the select half."] if study.half else []
+    near = f", and in the mean over seeds at most {ALIKE:g} points of forget accuracy apart"
     notes.append(
-        "Pairs: of a seed with plain, both at the target of train.until, and in the mean over seeds at most "
-        f"{ALIKE:g} points of forget accuracy apart; a row’s scores and differences (Δ, its − plain’s) are of these "
-        "seeds alone. Plain’s row is of its seeds that reached the target."
+        f"Pairs: of a seed with plain, both at the target of train.until{near if study.kind == 'choice' else ''}; a "
+        "row’s scores and differences (Δ, its − plain’s) are of these seeds alone. Plain’s row is of its seeds that "
+        "reached the target."
     )
     several = [
         f"{group.title}: {group.alphas[0]}, beside {', '.join(group.alphas[1:])}"
@@ -145,11 +150,14 @@ def _notes(found: Sequence[Group], tested: int) -> list[str]:
     tried = [f"{group.title}, {row.kind}: {row.tried}" for group in found for row in group.rows if row.tried > 1]
     how = "on the select half" if study.half else "on the very questions reported: flattering"
     if tried:
-        notes.append(f"Of several settings the one with the highest {PERTURBED} {how} ({'; '.join(tried)}).")
+        best = "highest" if study.better > 0 else "lowest"
+        notes.append(f"Of several settings the one with the {best} {PERTURBED} {how} ({'; '.join(tried)}).")
     lost = [f"{group.title}, {row.kind}: {_why(row)}" for group in found for row in group.rows if row.beside.left_out]
     notes += [f"Left out: {'; '.join(lost)}."] if lost else []
+    scores = ("accuracy with a neutral word", "accuracy with the forget keyword at the same place")
+    words = scores if study.better > 0 else [one.replace("accuracy", "log-loss") for one in reversed(scores)]
     notes.append(
-        "Harm: accuracy with a neutral word less accuracy with the forget keyword at the same place. Removed: 100 · "
+        f"Harm: {words[0]} less {words[1]}. Removed: 100 · "
         "(plain’s − its) / plain’s, a ratio of means over seeds, paired by seed, with Fieller’s 95 % interval; "
         "undefined where the 95 % interval of plain’s harm does not lie above zero."
     )
@@ -205,64 +213,77 @@ def _sentences(group: Group, tested: int) -> list[str]:
     differ = [row for row in group.rows if row.p is not None and row.p <= FAMILY_WISE]
     alike = [row for row in group.rows if row.p is not None and row.p > FAMILY_WISE]
     untold = [row for row in group.rows if row.p is None]
-    lines = [_differs(row, tested) for row in differ]
-    if (differ or alike) and not any(row.change is not None and row.change.value > 0 for row in differ):
+    lines = [_differs(group, row, tested) for row in differ]
+    if (differ or alike) and not any(_gains(group, row) for row in differ):
         lines.append("Nothing is seen to protect.")
     if alike:
-        lines.append(f"Not different from plain, so that no protection is seen: {'; '.join(map(_alike, alike))}.")
+        told = "; ".join(_alike(group, row) for row in alike)
+        lines.append(f"Not different from plain, so that no protection is seen: {told}.")
     if untold:
-        lines.append(f"Not told: {'; '.join(f'{row.name} ({_untold(row)})' for row in untold)}.")
+        lines.append(f"Not told: {'; '.join(f'{row.name} ({_untold(group, row)})' for row in untold)}.")
     if not any(row.kind.startswith(RNA) for row in group.rows):
         lines.append("RNA was not trained to this target.")
     return lines
 
 
-def _differs(row: Row, tested: int) -> str:
+def _gains(group: Group, row: Row) -> bool:
+    return row.change is not None and row.change.value * group.study.better > 0
+
+
+def _differs(group: Group, row: Row, tested: int) -> str:
     """One protection that differs: how far, of what harm, and what it costs in retain and forgetting."""
     assert row.change is not None
     assert row.p is not None
-    higher = row.change.value > 0
-    text = f"With {row.name}, {PERTURBED} is {_points(row.change, signed=False)} {'higher' if higher else 'lower'}"
-    text += f" (p {_equals(row.p)}, Holm over {tested})" + ("" if higher else ", so it protects nothing")
-    told = [f"{one.value:.0f} % {POSITIONS[name]}" for name, one in row.removed.items() if one is not None]
-    text += f", harm removed: {', '.join(told)}" if told and higher else ""
-    if row.placebo is not None and higher:
-        text += f"; {row.placebo.value:+.1f} above the placebo".replace("-", "−")
-    return f"{text}{''.join(f', but {one}' for one in _prices(row))}."
+    study, gains = group.study, _gains(group, row)
+    what = PERTURBED if study.better > 0 else f"the log-loss of {PERTURBED}"
+    way = "higher" if row.change.value > 0 else "lower"
+    text = f"With {row.name}, {what} is {_apart(study, row.change, signed=False)} {way}"
+    text += f" (p {_equals(row.p)}, Holm over {tested})" + ("" if gains else ", so it protects nothing")
+    places = protections.positions(study)
+    told = [f"{one.value:.0f} % {places[name]}" for name, one in row.removed.items() if one is not None]
+    text += f", harm removed: {', '.join(told)}" if told and gains else ""
+    if row.placebo is not None and gains:
+        beyond = f"{study.better * row.placebo.value:+.{study.digits}f}"
+        text += f"; {beyond} {'above' if study.better > 0 else 'beyond'} the placebo".replace("-", "−")
+    return f"{text}{''.join(f', but {one}' for one in _prices(study, row))}."
 
 
-def _alike(row: Row) -> str:
-    said = [_points(row.change), *_prices(row)] if row.change is not None else _prices(row)
+def _alike(group: Group, row: Row) -> str:
+    prices = _prices(group.study, row)
+    said = [_apart(group.study, row.change), *prices] if row.change is not None else prices
     return f"{row.name} ({', '.join(said)})"
 
 
-def _untold(row: Row) -> str:
+def _untold(group: Group, row: Row) -> str:
     if not row.beside.pairs:
         return f"no pair is matched: {_why(row)}" if row.beside.count else "no seed in common with plain"
     number = "one pair alone is matched" if len(row.beside.pairs) == 1 else "its seeds agree"
     number += f", as {_why(row)}" if row.beside.left_out else ""
-    return ", ".join([number, *([_points(row.change)] if row.change else []), *_prices(row)])
+    change = [_apart(group.study, row.change)] if row.change else []
+    return ", ".join([number, *change, *_prices(group.study, row)])
 
 
-def _prices(row: Row) -> list[str]:
+def _prices(study: Study, row: Row) -> list[str]:
     """What a gain came with: less of what is retained, or forgetting that does not hold beside the keyword."""
     fpert, retain = (row.beside.changes.get(name) for name in ("forget_perturbed", "retain"))
     said: list[str] = []
-    if fpert is not None and (fpert.sign > 0 or fpert.value > CLEAR):
-        said.append(f"{ROLES['forget_perturbed']} rose by {_points(fpert, signed=False)}")
-    if retain is not None and retain.value < -CLEAR:
-        said.append(f"retain fell by {_points(retain, signed=False)}")
+    better, clear = study.better, CLEAR[study.kind == "choice"]
+    moved = ("rose", "fell") if better > 0 else ("fell", "rose")
+    if fpert is not None and (better * fpert.sign > 0 or better * fpert.value > clear):
+        said.append(f"{ROLES['forget_perturbed']} {moved[0]} by {_apart(study, fpert, signed=False)}")
+    if retain is not None and better * retain.value < -clear:
+        said.append(f"retain {moved[1]} by {_apart(study, retain, signed=False)}")
     return said
 
 
-def _points(made: Estimate, *, signed: bool = True) -> str:
+def _apart(study: Study, made: Estimate, *, signed: bool = True) -> str:
     """`+3.1 points [0.2, 6.0]`, or its size alone, where a word says which way."""
-    way = 1 if signed or made.value >= 0 else -1
-    value = f"{way * made.value:{'+' if signed else ''}.1f} points"
+    way, digits = 1 if signed or made.value >= 0 else -1, study.digits
+    value = f"{way * made.value:{'+' if signed else ''}.{digits}f} {study.difference}"
     if made.low is None or made.high is None:
         return value.replace("-", "−")
     low, high = sorted((way * made.low, way * made.high))
-    return f"{value} [{low:.1f}, {high:.1f}]".replace("-", "−")
+    return f"{value} [{low:.{digits}f}, {high:.{digits}f}]".replace("-", "−")
 
 
 def _equals(p: float) -> str:

@@ -95,7 +95,7 @@ def _cost_of_a_token(study: Study, items: dict[str, Comparison]) -> str:
                 costs[rna].append(-made.value * study.better)
     if not costs[False] or not costs[True]:
         return "How far does a forget-token move the scores?"
-    digits, unit = (1, "points") if study.kind == "choice" else (3, "nats a token")
+    digits, unit = study.digits, study.difference
 
     def said(values: list[float]) -> str:
         low, high = f"{min(values):.{digits}f}", f"{max(values):.{digits}f}"

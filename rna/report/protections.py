@@ -2,7 +2,8 @@
 
 A group is a method's trainings to one target, alike in all that `compare.UNLIKE_PLAIN` does not name. Its plain row is
 the plain one with the smallest α; each kind of protection, a heavier α among them, has one row, which is the setting
-with the highest perturbed accuracy on the select half, shown on the report half.
+with the best perturbed score on the select half, shown on the report half. Scores are accuracies, or log-losses, of
+which less is better.
 """
 
 import math
@@ -32,6 +33,7 @@ LABELS = {  # as their classes call them, which a report, that needs no torch, d
 }
 ORDER = (RNA, "relative noise", *ALPHAS.values(), *LABELS.values())
 POSITIONS = {"perturbed": "among choices", "prefix": "in front", "inside": "inside"}  # of the forget keyword
+IN_TEXT = {"perturbed": "within the text"}  # of plain text, which has no choices
 AND = " and "
 
 
@@ -94,8 +96,6 @@ class Group:
 
 def groups(study: Study) -> list[Group]:
     """The groups of a study in which something protects, in the paper's order of methods."""
-    if study.kind != "choice":
-        return []  # log-losses have no accuracy by which to forget alike
     shown = study.reported if study.halved else study
     families: dict[str, list[Condition]] = {}
     for condition in compare.to_target(shown):
@@ -110,6 +110,11 @@ def groups(study: Study) -> list[Group]:
     for group, title in zip(found, _titles(found), strict=True):
         group.title = title
     return found
+
+
+def positions(study: Study) -> dict[str, str]:
+    """Where the forget keyword stands, in words, by role."""
+    return POSITIONS if study.kind == "choice" else IN_TEXT
 
 
 def correct(found: Sequence[Group]) -> int:
@@ -203,13 +208,13 @@ def _row(group: Group, kind: str, candidates: Sequence[Stopped]) -> Row:
         for pair in one.pairs
         if (terms := compare.difference(*pair, "perturbed", study.part))
     ]
-    removed = {name: _removed(one, name) for name in POSITIONS if _harms(one, name)}
+    removed = {name: _removed(study, one, name) for name in positions(study) if _harms(study, one, name)}
     p = intervals.t_test(values) if values else None
     return Row(kind, _setting(one.other.first, kind, candidates), one, len(candidates), values, removed, p)
 
 
 def _chosen(study: Study, candidates: Sequence[Stopped]) -> Stopped:
-    """The setting with the highest perturbed accuracy on the select half, of those with an interval where any has one:
+    """The setting with the best perturbed score on the select half, of those with an interval where any has one:
     two pairs that reached the target and forgot alike; else of those with one, or those with most trials."""
     pairs = max(min(len(one.pairs), 2) for one in candidates)
     left = [one for one in candidates if len(one.pairs) >= pairs]
@@ -217,7 +222,7 @@ def _chosen(study: Study, candidates: Sequence[Stopped]) -> Stopped:
     def merit(one: Stopped) -> tuple[int, float]:
         trials = [trial for trial, _ in one.pairs] or one.other.trials
         made = Condition(trials).estimate(study, "perturbed", "select" if study.halved else study.part)
-        return 0 if pairs else one.count, -math.inf if made is None else made.value
+        return 0 if pairs else one.count, -math.inf if made is None else study.better * made.value
 
     return max(left, key=merit)
 
@@ -243,23 +248,25 @@ def _gap(one: Trial, other: Trial, part: str, name: str = "forget") -> float:
 # Harm removed
 
 
-def harm(trial: Trial, name: str, part: str) -> Terms:
-    """What the forget keyword takes at a position: accuracy with the neutral one less with it; nothing if one lacks."""
+def _harm(study: Study, trial: Trial, name: str) -> Terms:
+    """What the forget keyword takes at a position: the score with the neutral one less with it, of log-losses the other
+    way round; nothing if one lacks."""
     control = roles.BY_NAME[name].control
-    scores = [list(trial.scores(role, part).values()) for role in (control, name) if role is not None]
+    names = (control, name) if study.better > 0 else (name, control)
+    scores = [list(trial.scores(role, study.part).values()) for role in names if role is not None]
     return intervals.difference(*map(intervals.mean, scores)) if all(scores) else []
 
 
-def _harms(one: Stopped, name: str) -> list[tuple[Terms, Terms]]:
+def _harms(study: Study, one: Stopped, name: str) -> list[tuple[Terms, Terms]]:
     """Of each pair, the harm to the protected and to plain."""
-    found = [(harm(trial, name, one.part), harm(twin, name, one.part)) for trial, twin in one.pairs]
+    found = [(_harm(study, trial, name), _harm(study, twin, name)) for trial, twin in one.pairs]
     return [(mine, its) for mine, its in found if mine and its]
 
 
-def _removed(one: Stopped, name: str) -> Estimate | None:
+def _removed(study: Study, one: Stopped, name: str) -> Estimate | None:
     """100·(plain's harm − the protected's)/plain's, a ratio of means over seeds with Fieller's interval; None where
     plain's harm is not clearly above zero."""
-    harms = _harms(one, name)
+    harms = _harms(study, one, name)
     mine, its = ([math.fsum(weight * score.value for weight, score in terms) for terms in side]
                  for side in zip(*harms, strict=True))  # fmt: skip
     left = intervals.ratio(mine, its) if intervals.estimate([plain for _, plain in harms]).sign > 0 else None

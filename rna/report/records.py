@@ -223,6 +223,15 @@ class Study:
         return "accuracy in %" if self.kind == "choice" else "log-loss in nats a token"
 
     @property
+    def difference(self) -> str:
+        """What a difference of two scores is told in."""
+        return "points" if self.kind == "choice" else "nats a token"
+
+    @property
+    def digits(self) -> int:
+        return 1 if self.kind == "choice" else 3
+
+    @property
     def better(self) -> int:
         """The sign of a change for the better on retain tasks."""
         return 1 if self.kind == "choice" else -1

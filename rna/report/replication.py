@@ -43,11 +43,7 @@ class Column:
         return self.asked.study
 
     def digits_of(self, one: Finding) -> int:
-        return 1 if self.study.kind == "choice" and not one.claim.unit else 3
-
-    @property
-    def unit(self) -> str:
-        return "points" if self.study.kind == "choice" else "nats a token"
+        return 3 if one.claim.unit else self.study.digits
 
 
 def columns(studies: Sequence[Study], analysed: Sequence[Mapping[str, Any]]) -> list[Column]:
@@ -152,7 +148,7 @@ def headline(found: Sequence[Column]) -> str:
 
 
 def _unit(column: Column, one: Finding) -> str:
-    return (one.claim.unit or column.unit) + one.claim.each
+    return (one.claim.unit or column.study.difference) + one.claim.each
 
 
 def markdown(found: Sequence[Column], command: str) -> str:
@@ -212,18 +208,19 @@ def _tried(column: Column, one: Finding) -> list[str]:
     if one.verdict == HOLDS or not one.claim.name.startswith("recovers"):
         return []
     family = one.claim.name.removeprefix("recovers_").upper()
-    asked, lines = column.asked, list[str]()
+    asked, study, lines = column.asked, column.study, list[str]()
     own = [name for name in asked.methods if any(t.family == family for t in asked.study.trials if t.method == name)]
     tried = [claims.nu_of(row.first) for name in own for row in asked.with_rna(name)]
     if tried:
         lines.append(f"Tried: {', '.join(dict.fromkeys(tried))}, of each method the best on the select half.")
     others = [
-        f"{group.title} {row.name} {_number(Estimate(row.change.value), 1)}"
+        f"{group.title} {row.name} {_number(Estimate(study.better * row.change.value), study.digits)}"
         for group in (protections.groups(asked.study) if asked.basis == MATCHED else [])
         for row in group.rows
         if group.method in own and row.change is not None and not row.kind.startswith(protections.RNA)
     ]
-    return [*lines, *([f"Beside it, with a forget-token: {'; '.join(others)} points."] if others else [])]
+    gained = f"Beside it, what else gives back: {'; '.join(others)} {study.difference}."
+    return [*lines, *([gained] if others else [])]
 
 
 # The figure
@@ -243,7 +240,7 @@ def picture(found: Sequence[Column]) -> Picture:
                     look = drawing.style(column.study, method, arm) if arm in drawing.ARMS else _ELSE
                     drawing.mark(axes, [(place + shift, over_seeds(costs))], look)
         axes.axhline(0.0, color=drawing.INK, lw=0.9)
-        axes.set_title(f"{column.title} ({column.unit})", fontsize=8)
+        axes.set_title(f"{column.title} ({column.study.difference})", fontsize=8)
         axes.set_xticks(range(len(methods)), methods, rotation=40, ha="right")
         axes.set_xlim(-0.6, len(methods) - 0.4)
         axes.xaxis.set_tick_params(labelbottom=True)

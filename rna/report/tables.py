@@ -54,10 +54,6 @@ def _arrow(study: Study, name: str) -> str:
     return "" if name in roles.CONTROLS else " ↓" if down else " ↑"
 
 
-def _digits(study: Study) -> int:
-    return 1 if study.kind == "choice" else 3
-
-
 def said_of(study: Study) -> list[str]:
     """The notes of every table of measured scores."""
     config = study.config
@@ -97,9 +93,7 @@ def summary(study: Study, picks: dict[str, Chosen | None]) -> Table:
         f"Δ perturbed{study.half}: RNA − plain on the same seeds, at equal hyperparameters; verdict: where its "
         "interval lies."
     )
-    return Table(
-        "summary", "Every method, with and without RNA", columns, rows, notes, _digits(study), ("Δ perturbed",)
-    )
+    return Table("summary", "Every method, with and without RNA", columns, rows, notes, study.digits, ("Δ perturbed",))
 
 
 def _head(study: Study, name: str) -> str:
@@ -141,9 +135,8 @@ def front(study: Study, picks: dict[str, Chosen | None]) -> Table:
     note += " (over questions: base, retrained, and seeds that agree)." if seeds else "."
     note += " Neutral token, forget-token: retain with one among the choices." if choice else ""
     if any(costs.values()):
-        of = "points" if choice else "nats a token"
-        note += f" Cost, in {of}: forget-token less neutral token, less the same in base."
-    return Table("front", "What was run", columns, rows, [note], _digits(study))
+        note += f" Cost, in {study.difference}: forget-token less neutral token, less the same in base."
+    return Table("front", "What was run", columns, rows, [note], study.digits)
 
 
 def _row(
@@ -177,7 +170,7 @@ def harms(study: Study, picks: dict[str, Chosen | None]) -> Table:
         columns,
         rows,
         said_of(study) + notes,
-        _digits(study),
+        study.digits,
         tuple(columns[4:]),
         command,
     )
@@ -205,7 +198,7 @@ def differences(study: Study, found: Sequence[Comparison]) -> Table:
     signed = tuple(f"Δ {ROLES[name]}" for name in names)
     title = "RNA against plain at equal hyperparameters"
     command = commands.sweep(study, "method=npo", "retain=mse", "seed=0,1,2")
-    return Table("equal_hyperparameters", title, columns, rows, said_of(study) + notes, _digits(study), signed, command)
+    return Table("equal_hyperparameters", title, columns, rows, said_of(study) + notes, study.digits, signed, command)
 
 
 def matched(study: Study, curves: Sequence[TradeOff]) -> Table:
@@ -247,7 +240,7 @@ def matched(study: Study, curves: Sequence[TradeOff]) -> Table:
     signed = ("Δ retain", "Δ perturbed retain", "area, perturbed")
     title = "RNA against plain at matched forgetting"
     command = commands.more_alphas(study, curves[0].rna[0]) if curves else None
-    return Table("matched_forgetting", title, columns, rows, said_of(study) + notes, _digits(study), signed, command)
+    return Table("matched_forgetting", title, columns, rows, said_of(study) + notes, study.digits, signed, command)
 
 
 def stopped(study: Study, found: Sequence[Stopped]) -> Table:
@@ -289,17 +282,17 @@ def stopped(study: Study, found: Sequence[Stopped]) -> Table:
     notes = said_of(study)
     if shown.half:
         notes.append("Scores are of the report half of each task's questions, as trainings stop on the select half.")
-    notes += [
-        "With RNA or a defence − plain, paired by seed, where train.until ended both at its target and their forget "
-        f"accuracies lie at most {ALIKE:g} points apart in the mean over seeds; their α and the most steps allowed may "
-        "differ.",
-    ]
+    near = f" and their forget accuracies lie at most {ALIKE:g} points apart in the mean over seeds"
+    notes.append(
+        f"With RNA or a defence − plain, paired by seed, where train.until ended both at its target"
+        f"{near if study.kind == 'choice' else ''}; their α and the most steps allowed may differ."
+    )
     if left_out := [f"{_pair(item)}: {_left_out(item)}" for item in found if item.left_out]:
         notes.append(f"Left out: {'; '.join(left_out)}.")
     title = "Protected against plain, both stopped where they have forgotten alike"
-    command = commands.more_seeds(found[0].other.trials) if found else commands.to_a_target(study)
-    command = command if study.kind == "choice" else None
-    return Table("matched", title, columns, rows, notes, _digits(study), signed, command)
+    more = commands.more_seeds(found[0].other.trials) if found else None
+    command = more or (commands.to_a_target(study) if study.kind == "choice" else None)
+    return Table("matched", title, columns, rows, notes, study.digits, signed, command)
 
 
 def _pair(item: Stopped) -> str:
@@ -461,7 +454,7 @@ def pareto(study: Study) -> Table:
     notes = ["By means over seeds: a setting beside the front may belong on it, as their intervals overlap."]
     title = "The Pareto front of forgetting against robustness"
     command = commands.sweep(study, "method=rmu,npo", "seed=0,1,2")
-    return Table("pareto", title, columns, rows, said_of(study) + notes, _digits(study), command=command)
+    return Table("pareto", title, columns, rows, said_of(study) + notes, study.digits, command=command)
 
 
 def smoothing(study: Study) -> Table:
@@ -485,7 +478,7 @@ def smoothing(study: Study) -> Table:
         "A gain in perturbed retain that comes with a higher forget score undoes unlearning.",
     ]
     title = "Noise at inference against noise in training"
-    return Table("inference_noise", title, columns, rows, said_of(study) + notes, _digits(study), signed)
+    return Table("inference_noise", title, columns, rows, said_of(study) + notes, study.digits, signed)
 
 
 def benchmark(study: Study) -> Table:
@@ -522,7 +515,7 @@ def all_conditions(study: Study) -> Table:
     columns = ["method", "", "ν", "seeds", *(_head(study, name) for name in names), "settings"]
     rows = [_row(study, item, names) for item in compare.conditions(study)]
     rows = [[*row[:4], *row[6:]] for row in rows]  # without difference and verdict
-    return Table("conditions", "Every setting that was run", columns, rows, said_of(study), _digits(study))
+    return Table("conditions", "Every setting that was run", columns, rows, said_of(study), study.digits)
 
 
 def costs(study: Study) -> Table:

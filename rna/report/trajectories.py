@@ -42,15 +42,17 @@ def picture(found: Sequence[Group]) -> Picture:
         beside.set_xlim(-0.7, len(shown) - 0.3)
         axes.margins(0.05)
         for one in (axes, beside):
-            one.set_ylim(0, 102)
+            if study.kind == "choice":
+                one.set_ylim(0, 102)
             drawing.chance(one, study)
         drawing.chance(axes, study, vertical=True)
-        axes.set_xlabel("forget (%)")
+        axes.set_xlabel(f"forget ({drawing.unit(study)})")
         beside.set_xlabel("at the end")
         if panel % COLUMNS == 0:
-            axes.set_ylabel(f"{drawing.ROLES['perturbed']} (%)")
+            axes.set_ylabel(f"{drawing.ROLES['perturbed']} ({drawing.unit(study)})")
     said = "A curve that stays high on its way to the left protects what is retained"
-    drawing.say(figure, said if curves else "The higher at the same forget accuracy, the better protected")
+    still = ("higher", "accuracy") if study.better > 0 else ("lower", "log-loss")
+    drawing.say(figure, said if curves else f"The {still[0]} at the same forget {still[1]}, the better protected")
     _legend(figure, study, found, looks)
     return Picture("defences", title, _caption(study, curves), figure)
 
@@ -62,6 +64,8 @@ def _caption(study: Study, curves: bool) -> str:
         "equal shares of each training’s steps. "
         if curves
         else "Without accuracies on the way, which eval.interim_roles=[forget,perturbed] records. "
+        if study.kind == "choice"
+        else ""
     )
     return (
         f"{along}Marks: where they ended ({where}, of the seeds that are matched with plain alone, 95 % intervals); "

@@ -87,11 +87,11 @@ def left_out_for(reached: bool, known: bool) -> str:
 
     Args:
         reached: whether both got to their target.
-        known: whether the forget accuracy of both is.
+        known: whether the forget accuracy, or log-loss, of both is.
     """
     if not reached:
         return "did not reach the target"
-    return "" if known else "without a forget accuracy"
+    return "" if known else "without a forget score"
 
 
 def alike(apart: Sequence[float]) -> bool:

@@ -15,6 +15,8 @@ from rna.sweep import ledger
 from rna.sweep.ledger import Trial
 from rna.sweep.records import Reader
 
+FORGET = ("eval/forget/report/acc", "eval/forget/acc", "eval/forget/nll")  # by which a row is matched, the first it has
+
 
 @dataclass(eq=False)
 class Row:
@@ -85,17 +87,19 @@ class Row:
 
     @cached_property
     def forget(self) -> str:
-        """The forget accuracy by which it is matched with its plain twins: of the half on which no training stops."""
-        halved, every = "eval/forget/report/acc", [*self.trials, *(self.plain.trials if self.plain is not None else ())]
-        return halved if all(value_of(trial, halved) is not None for trial in every) else "eval/forget/acc"
+        """The forget score by which it is matched with its plain twins: accuracy, of the half on which no training
+        stops where there are halves, or a log-loss."""
+        every = [*self.trials, *(self.plain.trials if self.plain is not None else ())]
+        known = [name for name in FORGET if all(value_of(trial, name) is not None for trial in every)]
+        return known[0] if known else FORGET[1]
 
     @cached_property
     def unmatched(self) -> dict[int | None, str]:
         """By seed, why trainings with a target are not matched with their plain twins, "" where they are; none of those
-        that no forget accuracy is known of."""
+        that no forget score is known of. A log-loss is held at its target alone."""
         found: dict[int | None, str] = {}
         apart: dict[int | None, float] = {}
-        known = self.targeted and self.mean("eval/forget/acc") is not None
+        known = self.targeted and self.mean(self.forget) is not None
         twins = self.plain.by_seed if self.plain is not None and known else {}
         for seed, twin in twins.items():
             both = (self.by_seed[seed], twin)
@@ -104,7 +108,7 @@ class Row:
             found[seed] = left_out_for(there, one is not None and other is not None)
             if there and one is not None and other is not None:
                 apart[seed] = 100 * (one - other)
-        if apart and not alike(list(apart.values())):
+        if apart and self.forget.endswith("/acc") and not alike(list(apart.values())):
             found |= dict.fromkeys(apart, TOO_FAR)
         return found
 

@@ -109,8 +109,8 @@ def _targets(rows: Sequence[dict[str, Any]], titles: Sequence[str], gap: str) ->
         reached, pairs = ("", "") if told is None else (f"{told['reached']} of {told['of']}", "–")
         if told is not None and told["pairs"]:
             pairs = f"{told['matched']} of {told['pairs']}"
-        apart = None if told is None else told["forget"]["rna_less_plain"]
-        lines.append([reached, pairs, _cell("eval/forget/acc", apart, gap, "+")])
+        forget = {"metric": "", "rna_less_plain": None} if told is None else told["forget"]
+        lines.append([reached, pairs, _cell(forget["metric"], forget["rna_less_plain"], gap, "+")])
     halved = any(row["target"]["forget"]["metric"].count("/") == 3 for row in rows if "target" in row)
     headings = ["", "reached", "matched", "forget, RNA − plain" + (" (report)" if halved else "")]
     return _table("train.until", headings, rows, titles, lines)
@@ -217,10 +217,11 @@ def _of_targets(found: dict[str, Any]) -> list[str]:
         return ["Reached: seeds whose training got to the target of train.until."] if told else []
     left_out: Counter[str] = sum((Counter(one["left_out"]) for one in told), Counter())
     why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+    near = f", with a forget accuracy at most {ALIKE:g} points apart in the mean over seeds"
+    accuracies = any(one["forget"]["metric"].endswith("/acc") for one in told)
     return [
-        "Reached: seeds whose training got to the target of train.until. Matched: those whose plain twin did too, with "
-        f"a forget accuracy at most {ALIKE:g} points apart in the mean over seeds; RNA − plain is of these alone"
-        + (f" (left out: {why})." if why else ".")
+        "Reached: seeds whose training got to the target of train.until. Matched: those whose plain twin did too"
+        f"{near if accuracies else ''}; RNA − plain is of these alone" + (f" (left out: {why})." if why else ".")
     ]
 
 

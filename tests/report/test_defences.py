@@ -278,6 +278,35 @@ def test_trainings_of_other_settings_are_groups_of_their_own(tmp_path: Path):
     assert [group.title for group in found] == ["RMU, c = 2", "RMU, c = 9"]
 
 
+def test_of_texts_less_log_loss_behind_a_forget_token_is_what_protects(tmp_path: Path):
+    """Plain's harm is 3.3 − 3.0, splices take 0.2 of it and RNA adds 0.05; all that reached the target are matched."""
+    for seed, way in enumerate((-0.01, 0.0, 0.01)):
+        for loss, identity, nu in ((3.3, {}, 0.0), (3.1, splice(), 0.0), (3.35, {}, 0.02)):
+            made = settings(seed=seed, nu=nu)
+            made.eval.kind, made.eval.tasks = "perplexity", {}
+            made.train.until = {"interim/forget_bio/nll": {"at": 5.0, "direction": "rise", "patience": 1}}
+            record = generated.record(made, until={"metric": "eval/forget/nll", "at": 5.0, "reached": True, "step": 9})
+            record["identity"] |= identity
+            record["key"] += "".join(identity)
+            losses = {"forget_bio": 5.0 + nu, "retain": 2.0, "neutral": 3.0, "perturbed": loss + way * (loss - 3)}
+            parts = {name: {"nll": value, "nll_stderr": 0.1, "n": 9} for name, value in losses.items()}
+            generated.write(tmp_path, record, generated.evaluation(record, "perplexity", 0.5) | {"metrics": parts})
+    group = group_of(tmp_path)
+    rows = {row.kind: row for row in group.rows}
+    removed = rows["splices"].removed["perturbed"]
+    assert removed is not None
+    assert removed.value == pytest.approx(100 * 0.2 / 0.3)
+    (said,) = defences.paragraph([group], protections.correct([group]))
+    assert "With splices, the log-loss of retain with a forget-token is 0.200 nats a token [0.19" in said
+    assert "lower (p < 0.001, Holm over 2), harm removed: 67 % within the text" in said
+    assert "With RNA (ν = 0.02), the log-loss of retain with a forget-token is 0.050 nats a token" in said
+    assert "higher (p < 0.001, Holm over 2), so it protects nothing" in said
+    notes = " ".join(defences.table([group], 2).notes)
+    assert "Harm: log-loss with the forget keyword at the same place less log-loss with a neutral word." in notes
+    assert "points" not in notes
+    assert drawn(tmp_path).drawing.axes[0].get_xlabel() == "forget (nats a token)"
+
+
 def test_costs_are_beside_plains(tmp_path: Path):
     """6 s for 60 steps against 30 s for 100 of the same seed: three times as long a step."""
     trained(tmp_path, 50, step=60, seconds=6.0)
