@@ -109,8 +109,9 @@ def _targets(rows: Sequence[dict[str, Any]], titles: Sequence[str], gap: str) ->
         reached, pairs = ("", "") if told is None else (f"{told['reached']} of {told['of']}", "–")
         if told is not None and told["pairs"]:
             pairs = f"{told['matched']} of {told['pairs']}"
-        forget = {"metric": "", "rna_less_plain": None} if told is None else told["forget"]
-        lines.append([reached, pairs, _cell(forget["metric"], forget["rna_less_plain"], gap, "+")])
+        forget = None if told is None else told["forget"]
+        apart = "–" if forget is None else _cell(forget["metric"], forget["rna_less_plain"], gap, "+")
+        lines.append([reached, pairs, apart])
     halved = any(row["target"]["forget"]["metric"].count("/") == 3 for row in rows if "target" in row)
     headings = ["", "reached", "matched", "forget, RNA − plain" + (" (report)" if halved else "")]
     return _table("train.until", headings, rows, titles, lines)
