@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from rna.intervals import Estimate, over_seeds
-from rna.report import claims, commands, compare, drawing, packed, page, protections, sheet
-from rna.report.claims import BASES, CLAIMS, FAILS, HOLDS, MATCHED, UNTOLD, Asked, Finding
+from rna.report import claims, commands, compare, drawing, measures, packed, page, protections, sheet
+from rna.report.claims import CLAIMS, FAILS, HOLDS, UNTOLD, Finding
 from rna.report.drawing import Picture
+from rna.report.measures import BASES, MATCHED, Asked
 from rna.report.records import Study
 from rna.report.sheet import Table
 
@@ -210,7 +211,7 @@ def _tried(column: Column, one: Finding) -> list[str]:
     family = one.claim.name.removeprefix("recovers_").upper()
     asked, study, lines = column.asked, column.study, list[str]()
     own = [name for name in asked.methods if any(t.family == family for t in asked.study.trials if t.method == name)]
-    tried = [claims.nu_of(row.first) for name in own for row in asked.with_rna(name)]
+    tried = [measures.nu_of(row.first) for name in own for row in asked.with_rna(name)]
     if tried:
         lines.append(f"Tried: {', '.join(dict.fromkeys(tried))}, of each method the best on the select half.")
     others = [

@@ -10,7 +10,8 @@ from rna import intervals
 from rna.intervals import Estimate
 from rna.report import claims, packed, reading, records, replication
 from rna.report.__main__ import main
-from rna.report.claims import CLAIMS, EQUAL, FAILS, HOLDS, MATCHED, UNTOLD, Asked, verdict
+from rna.report.claims import CLAIMS, FAILS, HOLDS, UNTOLD, verdict
+from rna.report.measures import EQUAL, MATCHED, Asked
 from tests import generated
 from tests.generated import settings
 
