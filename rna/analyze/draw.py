@@ -20,6 +20,7 @@ STYLE = {
     "svg.hashsalt": "rna",
     "legend.frameon": False,
 } | dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
+WITHIN = 10  # models that a legend names within a figure; more stand below it
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#17becf", "#e377c2", "#7f7f7f", "#bcbd22")
 
 
@@ -76,7 +77,18 @@ def sensitivity(figure: Any, table: list[Row]) -> None:
         axes.set_xticks(labels(chosen, "layer") if len(labels(chosen, "layer")) < 20 else [])
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
-    figure.axes[-1].legend(fontsize=7)
+    legend_of(figure)
+
+
+def legend_of(figure: Any) -> None:
+    """The legend of the last axes: within them, or of many lines below the figure, which grows by its height."""
+    handles, names = figure.axes[-1].get_legend_handles_labels()
+    if len(names) <= WITHIN:
+        figure.axes[-1].legend(fontsize=7)
+        return
+    columns = max(1, min(6, 130 // (max(map(len, names)) + 6)))
+    figure.set_figheight(figure.get_figheight() + 0.15 * -(-len(names) // columns))
+    figure.legend(handles, names, loc="outside lower left", fontsize=6, ncols=columns)
 
 
 def increases(figure: Any, table: list[Row]) -> None:

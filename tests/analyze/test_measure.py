@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -283,6 +284,27 @@ def test_a_model_whose_stream_cannot_be_rescaled_is_refused():
 
 def test_every_analysis_has_a_title_for_the_report():
     assert set(analyze.WHAT) == set(draw.TITLES)
+
+
+def test_a_figure_of_many_models_keeps_room_for_its_lines(tmp_path: Path, recwarn: pytest.WarningsRecorder):
+    """27 trials by their labels: the legend stands below, and what it takes the figure gains."""
+    names = [f"{method} seed {seed}" for method in "abcdefghi" for seed in range(3)]
+    rows = [
+        {"model": name, "noise": noise, "layer": layer, "sensitivity": 1.0, "margin": 0.1}
+        for name in names
+        for noise in ("1", "rms")
+        for layer in range(4)
+    ]
+    heights: list[float] = []
+
+    def drawn(figure: Any) -> None:
+        draw.sensitivity(figure, rows)
+        figure.draw_without_rendering()
+        heights.extend(axes.get_position().height * figure.get_figheight() for axes in figure.axes)
+
+    draw.save(tmp_path, drawn, width=9.0, height=3.4)
+    assert min(heights) > 2.4
+    assert not [one for one in recwarn if "constrained_layout" in str(one.message)]
 
 
 @pytest.mark.parametrize(
