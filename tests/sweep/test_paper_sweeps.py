@@ -129,7 +129,7 @@ def test_a_model_of_ones_own_is_asked_for_its_depth(tmp_path):
 def test_defences_are_compared_with_one_plain_training_to_one_target():
     """Every way of one method, and every method plain."""
     fixed, found = cells_of("defences", ["seed=10"])
-    assert len(found) == 6 * 17
+    assert len(found) == 6 * 18
     few = [cell for cell in found if "experiment=defences/npo_mse" in cell or "protection=plain" in cell]
     made = {tuple(cell[:2]): config.check(run.compose([*fixed, *cell], None)) for cell in few}
     mine = {way.removeprefix("protection="): one for (method, way), one in made.items() if "npo_mse" in method}

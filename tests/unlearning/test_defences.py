@@ -203,6 +203,12 @@ def test_scope_holds_the_retain_part_of_forget_and_retain_text():
     assert behind.counted == [[False] * 4 + [True] * 4, [False] * 2 + [True] * 2]
 
 
+def test_scope_leaves_the_tokens_of_excluded_words_out_of_the_forget_part():
+    drawn = Drawn([[BOS, 31, 32, 33, 34, 35]], [[BOS, 11, 12]], Random(0))
+    _, behind = Scope(name="scope", weight=0.5, exclude=["w32 w33", "w9"]).samples(ground(), drawn)
+    assert behind.rows == [[BOS, 31, 34, 35, 11, 12]]
+
+
 def test_mixed_prompts_hold_a_forget_question_before_a_retain_question_or_before_its_answer():
     made = Mixed(name="mixed", weight=1.0, mark="w7 w8")
     drawn = [Drawn([[BOS, 31, 32, 7, 8, 33]], [[BOS, 11, 12, 7, 8, 13]], Random(seed)) for seed in range(8)]
