@@ -1,10 +1,10 @@
 """`python -m rna.report [NAME …]`: every table, every figure and one HTML page from the records; torch is not needed.
 
 Without a NAME all records are shown; a NAME is a sweep's. Filters keep what they name: `--method npo --seed 0 1`.
-`python -m rna.report replication [NAME …]`: the paper's claims, each with a number and a verdict, with `--shipped` by
-records that come with the package. `python -m rna.report defences [NAME …]`: all that claims to protect, side by side
-where it has forgotten alike; `python -m rna.report probes [NAME …]`: what probes bring back of what was forgotten.
-A sweep of that name is shown by `python -m rna.report -- defences`.
+`python -m rna.report replication [NAME …]`: the paper's claims, each with a number and a verdict;
+`python -m rna.report defences [NAME …]`: all that claims to protect, side by side where it has forgotten alike; both
+with `--shipped` by records that come with the package. `python -m rna.report probes [NAME …]`: what probes bring back
+of what was forgotten. A sweep of that name is shown by `python -m rna.report -- defences`.
 """
 
 import re
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output-dir", default="outputs", help="where the records lie (outputs)")
     parser.add_argument("--from", dest="packed", nargs="+", default=[], metavar="FILE", help="packed records instead")
     alone = {defences.NAME: defended, probes.NAME: probed, replication.NAME: replicated}.get(words[0] if words else "")
-    if alone is replicated:
+    if alone in (replicated, defended):
         parser.add_argument("--shipped", action="store_true", help="the packed records that come with the package")
     options = parser.parse_args(words[1:] if alone else words)
     filters = Filters(**{item.name: tuple(getattr(options, item.name)) for item in fields(Filters)})

@@ -18,15 +18,14 @@ from rna.settings import ALIKE
 
 NAME = "defences"
 SWEEP = commands.quoted(["-m", f"sweep={NAME}"])  # what makes the trials that this is about
-CLEAR = {
-    True: 2.0,
-    False: 0.02,
-}  # points of accuracy, nats: what retain or forgetting may lose before a verdict says so
+TITLE = "What protects, at matched forgetting?"
+CLEAR = {True: 2.0, False: 0.02}  # points of accuracy, or nats: what may be lost before a verdict says so
 PERTURBED = answers.PERTURBED
 
 
 def written(studies: Sequence[Study], folder: Path, command: str) -> list[str]:
-    """Write `FOLDER/index.html`, its table and its figure, of each study that has any; returns the answers.
+    """Write `FOLDER/index.html` and `defences.md`, of each study that has any its table, figure and answers; returns
+    these.
 
     Raises:
         ValueError: if nothing that protects was trained to a target beside plain; with the command that does so.
@@ -48,9 +47,19 @@ def written(studies: Sequence[Study], folder: Path, command: str) -> list[str]:
         drawn = drawing.written([lambda groups=groups: trajectories.picture(groups)], folder / below / "figures")
         sections.append(page.Section(groups[0].study.name, below, paragraph(groups, tested), made, *drawn[0]))
     folder.mkdir(parents=True, exist_ok=True)
-    text = page.sectioned(folder.parent.name, "What protects, at matched forgetting?", sections, command)
+    text = page.sectioned(folder.parent.name, TITLE, sections, command)
     (folder / "index.html").write_text(text, encoding="utf-8")
+    (folder / f"{NAME}.md").write_text(markdown(sections, command), encoding="utf-8")
     return [line for section in sections for line in section.answers]
+
+
+def markdown(sections: Sequence[page.Section], command: str) -> str:
+    """What the page says, of each study."""
+    parts = [f"# {TITLE}", f"Made by `{command}`, from records alone."]
+    for one in sections:
+        parts += [f"## {one.name}"] if len(sections) > 1 else []
+        parts += [sheet.markdown(one.table).rstrip(), "\n".join(f"- {line}" for line in one.answers)]
+    return "\n\n".join(parts) + "\n"
 
 
 # The table
