@@ -42,8 +42,9 @@ def written(studies: Sequence[Study], folder: Path, command: str) -> list[str]:
     sections: list[page.Section] = []
     for number, groups in enumerate(found, 1):
         below = "" if number == 1 else f"study{number}/"
-        made = table(groups, tested)
-        sheet.write(made, folder / below / "tables")
+        made = [*glances(groups), table(groups, tested)]
+        for one in made:
+            sheet.write(one, folder / below / "tables")
         drawn = drawing.written([lambda groups=groups: trajectories.picture(groups)], folder / below / "figures")
         sections.append(page.Section(groups[0].study.name, below, paragraph(groups, tested), made, *drawn[0]))
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +59,8 @@ def markdown(sections: Sequence[page.Section], command: str) -> str:
     parts = [f"# {TITLE}", f"Made by `{command}`, from records alone."]
     for one in sections:
         parts += [f"## {one.name}"] if len(sections) > 1 else []
-        parts += [sheet.markdown(one.table).rstrip(), "\n".join(f"- {line}" for line in one.answers)]
+        parts += [sheet.markdown(table).rstrip() for table in one.tables]
+        parts.append("\n".join(f"- {line}" for line in one.answers))
     return "\n\n".join(parts) + "\n"
 
 
@@ -73,6 +75,35 @@ SCORES = {  # a row's columns of scores: role -> whether the score, its differen
     "prefix": (True, False),
     "inside": (True, False),
 }
+
+
+def glances(found: Sequence[Group]) -> list[Table]:
+    """For each place of the forget keyword how much harm each kind of protection removes, a column a method."""
+    every = [row for group in found for row in group.rows]
+    kinds = sorted({row.kind for row in every}, key=protections.place)
+    made: list[Table] = []
+    for name, words in protections.positions(found[0].study).items():
+        if any(name in row.removed for row in every):
+            rows: list[list[Cell]] = [[kind, *(_removed(group, kind, name) for group in found)] for kind in kinds]
+            title = f"Harm removed {words}, in % of plain’s"
+            columns = ["protection", *(group.title for group in found)]
+            made.append(Table(f"removed_{name}", title, columns, rows, [NOT_TOLD], 0))
+    return made
+
+
+NOT_TOLD = (
+    "not matched: of fewer than two seeds, as the others did not reach the target or forgot unlike plain; undefined: "
+    "plain’s own harm is not clearly above zero; –: not run. In brackets 95 % intervals over seeds."
+)
+
+
+def _removed(group: Group, kind: str, name: str) -> Cell:
+    row = next((row for row in group.rows if row.kind == kind), None)
+    if row is None:
+        return None
+    if len(row.beside.pairs) < 2:
+        return "not matched"
+    return "undefined" if name in row.removed and row.removed[name] is None else row.removed.get(name)
 
 
 def table(found: Sequence[Group], tested: int) -> Table:

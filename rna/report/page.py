@@ -74,12 +74,12 @@ def _template(name: str) -> Any:
 
 @dataclass
 class Section:
-    """A study of a page with one question: a paragraph of answers, one table and one figure."""
+    """A study of a page with one question: a paragraph of answers, one figure and its tables."""
 
     name: str
     folder: str  # relative to index.html
     answers: list[str]
-    table: Table
+    tables: list[Table]
     picture: Picture
     svg: str
 

@@ -89,7 +89,7 @@ def written(studies: Sequence[Study], records: Mapping[str, Sequence[Record]], f
         made = table(study, rows, tested)
         sheet.write(made, folder / below / "tables")
         drawn = drawing.written([lambda study=study, rows=rows: picture(study, rows)], folder / below / "figures")
-        sections.append(page.Section(study.name, below, paragraph(rows, tested), made, *drawn[0]))
+        sections.append(page.Section(study.name, below, paragraph(rows, tested), [made], *drawn[0]))
     folder.mkdir(parents=True, exist_ok=True)
     text = page.sectioned(folder.parent.name, "Is it forgotten?", sections, command)
     (folder / "index.html").write_text(text, encoding="utf-8")

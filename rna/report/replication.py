@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def written(studies: Sequence[Study], analysed: Sequence[Mapping[str, Any]], fol
     sheet.write(made, folder / "tables")
     drawn = drawing.written([lambda: picture(found)], folder / "figures")
     answer = headline(found)
-    section = page.Section("All studies", "", [answer], made, *drawn[0])
+    section = page.Section("All studies", "", [answer], [made], *drawn[0])
     text = page.sectioned(folder.parent.name, TITLE, [section], command)
     (folder / "index.html").write_text(text, encoding="utf-8")
     (folder / f"{NAME}.md").write_text(markdown(found, command), encoding="utf-8")
@@ -215,10 +216,10 @@ def _tried(column: Column, one: Finding) -> list[str]:
     if tried:
         lines.append(f"Tried: {', '.join(dict.fromkeys(tried))}, of each method the best on the select half.")
     others = [
-        f"{group.title} {row.name} {_number(Estimate(study.better * row.change.value), study.digits)}"
-        for group in (protections.groups(asked.study) if asked.basis == MATCHED else [])
-        for row in group.rows
-        if group.method in own and row.change is not None and not row.kind.startswith(protections.RNA)
+        f"{method} {row.name} {_number(Estimate(study.better * row.change.value), study.digits)}"
+        for method in own
+        for row in (*_heavier(asked, method), *_defended(asked, method)[:1])
+        if row.change is not None
     ]
     gained = f"Beside it, what else gives back: {'; '.join(others)} {study.difference}."
     return [*lines, *([gained] if others else [])]
@@ -264,20 +265,32 @@ def _arms(asked: Asked, method: str) -> list[tuple[float, str, list[Any]]]:
     plain, best = asked.plain(method), asked.best(method)
     found = [(-0.22, "plain", plain.trials)] if plain is not None else []
     found += [(0.0, "rna", best.trials)] if best is not None else []
-    rows = [
-        row
-        for group in (protections.groups(asked.study) if asked.basis == MATCHED else [])
-        for row in group.rows
-        if group.method == method and row.beside.pairs and row.trials[0].defences and row.trials[0].arm == "plain"
-    ]
+    return [*found, *((0.22, OTHER, row.trials) for row in _defended(asked, method)[:1])]
+
+
+_groups = cache(protections.groups)
+
+
+def _protected(asked: Asked, method: str) -> list[protections.Row]:
+    """What stands beside a method's plain trainings to the same forgetting, without noise."""
+    groups = _groups(asked.study) if asked.basis == MATCHED else []
+    rows = [row for group in groups if group.method == method for row in group.rows]
+    return [row for row in rows if row.beside.pairs and row.trials[0].arm == "plain"]
+
+
+def _defended(asked: Asked, method: str) -> list[protections.Row]:
+    """With a defence, the best score beside a forget-token on the select half first."""
 
     def merit(row: protections.Row) -> float:
         half = "select" if asked.study.halved else asked.study.part
         made = compare.Condition(row.trials).estimate(asked.study, asked.role, half)
         return -math.inf if made is None else asked.study.better * made.value
 
-    other = max(rows, key=merit, default=None)
-    return [*found, *([(0.22, OTHER, other.trials)] if other is not None else [])]
+    return sorted((row for row in _protected(asked, method) if row.trials[0].defences), key=merit, reverse=True)
+
+
+def _heavier(asked: Asked, method: str) -> list[protections.Row]:
+    return [row for row in _protected(asked, method) if not row.trials[0].defences]
 
 
 def _legend(figure: Any, shown: Sequence[Column]) -> None:

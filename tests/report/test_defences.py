@@ -188,6 +188,23 @@ def test_what_did_not_reach_the_target_or_forgot_unlike_plain_is_left_out(tmp_pa
     assert said in defences.table([group_of(tmp_path)], 1).notes
 
 
+def test_at_a_glance_stands_what_each_protection_removes_of_each_methods_harm(tmp_path: Path):
+    """Of NPO+MSE splices take 80 % (90 − 50 becomes 90 − 82); of DPO+MSE, whose harm is no clear one, nothing can be
+    told, and of its other settings one seed alone is matched, or none was run."""
+    for seed in range(3):
+        trained(tmp_path, 50 + seed - 1, seed=seed)
+        trained(tmp_path, 82 + seed - 1, seed=seed, identity=splice())
+        trained(tmp_path, 90 + 5 * (seed - 1), seed=seed, method="dpo")
+        trained(tmp_path, 90, seed=seed, method="dpo", identity=splice())
+    trained(tmp_path, 60, method="dpo", nu=0.02)
+    choices, front, _ = defences.glances(protections.groups(study_of(tmp_path)))
+    assert choices.columns == ["protection", "NPO+MSE", "DPO+MSE"]
+    (rna, *told), (splices, removed, undefined) = choices.rows
+    assert (rna, splices, told, undefined) == ("RNA", "splices", [None, "not matched"], "undefined")
+    assert removed.value == pytest.approx(80)
+    assert front.rows[1][1].value == pytest.approx(0)
+
+
 def test_gains_are_counted_above_the_placebo_with_the_same_words_held_out(tmp_path: Path):
     placebo = {"defence": {"name": "placebo", "windows": 3, "exclude": []}}
     for seed in (0, 1):
