@@ -283,9 +283,9 @@ def _rows(selected: Sequence[Trial], chapters: Sequence[Chapter], output: Path) 
 
 
 def _links(trial: Trial, output: Path) -> list[tuple[str, str]]:
-    """Record and W&B folder, relative to the page."""
+    """Record and W&B folder, relative to the page; of packed records, whose folder may be elsewhere, what is here."""
     results = output.parent.parent / "results" / f"{trial.key}.json"
-    links = [("record", os.path.relpath(results, output))]
+    links = [("record", os.path.relpath(results, output))] if results.is_file() else []
     wandb = trial.facts.get("wandb")
     if wandb:
         there = Path(str(wandb))  # as the record has it; the output folder may have been moved since

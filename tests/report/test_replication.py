@@ -177,6 +177,8 @@ def test_a_report_has_every_claim_and_packed_records_say_the_same(tmp_path: Path
     again = (tmp_path / "elsewhere" / "reports" / "ours" / "replication" / "replication.md").read_text()
     assert again.splitlines()[3:] == text.splitlines()[3:]
     assert (there / "figures" / "replication.svg").exists()
+    main(["--from", str(file), "--output-dir", str(tmp_path / "elsewhere")])  # links to no record that is not here
+    assert "results/" not in (tmp_path / "elsewhere" / "reports" / "ours" / "index.html").read_text()
     capsys.readouterr()
     with pytest.raises(ValueError, match="exists already"):
         packed.pack(str(folder), file, None)
