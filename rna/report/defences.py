@@ -21,6 +21,7 @@ SWEEP = commands.quoted(["-m", f"sweep={NAME}"])  # what makes the trials that t
 TITLE = "What protects, at matched forgetting?"
 CLEAR = {True: 2.0, False: 0.02}  # points of accuracy, or nats: what may be lost before a verdict says so
 PERTURBED = answers.PERTURBED
+PLACEBO, CROSSING = "gain above placebo", "Δ perturbed retain at the very target"
 
 
 def written(studies: Sequence[Study], folder: Path, command: str) -> list[str]:
@@ -117,7 +118,8 @@ def table(found: Sequence[Group], tested: int) -> Table:
     positions = [name for name in words if any(name in row.removed for group in found for row in group.rows)]
     placebo = any(row.placebo for group in found for row in group.rows)
     harms = [f"harm removed {words[name]} %" for name in positions]
-    gains = ["gain above placebo"] if placebo else []
+    gains = [PLACEBO] if placebo else []
+    gains += [CROSSING] if any(row.crossing for group in found for row in group.rows) else []
     columns = ["method", "protection", "setting", "pairs", *heads, "p, Holm", *harms, *gains]
     columns += ["seconds a step, × plain", "steps (its, plain’s)"]
     rows: list[list[Cell]] = []
@@ -130,8 +132,8 @@ def table(found: Sequence[Group], tested: int) -> Table:
             [group.title, protections.PLAIN, f"α = {group.alphas[0]}", _reached(group), *scores, *ends, None, steps]
         )
         for row in group.rows:
-            rows.append([group.title, *_cells(study, row, roles, positions, placebo)])
-    signed = (*(head for head in heads if head.startswith("Δ")), "gain above placebo")
+            rows.append([group.title, *_cells(study, row, roles, positions, gains)])
+    signed = (*(head for head in heads if head.startswith("Δ")), PLACEBO, CROSSING)
     title = "What protects, at matched forgetting"
     notes = [*said_of(study)[:2], *_notes(found, tested)]
     return Table(NAME, title, columns, rows, notes, study.digits, signed, SWEEP)
@@ -142,7 +144,7 @@ def _scores(study: Study, row: Condition, name: str, changes: dict[str, Estimate
     return [cell for cell, told in zip(both, SCORES[name], strict=True) if told]
 
 
-def _cells(study: Study, row: Row, roles: Sequence[str], positions: Sequence[str], placebo: bool) -> list[Cell]:
+def _cells(study: Study, row: Row, roles: Sequence[str], positions: Sequence[str], gains: Sequence[str]) -> list[Cell]:
     """A kind's cells behind its method; scores of nothing where no pair is matched."""
     matched = bool(row.beside.pairs)
     own, twins = row.trials, [twin for _, twin in row.beside.pairs]
@@ -153,7 +155,7 @@ def _cells(study: Study, row: Row, roles: Sequence[str], positions: Sequence[str
         "undefined" if name in row.removed and row.removed[name] is None else row.removed.get(name)
         for name in positions
     ]
-    ends += [row.placebo] if placebo else []
+    ends += [{PLACEBO: row.placebo, CROSSING: row.crossing}[name] for name in gains]
     ends += [f"{speeds[0] / speeds[1]:.2f}" if speeds[0] and speeds[1] else None]
     ends += [f"{_steps(own):.0f}, {_steps(twins):.0f}" if matched else None]
     pairs = f"{len(row.beside.pairs)} of {row.beside.count}"
@@ -208,6 +210,11 @@ def _notes(found: Sequence[Group], tested: int) -> list[str]:
     if any(row.placebo for group in found for row in group.rows):
         notes.append(
             f"Gain above placebo: {PERTURBED} less the placebo’s of the same seeds, where the two forgot alike as well."
+        )
+    if any(row.crossing for group in found for row in group.rows):
+        notes.append(
+            f"{CROSSING}: its − plain’s where their courses cross the target, between two evaluations on the way, on "
+            "the questions on which trainings stop; of all seeds whose courses do, matched or not."
         )
     return [*notes, f"Seconds a step: training seconds by steps, beside plain’s of the same seeds; {_rough(found)}."]
 
@@ -296,7 +303,8 @@ def _alike(group: Group, row: Row) -> str:
 
 def _untold(group: Group, row: Row) -> str:
     if not row.beside.pairs:
-        return f"no pair is matched: {_why(row)}" if row.beside.count else "no seed in common with plain"
+        there = f"; at the very target {_apart(group.study, row.crossing)}" if row.crossing is not None else ""
+        return f"no pair is matched: {_why(row)}{there}" if row.beside.count else "no seed in common with plain"
     number = "one pair alone is matched" if len(row.beside.pairs) == 1 else "its seeds agree"
     number += f", as {_why(row)}" if row.beside.left_out else ""
     change = [_apart(group.study, row.change)] if row.change else []

@@ -6,6 +6,7 @@ with the best perturbed score on the select half, shown on the report half. Scor
 which less is better.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from rna import intervals
 from rna.intervals import Estimate, Terms
 from rna.report import compare
 from rna.report.compare import Condition, Stopped
+from rna.report.reading import ON_THE_WAY
 from rna.report.records import Study, Trial
 from rna.settings import DEFENCES, roles
 
@@ -50,6 +52,7 @@ class Row:
     raw_p: float | None  # None: of one seed, or of seeds that agree
     p: float | None = None  # after Holm, of all rows of the page
     placebo: Estimate | None = None  # perturbed accuracy above the placebo's
+    crossing: Estimate | None = None  # protected − plain where their courses cross the target, over seeds
 
     @property
     def trials(self) -> list[Trial]:
@@ -210,7 +213,35 @@ def _row(group: Group, kind: str, candidates: Sequence[Stopped]) -> Row:
     ]
     removed = {name: _removed(study, one, name) for name in positions(study) if _harms(study, one, name)}
     p = intervals.t_test(values) if values else None
-    return Row(kind, _setting(one.other.first, kind, candidates), one, len(candidates), values, removed, p)
+    setting = _setting(one.other.first, kind, candidates)
+    return Row(kind, setting, one, len(candidates), values, removed, p, crossing=_crossing(one))
+
+
+def _crossing(one: Stopped) -> Estimate | None:
+    """Protected − plain where a seed's two courses cross the target, whether or not what they end with is matched."""
+    twins = {trial.seed: crossed(trial) for trial in one.plain.trials}
+    both = [(crossed(trial), twins.get(trial.seed)) for trial in one.other.trials]
+    apart = [its - plain for its, plain in both if its is not None and plain is not None]
+    return intervals.over_seeds(apart) if apart else None
+
+
+def crossed(trial: Trial) -> float | None:
+    """Perturbed accuracy in percent at the very target: on the straight line between the last evaluation above it and
+    the first that is not; None where that was not evaluated on the way, or the first is below already.
+
+    Trainings stop at an evaluation, and forget some points more than they were to: the faster, the more.
+    """
+    until = trial.facts["until"]
+    forget, perturbed = (dict(trial.curve.get(name, [])) for name in ON_THE_WAY)
+    steps = sorted(forget.keys() & perturbed.keys())
+    if until["metric"] != ON_THE_WAY[0]:
+        return None
+    at = until["at"]
+    for above, below in itertools.pairwise(steps):
+        if forget[above] > at >= forget[below]:
+            share = (forget[above] - at) / (forget[above] - forget[below])
+            return 100 * (perturbed[above] + share * (perturbed[below] - perturbed[above]))
+    return None
 
 
 def _chosen(study: Study, candidates: Sequence[Stopped]) -> Stopped:

@@ -354,6 +354,22 @@ def test_curves_are_means_at_equal_shares_of_each_trainings_steps(tmp_path: Path
     assert picture.caption.startswith("Curves: accuracies on the way")
 
 
+def test_what_is_not_matched_is_compared_where_the_courses_cross_the_target(tmp_path: Path):
+    """Plain goes from (55, 80) to (15, 40) between two evaluations, and is at 35 half way: 60. The protected one, which
+    ends 20 points above it, is there at 85, on the second seed at 87; on a third it begins below the target."""
+    for seed, above in enumerate((90.0, 94.0, 90.0)):
+        trained(tmp_path, 40, forget=15, seed=seed, way=[(10, 55.0, 80.0), (20, 15.0, 40.0)])
+        ways = [(10, 45.0 if seed < 2 else 34.0, above), (20, 25.0, 80.0)]
+        trained(tmp_path, 80, forget=35, seed=seed, identity=splice(), way=ways)
+    (row,) = group_of(tmp_path).rows
+    assert (row.beside.pairs, row.p) == ([], None)
+    assert row.crossing is not None
+    assert (row.crossing.value, row.crossing.n) == (pytest.approx(26), 2)
+    assert cells_of(tmp_path)["splices"]["Δ perturbed retain at the very target"] == row.crossing
+    (said,) = defences.paragraph([group_of(tmp_path)], 0)
+    assert "splices (no pair is matched: 3 of 3 more than 3 points apart in the mean; at the very target +26.0" in said
+
+
 def test_without_accuracies_on_the_way_there_are_final_points(tmp_path: Path):
     for seed in (0, 1):
         trained(tmp_path, 50 + seed, seed=seed)
