@@ -30,6 +30,7 @@ from rna.report import (
     replication,
     sheet,
     tables,
+    verdicts,
 )
 from rna.report import packed as packing
 from rna.report.page import Chapter
@@ -219,7 +220,7 @@ def _chapter(study: Study, loaded: Loaded, folder: Path, number: int) -> Chapter
     for table in made:
         sheet.write(table, folder / below / "tables")
     drawn = drawing.written(figures.plans(study), folder / below / "figures") if number <= MAX_DRAWN else []
-    return Chapter(study, below, compare.verdicts(compare.shown(study)), made, drawn)
+    return Chapter(study, below, verdicts.every(compare.shown(study)), made, drawn)
 
 
 if __name__ == "__main__":

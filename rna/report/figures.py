@@ -4,7 +4,7 @@ from typing import Any
 
 from rna.intervals import Estimate
 from rna.perturb import mined
-from rna.report import commands, compare, drawing, lines
+from rna.report import commands, compare, drawing, lines, verdicts
 from rna.report.compare import Chosen, Comparison, Condition
 from rna.report.drawing import Picture, Plan
 from rna.report.records import Study, Trial
@@ -138,7 +138,7 @@ def trade_offs(study: Study) -> Picture:
         found = "no forget score that both reach"
         if result is not None:
             axes.axvspan(result.low, result.high, color=drawing.FAINT, alpha=0.13, linewidth=0)
-            said.append(f"{method}: {compare.said(result.mean, study)}")
+            said.append(f"{method}: {verdicts.said(result.mean, study)}")
             found = _with_interval(result.mean, study)
         axes.set_title(f"{method}, ν {item.nu:g}\n{found}", fontsize=8)
     for axes in panels.values():

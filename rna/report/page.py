@@ -11,14 +11,15 @@ from typing import Any
 from urllib.parse import quote
 
 from rna.intervals import answers
-from rna.report import analyses, commands, compare, records, tables
+from rna.report import analyses, commands, compare, records, tables, verdicts
 from rna.report.analyses import Analysis
-from rna.report.compare import Condition, Verdict
+from rna.report.compare import Condition
 from rna.report.drawing import INK, Picture
 from rna.report.reading import Loaded
 from rna.report.records import Study, Trial
 from rna.report.sheet import Table
 from rna.report.tables import ROLES
+from rna.report.verdicts import Verdict
 
 ARMS = {"base": "base", "retrained": "retrained", "given": "given", "plain": "plain", "rna": "with RNA"}
 LARGE = 40  # rows from which a table is folded
@@ -191,7 +192,7 @@ def _chapter(chapter: Chapter, number: int) -> dict[str, Any]:
         "number": number,
         "name": chapter.study.name,
         "asked": asked(chapter.study),
-        "headline": compare.headline(study, chapter.verdicts),
+        "headline": verdicts.headline(study, chapter.verdicts),
         "folder": chapter.folder,
         "verdicts": [(item, _look(item, study.better)) for item in chapter.verdicts],
         "more": _more_seeds(chapter.verdicts),
@@ -205,7 +206,9 @@ def _chapter(chapter: Chapter, number: int) -> dict[str, Any]:
 def _look(verdict: Verdict, better: int) -> str:
     """The class of a verdict's badge."""
     signs = {answers.MOVES[1]: better, answers.MOVES[-1]: -better}
-    return {1: "good", -1: "bad", 0: "none"}[signs.get(verdict.word, 0)] if verdict.word != compare.UNLIKE else "unsure"
+    return (
+        {1: "good", -1: "bad", 0: "none"}[signs.get(verdict.word, 0)] if verdict.word != verdicts.UNLIKE else "unsure"
+    )
 
 
 def _more_seeds(found: Sequence[Verdict]) -> list[str]:

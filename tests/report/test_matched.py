@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rna.report import compare, page, reading, records, tables
+from rna.report import compare, page, reading, records, tables, verdicts
 from rna.report.records import Filters
 from rna.settings import ALIKE, TOO_FAR, alike, left_out_for
 from tests import generated
@@ -103,7 +103,7 @@ def test_pairs_that_are_matched_are_compared_and_the_others_counted_with_the_rea
     assert table.notes[-1] == (
         "Left out: NPO+MSE at ν = 0.02, α = 1 against 1: 1 of 4 did not reach the target (seed 3)."
     )
-    (verdict,) = compare.verdicts(study)
+    (verdict,) = verdicts.every(study)
     assert (verdict.word, verdict.matched, verdict.seeds, verdict.change) == ("higher", True, 3, change)
     said = "Stopped at one target, 3 of 4 pairs are matched (1 did not reach the target): "
     assert said + "forget +0.8 points [" in " ".join(verdict.sentences)
@@ -123,7 +123,7 @@ def test_what_did_not_reach_its_target_is_in_no_matched_table(tmp_path: Path):
     assert "'train.until={interim/forget/acc: {at: 0.35, " in str(found_tables["matched"].command)
     assert str(found_tables["matched"].command).endswith("seed=0,1,2,3,4")
     assert len(found_tables["equal_hyperparameters"].rows) == 3
-    (verdict,) = compare.verdicts(study)
+    (verdict,) = verdicts.every(study)
     assert (verdict.word, verdict.matched) == ("do not forget alike", False)
     assert "0 of 1 pairs are matched (1 did not reach the target)." in " ".join(verdict.sentences)
 
@@ -178,7 +178,7 @@ def test_forgetting_is_matched_on_the_half_on_which_nothing_stopped(tmp_path: Pa
     table = tables.stopped(study, [item])
     assert row_of(table)["Δ forget, report half"].value == pytest.approx(2.75)
     assert any("as trainings stop on the select half" in note for note in table.notes)
-    (verdict,) = compare.verdicts(study)
+    (verdict,) = verdicts.every(study)
     assert "2 of 2 pairs are matched, report half: forget" in " ".join(verdict.sentences)
     assert page._unmatched(page.Chapter(study, "", [], [], [])) == []
 
@@ -198,7 +198,7 @@ def test_log_losses_are_matched_where_both_are_at_their_target(tmp_path: Path):
     assert [[trial.seed for trial in pair] for pair in item.pairs] == [[0, 0]]
     assert (item.apart, item.left_out) == (pytest.approx([4.0]), {"did not reach the target": [1]})
     assert "their forget accuracies" not in " ".join(tables.stopped(study, [item]).notes)
-    (verdict,) = compare.verdicts(study)
+    (verdict,) = verdicts.every(study)
     assert verdict.matched
     assert verdict.change is not None
     assert verdict.change.value == pytest.approx(-0.2)

@@ -30,6 +30,7 @@ from rna.report import (
     records,
     sheet,
     tables,
+    verdicts,
 )
 from rna.report.__main__ import main, report
 from rna.report.records import Filters
@@ -331,7 +332,7 @@ def test_a_choice_on_the_reported_questions_is_called_flattering(tmp_path: Path)
     assert pick is not None
     assert pick.comparison.rna.first.nu == 0.02
     assert "flattering" in pick.how
-    assert any("flattering" in line for line in compare.verdicts(study)[0].sentences)
+    assert any("flattering" in line for line in verdicts.every(study)[0].sentences)
 
 
 def test_a_gain_that_came_with_less_forgetting_is_no_comparison(tmp_path: Path):
@@ -339,10 +340,10 @@ def test_a_gain_that_came_with_less_forgetting_is_no_comparison(tmp_path: Path):
         generated.trial(tmp_path, settings(seed=seed), scores(30 + seed / 10, 50 + seed / 10))
         generated.trial(tmp_path, settings(seed=seed, nu=0.02), scores(60 + seed / 20, 80 + seed / 20))
     (study,) = studies(tmp_path)
-    (verdict,) = compare.verdicts(study)
+    (verdict,) = verdicts.every(study)
     assert verdict.word == "do not forget alike"
     assert "compare along α" in " ".join(verdict.sentences)
-    assert "do not forget alike" in compare.headline(study, [verdict])
+    assert "do not forget alike" in verdicts.headline(study, [verdict])
 
 
 def test_no_gain_at_matched_forgetting_goes_before_a_gain_at_equal_settings(tmp_path: Path):
@@ -357,9 +358,9 @@ def test_no_gain_at_matched_forgetting_goes_before_a_gain_at_equal_settings(tmp_
     (item,) = compare.trade_offs(study)
     assert item.alphas == (4, 4)
     assert item.results["perturbed"].mean.value == pytest.approx(0, abs=1e-9)
-    (verdict,) = compare.verdicts(study)
+    (verdict,) = verdicts.every(study)
     assert (verdict.word, verdict.matched) == ("no difference seen", True)
-    assert "at matched forgetting" in compare.headline(study, [verdict])
+    assert "at matched forgetting" in verdicts.headline(study, [verdict])
 
 
 def test_a_headline_counts_the_methods(tmp_path: Path):
@@ -375,7 +376,7 @@ def test_a_headline_counts_the_methods(tmp_path: Path):
                 level = 50 + seed / 10 + (gain + seed / 20 if nu else 0)
                 generated.trial(tmp_path, settings(method, retain, nu=nu, seed=seed), scores(forget, level))
     (study,) = studies(tmp_path)
-    assert compare.headline(study, compare.verdicts(study)) == (
+    assert verdicts.headline(study, verdicts.every(study)) == (
         "With RNA, retain with a forget-token moves by −9.9 (RMU) to +20.1 points (NPO+MSE); of 3 methods, higher in "
         "1, lower in 1, no difference seen in 1. But 1 has not forgotten."
     )

@@ -9,7 +9,7 @@ import pytest
 
 from rna import export, intervals, show
 from rna.intervals import answers
-from rna.report import compare, reading, records, sheet, tables
+from rna.report import compare, reading, records, sheet, tables, verdicts
 from rna.report.records import Filters
 from rna.store import compared, results
 from rna.trial import Arm
@@ -77,7 +77,7 @@ def test_one_number_everywhere(arms: dict[str, Arm], tmp_path: Path):
     terminal = show.verdicts(list(arms.values()))
     (study,) = records.studies(records.select(reading.load(str(tmp_path)).trials, Filters()))
     found = compare.comparisons(study)
-    (verdict,) = compare.verdicts(study)
+    (verdict,) = verdicts.every(study)
     page = verdict.sentences
     for asked in (answers.FORGOT, answers.COST):
         assert answered(page, asked) == answered(terminal, asked)
@@ -125,5 +125,5 @@ def test_records_without_single_questions_are_read_and_unpaired_everywhere(arms:
     assert made.high - made.low > 1.1 * (paired.high - paired.low)  # pyright: ignore
     assert "unpaired as a record lacks its single questions" in "\n".join(show.verdicts(list(arms.values())))
     (study,) = records.studies(records.select(reading.load(str(tmp_path)).trials, Filters()))
-    (verdict,) = compare.verdicts(study)
+    (verdict,) = verdicts.every(study)
     assert "unpaired as a record lacks its single questions" in "\n".join(verdict.sentences)
