@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rna.report import defences, drawing, protections, reading, records, trajectories
+from rna.report import defences, drawing, protections, reading, records, replication, trajectories
 from rna.report.__main__ import main
 from rna.report.protections import Group, Row
 from rna.report.records import Filters, Study
@@ -422,3 +422,15 @@ def test_a_sweep_called_defences_is_reported_behind_two_dashes(tmp_path: Path, c
     with pytest.raises(SystemExit):
         main(["--output-dir", str(tmp_path), "--", "defences"])
     assert "NAME=defences: no such sweep" in capsys.readouterr().err
+
+
+@pytest.mark.whole
+def test_the_shipped_records_say_what_is_written_beside_them_and_in_the_readme(tmp_path: Path):
+    main(["defences", "--shipped", "--output-dir", str(tmp_path)])
+    (made,) = tmp_path.glob("reports/*/defences/defences.md")
+    kept = (replication.SHIPPED / "DEFENCES.md").read_text().splitlines()
+    assert made.read_text().splitlines()[3:] == kept[3:]  # but for the folder in the command
+    page = (replication.SHIPPED.parents[1] / "unlearning" / "README.md").read_text().splitlines()
+    for place in ("perturbed", "prefix"):
+        rows = (made.parent / "tables" / f"removed_{place}.md").read_text().splitlines()
+        assert [row for row in rows if row.startswith("|") and row not in page] == []
