@@ -123,8 +123,9 @@ def suggest(options: argparse.Namespace) -> None:
     from rna.corpora import data
     from rna.unlearning import strength
 
+    read: list[str] = []
     for settings in every:
-        data.validate(settings, trial.cache_of(settings))
+        read += data.validate(settings, trial.cache_of(settings), known=read)
     for line in strength.keyword_warnings(every[0]):
         print(f"warning: {line}", file=sys.stderr)
     if every[0].model.threads:

@@ -39,8 +39,12 @@ def composed(*overrides: str) -> Settings:
 
 
 @pytest.mark.whole
-def test_both_families_are_suggested_with_a_reason_each(tmp_path: Path, suggested: Suggest):
+def test_both_families_are_suggested_with_a_reason_each(
+    tmp_path: Path, suggested: Suggest, capfd: pytest.CaptureFixture[str]
+):
     printed = suggested("train.batch_size=2", "--output-dir", str(tmp_path))
+    said = printed + "".join(capfd.readouterr())
+    assert said.count("data.retain: 1600 documents from 1 file") == 1  # what both methods read is told once
     rmu, npo = (composed(*words) for words in commands(printed))
     assert (rmu.method.name, npo.method.name, npo.retain_loss) == ("rmu", "npo", "kl")
     assert (rmu.train.batch_size, npo.output_dir) == (2, str(tmp_path))

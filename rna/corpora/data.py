@@ -3,7 +3,7 @@
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -112,9 +112,15 @@ class Corpora:
     behind: dict[str, Corpus] = field(default_factory=dict)
 
 
-def validate(settings: Settings, cache: Cache = NOWHERE) -> None:
+def validate(settings: Settings, cache: Cache = NOWHERE, known: Collection[str] = ()) -> list[str]:
     """Read every text once, before a model is loaded: each row, each field, enough documents to train on and to judge;
     then say on stderr what was read, and what of it is not used. Of large files that is kept, by their content.
+
+    Args:
+        known: lines that were said before, of other settings.
+
+    Returns:
+        The lines that are said, and those that would be.
 
     Raises:
         ValueError: naming the key, the file and the line.
@@ -164,7 +170,9 @@ def validate(settings: Settings, cache: Cache = NOWHERE) -> None:
             )
         _check_batch(f"data.refusals={corpus.path}", len(tally.judged), settings.train.batch_size, 0, corpus.max_length)
     for line in said:
-        print(line, file=sys.stderr, flush=True)
+        if line not in known:
+            print(line, file=sys.stderr, flush=True)
+    return said
 
 
 def _large(files: list[Path]) -> bool:
