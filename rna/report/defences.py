@@ -79,16 +79,21 @@ SCORES = {  # a row's columns of scores: role -> whether the score, its differen
 
 
 def glances(found: Sequence[Group]) -> list[Table]:
-    """For each place of the forget keyword how much harm each kind of protection removes, a column a method."""
+    """A column a method: how far each kind of protection lies from plain where their courses cross the target, and for
+    each place of the forget keyword how much of plain's harm it removes."""
     every = [row for group in found for row in group.rows]
     kinds = sorted({row.kind for row in every}, key=protections.place)
+    titles = [group.title for group in found]
     made: list[Table] = []
+    if any(row.crossing for row in every):
+        crossed: list[list[Cell]] = [[kind, *(_crossing(group, kind) for group in found)] for kind in kinds]
+        title = f"{CROSSING}, in {found[0].study.difference}"
+        made.append(Table("crossing", title, ["protection", *titles], crossed, [NOT_CROSSED], 0, tuple(titles)))
     for name, words in protections.positions(found[0].study).items():
         if any(name in row.removed for row in every):
             rows: list[list[Cell]] = [[kind, *(_removed(group, kind, name) for group in found)] for kind in kinds]
             title = f"Harm removed {words}, in % of plain’s"
-            columns = ["protection", *(group.title for group in found)]
-            made.append(Table(f"removed_{name}", title, columns, rows, [NOT_TOLD], 0))
+            made.append(Table(f"removed_{name}", title, ["protection", *titles], rows, [NOT_TOLD], 0))
     return made
 
 
@@ -96,10 +101,25 @@ NOT_TOLD = (
     "not matched: of fewer than two seeds, as the others did not reach the target or forgot unlike plain; undefined: "
     "plain’s own harm is not clearly above zero; –: not run. In brackets 95 % intervals over seeds."
 )
+NOT_CROSSED = (
+    "Where its and plain’s courses cross the target, between two evaluations on the way, on the questions on which "
+    "trainings stop, whether or not their ends are matched; not reached: of fewer than two seeds; –: not run."
+)
+
+
+def _row_of(group: Group, kind: str) -> Row | None:
+    return next((row for row in group.rows if row.kind == kind), None)
+
+
+def _crossing(group: Group, kind: str) -> Cell:
+    row = _row_of(group, kind)
+    if row is None:
+        return None
+    return row.crossing if row.crossing is not None and row.crossing.n > 1 else "not reached"
 
 
 def _removed(group: Group, kind: str, name: str) -> Cell:
-    row = next((row for row in group.rows if row.kind == kind), None)
+    row = _row_of(group, kind)
     if row is None:
         return None
     if len(row.beside.pairs) < 2:

@@ -366,6 +366,8 @@ def test_what_is_not_matched_is_compared_where_the_courses_cross_the_target(tmp_
     assert row.crossing is not None
     assert (row.crossing.value, row.crossing.n) == (pytest.approx(26), 2)
     assert cells_of(tmp_path)["splices"]["Δ perturbed retain at the very target"] == row.crossing
+    crossed, *_ = defences.glances([group_of(tmp_path)])
+    assert crossed.rows == [["splices", row.crossing]]
     (said,) = defences.paragraph([group_of(tmp_path)], 0)
     assert "splices (no pair is matched: 3 of 3 more than 3 points apart in the mean; at the very target +26.0" in said
 
@@ -431,6 +433,6 @@ def test_the_shipped_records_say_what_is_written_beside_them_and_in_the_readme(t
     kept = (replication.SHIPPED / "DEFENCES.md").read_text().splitlines()
     assert made.read_text().splitlines()[3:] == kept[3:]  # but for the folder in the command
     page = (replication.SHIPPED.parents[1] / "unlearning" / "README.md").read_text().splitlines()
-    for place in ("perturbed", "prefix"):
-        rows = (made.parent / "tables" / f"removed_{place}.md").read_text().splitlines()
+    for name in ("crossing", "removed_perturbed", "removed_prefix"):
+        rows = (made.parent / "tables" / f"{name}.md").read_text().splitlines()
         assert [row for row in rows if row.startswith("|") and row not in page] == []
