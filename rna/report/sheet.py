@@ -61,15 +61,17 @@ class Table:
 
     def text(self, cell: Cell, column: str) -> str:
         """A cell for a reader: `52.1 [48.0, 56.2]`, `–` where there is nothing."""
-        sign = "+" if column in self.signed else ""
+        def number(value: float) -> str:
+            text = f"{value:{'+' if column in self.signed else ''}.{self.digits}f}"
+            return text.replace("-", "−") if float(text) else text.lstrip("+-")
+
         if isinstance(cell, Estimate):
-            made = f"{cell.value:{sign}.{self.digits}f}"
+            made = number(cell.value)
             if cell.low is not None and cell.high is not None:
-                made += f" [{cell.low:{sign}.{self.digits}f}, {cell.high:{sign}.{self.digits}f}]"
-                made += "*" if cell.over != "seeds" else ""
-            return made.replace("-", "−")
+                made += f" [{number(cell.low)}, {number(cell.high)}]" + ("*" if cell.over != "seeds" else "")
+            return made
         if isinstance(cell, float):
-            return "–" if math.isnan(cell) else f"{cell:{sign}.{self.digits}f}".replace("-", "−")
+            return "–" if math.isnan(cell) else number(cell)
         return "–" if cell is None else str(cell)
 
     def texts(self) -> list[list[tuple[str, str]]]:

@@ -556,6 +556,12 @@ def test_csv_is_for_programs(tmp_path: Path):
     assert r"RMU & +1.2 {\scriptsize [$-$0.5, +3.0]} & -- & 2.0 \\" in (tmp_path / "t.tex").read_text()
 
 
+def test_what_rounds_to_zero_has_no_sign():
+    table = sheet.Table("t", "T", ["gain", "x"], [], signed=("gain",))
+    assert [table.text(value, "gain") for value in (-0.04, 0.04, -0.06)] == ["0.0", "0.0", "−0.1"]
+    assert table.text(Estimate(-0.01, -0.2, 0.04, 3), "x") == "0.0 [−0.2, 0.0]"
+
+
 def test_an_interval_over_questions_is_starred():
     table = sheet.Table("t", "T", ["x"], [])
     assert table.text(Estimate(1.0, 0.0, 2.0, 1, "questions"), "x") == "1.0 [0.0, 2.0]*"
