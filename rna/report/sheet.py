@@ -61,6 +61,7 @@ class Table:
 
     def text(self, cell: Cell, column: str) -> str:
         """A cell for a reader: `52.1 [48.0, 56.2]`, `–` where there is nothing."""
+
         def number(value: float) -> str:
             text = f"{value:{'+' if column in self.signed else ''}.{self.digits}f}"
             return text.replace("-", "−") if float(text) else text.lstrip("+-")
