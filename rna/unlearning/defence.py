@@ -130,21 +130,23 @@ class Ground:
         texts = [text for word in words for text in (word, f" {word}")]
         return {one for text in texts for one in self.tokenizer(text, add_special_tokens=False)["input_ids"]}
 
-    def mean_norm(self, site: int) -> float:
-        """The mean norm of what enters a layer in retain texts.
+    def mean_norms(self, sites: Sequence[int]) -> list[float]:
+        """The mean norm of what enters each of these layers, which ascend, in retain texts.
 
         Deviation: the first token of a text is left out: many models put a norm many times that of others there.
         """
-        total, count = 0.0, 0
+        totals, count = [0.0] * len(sites), 0
         for first in range(0, min(len(self.retain), MEASURED), 16):
             batch = pad([self.retain[i] for i in range(first, min(first + 16, len(self.retain)))], self.pad_id)
             batch = batch.to(self.decoder.device)
+            count += int(batch.mask_BT[:, 1:].sum())
             with torch.no_grad():
-                stream = model.advance(self.decoder, model.embed(self.decoder, batch), site)
-            mask_BT = batch.mask_BT.to(stream.hidden_BTD.device)[:, 1:]
-            total += stream.hidden_BTD[:, 1:][mask_BT].double().norm(dim=-1).sum().item()
-            count += int(mask_BT.sum())
-        return total / count
+                stream = model.embed(self.decoder, batch)
+                for place, site in enumerate(sites):
+                    stream = model.advance(self.decoder, stream, site)
+                    mask_BT = batch.mask_BT.to(stream.hidden_BTD.device)[:, 1:]
+                    totals[place] += stream.hidden_BTD[:, 1:][mask_BT].double().norm(dim=-1).sum().item()
+        return [total / count for total in totals]
 
     def reading(self, sample: Sample, pack: Pack) -> Reading:
         """A sample as the model reads it, on its device."""

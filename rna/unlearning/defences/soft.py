@@ -38,8 +38,8 @@ class Soft(Windows):
 
         trained = {*ground.trained}
         sites = {"embedding": {0}, "trained": trained, "both": {0} | trained}[self.sites]
-        ground.made["norms"] = norms = [ground.mean_norm(site) for site in sorted(sites)]
-        ground.made["sites"] = tuple(sorted(sites))
+        ground.made["sites"] = ascending = tuple(sorted(sites))
+        ground.made["norms"] = norms = ground.mean_norms(ascending)
         source = torch.Generator().manual_seed(seed_of(ground.setup.seed, "defence", "bank"))
         drawn_SMD = torch.randn(len(norms), self.bank, ground.decoder.width, generator=source)
         norms_S11 = torch.tensor(norms)[:, None, None]
