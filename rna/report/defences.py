@@ -10,7 +10,7 @@ from pathlib import Path
 from rna.intervals import FAMILY_WISE, Estimate, answers
 from rna.report import commands, drawing, page, protections, sheet, trajectories
 from rna.report.compare import Condition
-from rna.report.protections import RNA, Group, Row
+from rna.report.protections import HEAVIER, RNA, Group, Row
 from rna.report.records import Study, Trial
 from rna.report.sheet import Cell, Table
 from rna.report.tables import ROLES, said_of
@@ -79,19 +79,22 @@ SCORES = {  # a row's columns of scores: role -> whether the score, its differen
 
 
 def glances(found: Sequence[Group]) -> list[Table]:
-    """A column a method: how far each kind of protection lies from plain where their courses cross the target, and for
-    each place of the forget keyword how much of plain's harm it removes."""
+    """A column a method: how far each kind of protection lies from plain where their courses cross the target, how far
+    from a heavier α there, and for each place of the forget keyword how much of plain's harm it removes."""
     every = [row for group in found for row in group.rows]
     kinds = sorted({row.kind for row in every}, key=protections.place)
     titles = [group.title for group in found]
     made: list[Table] = []
-    if any(row.crossing for row in every):
-        crossed: list[list[Cell]] = [[kind, *(_crossing(group, kind) for group in found)] for kind in kinds]
-        title = f"{CROSSING}, in {found[0].study.difference}"
-        made.append(Table("crossing", title, ["protection", *titles], crossed, [NOT_CROSSED], 0, tuple(titles)))
+    rows: list[list[Cell]]
+    for name, (said, note) in AT_TARGET.items():
+        if any(getattr(row, name) for row in every):
+            rows = [[kind, *(_at_target(group, kind, name) for group in found)] for kind in kinds]
+            told = [row for row in rows if any(cell is not None for cell in row[1:])]
+            title = f"{said[0].upper()}{said[1:]}, in {found[0].study.difference}"
+            made.append(Table(name, title, ["protection", *titles], told, [note], 0, tuple(titles)))
     for name, words in protections.positions(found[0].study).items():
         if any(name in row.removed for row in every):
-            rows: list[list[Cell]] = [[kind, *(_removed(group, kind, name) for group in found)] for kind in kinds]
+            rows = [[kind, *(_removed(group, kind, name) for group in found)] for kind in kinds]
             title = f"Harm removed {words}, in % of plain’s"
             made.append(Table(f"removed_{name}", title, ["protection", *titles], rows, [NOT_TOLD], 0))
     return made
@@ -105,17 +108,26 @@ NOT_CROSSED = (
     "Where its and plain’s courses cross the target, between two evaluations on the way, on the questions on which "
     "trainings stop, whether or not their ends are matched; not reached: of fewer than two seeds; –: not run."
 )
+AT_TARGET = {  # a row's own field -> what its table is called, and what is said below
+    "crossing": (CROSSING, NOT_CROSSED),
+    "beyond": (
+        f"perturbed retain at the very target beyond that of a {HEAVIER}",
+        f"As beside plain, on the seeds on which it and a {HEAVIER} get there; –: one of the two not run.",
+    ),
+}
 
 
 def _row_of(group: Group, kind: str) -> Row | None:
     return next((row for row in group.rows if row.kind == kind), None)
 
 
-def _crossing(group: Group, kind: str) -> Cell:
+def _at_target(group: Group, kind: str, name: str) -> Cell:
+    """A row's field of `AT_TARGET`."""
     row = _row_of(group, kind)
-    if row is None:
+    if row is None or (name == "beyond" and (kind == HEAVIER or _row_of(group, HEAVIER) is None)):
         return None
-    return row.crossing if row.crossing is not None and row.crossing.n > 1 else "not reached"
+    made: Estimate | None = getattr(row, name)
+    return made if made is not None and made.n > 1 else "not reached"
 
 
 def _removed(group: Group, kind: str, name: str) -> Cell:

@@ -21,7 +21,8 @@ from rna.report.records import Study, Trial
 from rna.settings import DEFENCES, roles
 
 PLAIN, RNA, PLACEBO = "plain", "RNA", "placebo"
-ALPHAS = {1: "heavier α", -1: "lighter α", 0: "another α"}  # than plain's, by its mean over topics
+HEAVIER = "heavier α"
+ALPHAS = {1: HEAVIER, -1: "lighter α", 0: "another α"}  # than plain's, by its mean over topics
 LABELS = {  # as their classes call them, which a report, that needs no torch, does not load
     "placebo": PLACEBO,
     "splice": "splices",
@@ -53,6 +54,7 @@ class Row:
     p: float | None = None  # after Holm, of all rows of the page
     placebo: Estimate | None = None  # perturbed accuracy above the placebo's
     crossing: Estimate | None = None  # protected − plain where their courses cross the target, over seeds
+    beyond: Estimate | None = None  # the same, its − a heavier α's
 
     @property
     def trials(self) -> list[Trial]:
@@ -195,7 +197,10 @@ def _rows(group: Group, conditions: Sequence[Condition]) -> list[Row]:
         by_kind.setdefault(kind, []).append(compare.beside(group.study, one, group.plain))
     rows = [_row(group, kind, by_kind[kind]) for kind in sorted(by_kind, key=place)]
     controls = {row.kind: row for row in rows if row.kind.partition(",")[0] == PLACEBO and AND not in row.kind}
+    heavier = next((row.beside.other for row in rows if row.kind == HEAVIER), None)
     for row in rows:
+        if heavier is not None and row.kind != HEAVIER:
+            row.beyond = _crossing(row.beside.other, heavier)
         behind = row.kind.partition(",")[2]
         control = controls.get(f"{PLACEBO},{behind}") or controls.get(PLACEBO) or next(iter(controls.values()), None)
         if control is not None and row.kind not in controls and row.beside.pairs and control.beside.pairs:
@@ -214,14 +219,15 @@ def _row(group: Group, kind: str, candidates: Sequence[Stopped]) -> Row:
     removed = {name: _removed(study, one, name) for name in positions(study) if _harms(study, one, name)}
     p = intervals.t_test(values) if values else None
     setting = _setting(one.other.first, kind, candidates)
-    return Row(kind, setting, one, len(candidates), values, removed, p, crossing=_crossing(one))
+    crossing = _crossing(one.other, one.plain)
+    return Row(kind, setting, one, len(candidates), values, removed, p, crossing=crossing)
 
 
-def _crossing(one: Stopped) -> Estimate | None:
-    """Protected − plain where a seed's two courses cross the target, whether or not what they end with is matched."""
-    twins = {trial.seed: crossed(trial) for trial in one.plain.trials}
-    both = [(crossed(trial), twins.get(trial.seed)) for trial in one.other.trials]
-    apart = [its - plain for its, plain in both if its is not None and plain is not None]
+def _crossing(one: Condition, beside: Condition) -> Estimate | None:
+    """One's − the other's where a seed's two courses cross the target, whether or not what they end with is matched."""
+    twins = {trial.seed: crossed(trial) for trial in beside.trials}
+    both = [(crossed(trial), twins.get(trial.seed)) for trial in one.trials]
+    apart = [its - other for its, other in both if its is not None and other is not None]
     return intervals.over_seeds(apart) if apart else None
 
 

@@ -372,6 +372,22 @@ def test_what_is_not_matched_is_compared_where_the_courses_cross_the_target(tmp_
     assert "splices (no pair is matched: 3 of 3 more than 3 points apart in the mean; at the very target +26.0" in said
 
 
+def test_what_is_gained_at_the_very_target_is_told_beside_a_heavier_alpha_too(tmp_path: Path):
+    """At the target plain is at 60, a heavier α at 70 and splices at 85, of both seeds; RNA gets there on one alone."""
+    courses = [(40.0, {}), (50.0, {"alpha": 4.0}), (65.0, {"identity": splice()})]
+    for seed in (0, 1):
+        for perturbed, what in courses:
+            way = [(10, 55.0, perturbed + 40), (20, 15.0, perturbed)]
+            trained(tmp_path, perturbed, forget=15, seed=seed, way=way, **what)
+        way = [(10, 55.0 if seed else 34.0, 80.0), (20, 15.0, 40.0)]
+        trained(tmp_path, 40, forget=15, seed=seed, nu=0.02, way=way)
+    glances = {table.name: table.rows for table in defences.glances([group_of(tmp_path)])}
+    assert [row[0] for row in glances["crossing"]] == ["RNA", "heavier α", "splices"]
+    (rna, splices) = glances["beyond"]
+    assert rna == ["RNA", "not reached"]
+    assert (splices[0], splices[1].value) == ("splices", pytest.approx(15))
+
+
 def test_without_accuracies_on_the_way_there_are_final_points(tmp_path: Path):
     for seed in (0, 1):
         trained(tmp_path, 50 + seed, seed=seed)
@@ -433,6 +449,6 @@ def test_the_shipped_records_say_what_is_written_beside_them_and_in_the_readme(t
     kept = (replication.SHIPPED / "DEFENCES.md").read_text().splitlines()
     assert made.read_text().splitlines()[3:] == kept[3:]  # but for the folder in the command
     page = (replication.SHIPPED.parents[1] / "unlearning" / "README.md").read_text().splitlines()
-    for name in ("crossing", "removed_perturbed", "removed_prefix"):
+    for name in ("crossing", "beyond", "removed_perturbed", "removed_prefix"):
         rows = (made.parent / "tables" / f"{name}.md").read_text().splitlines()
         assert [row for row in rows if row.startswith("|") and row not in page] == []
