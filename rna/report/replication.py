@@ -201,6 +201,9 @@ def _told(column: Column, one: Finding) -> list[str]:
     lines = [f"- {column.title}: **{one.verdict}**, {number}, {of}{note}."]
     each = [f"{name} {_number(made, digits)}" for name, made in measured.by_method.items()]
     lines += [f"  By method: {'; '.join(each)}."] if len(each) > 1 else []
+    low, high = measured.number.low, measured.number.high
+    if one.verdict == UNTOLD and one.claim.wants and low is not None and high is not None:
+        lines.append(f"  From {(high - low) / 2:.{digits}f} on it could be told, half of what the interval spans.")
     lines += [f"  {text}" for text in _tried(column, one)]
     return lines
 

@@ -161,6 +161,17 @@ def test_sensitivities_are_those_of_the_trials_and_come_along_in_a_packed_file(t
         assert told["middle_layers"].verdict == UNTOLD  # of four layers
 
 
+def test_what_cannot_be_told_comes_with_what_could_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Gains of −10, 10 and 30 points: an interval of 2 · 4.303 · 20 / √3 points."""
+    monkeypatch.setitem(globals(), "WOBBLE", (-10.0, 0.0, 10.0))
+    folder = folder_of(tmp_path, {("rmu", 0.0): 40.0, ("rmu", 0.03): 50.0})
+    assert found(folder, "recovers_rm").verdict == UNTOLD
+    main(["replication", "--output-dir", str(folder)])
+    text = (folder / "reports" / "all" / "replication" / "replication.md").read_text()
+    assert "+10.0 [−39.7, +59.7] points" in text
+    assert "  From 49.7 on it could be told" in text
+
+
 def test_a_report_has_every_claim_and_packed_records_say_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     folder = folder_of(tmp_path / "outputs", {("rmu", 0.0): 40.0, ("rmu", 0.03): 42.0})
     main(["replication", "--output-dir", str(folder)])
