@@ -378,20 +378,22 @@ def to_target(study: Study) -> list[Condition]:
 def beside(study: Study, row: Condition, plain: Condition) -> Stopped:
     """A condition and another, trained to one target, seed by seed; `study` is of the half on which none stopped.
 
-    Accuracies must lie no further than ALIKE apart; a log-loss that is to rise is held at its target alone.
+    Accuracies must lie no further than ALIKE apart. A log-loss that is to rise is held at its target alone, as is what
+    was stopped by one kind of evaluation and is judged by another that asks nothing forgotten.
     """
+    asked = study.has("forget")
     twins = {trial.seed: trial for trial in plain.trials}
     pairs: list[tuple[Trial, Trial]] = []
     apart: list[float] = []
     left_out: dict[str, list[int]] = {}
     for trial, twin in ((trial, twins[trial.seed]) for trial in row.trials if trial.seed in twins):
         terms = difference(trial, twin, "forget", study.part)
-        if why := left_out_for(bool(trial.reached and twin.reached), bool(terms)):
+        if why := left_out_for(bool(trial.reached and twin.reached), bool(terms) or not asked):
             left_out.setdefault(why, []).append(trial.seed)
         else:
             pairs.append((trial, twin))
-            apart.append(math.fsum(weight * score.value for weight, score in terms))
-    if pairs and study.kind == "choice" and not alike(apart):
+            apart += [math.fsum(weight * score.value for weight, score in terms)] if terms else []
+    if apart and study.kind == "choice" and not alike(apart):
         left_out[TOO_FAR] = [trial.seed for trial, _ in pairs]
         pairs, apart = [], []
     return Stopped(row, plain, pairs, apart, left_out, _over_seeds(study, pairs), study.part)

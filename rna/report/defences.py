@@ -211,7 +211,7 @@ def _notes(found: Sequence[Group], tested: int) -> list[str]:
     notes = ["Scores are of the report half, as trainings stop on the select half."] if study.half else []
     near = f", and in the mean over seeds at most {ALIKE:g} points of forget accuracy apart"
     notes.append(
-        f"Pairs: of a seed with plain, both at the target of train.until{near if study.kind == 'choice' else ''}; a "
+        f"Pairs: of a seed with plain, both at the target of train.until{near if study.kind == 'choice' and study.has('forget') else ''}; a "
         "row’s scores and differences (Δ, its − plain’s) are of these seeds alone. Plain’s row is of its seeds that "
         "reached the target."
     )

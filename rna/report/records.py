@@ -267,7 +267,9 @@ class Study:
         """Model and evaluation, and what sets this study apart."""
         config = self.config
         options = [f"{key} {value}" for key, value in self.varied.items()]
-        keyword = config["eval"].get("keyword")
+        word = config["eval"].get("keyword")
+        words = config["eval"].get("keywords") or ([word] if word else [])  # or the name of their file
+        keyword = ", ".join(words) if isinstance(words, list) else str(words)
         first = [f"model {config['model']['name']}", f"data {config['data']['name']}", f"eval {config['eval']['name']}"]
         first += [f"keyword “{keyword}”"] if keyword and "keyword" not in self.varied else []
         official = {trial.identity.get("variant", "paper") for trial in self.trials} == {"official"}
@@ -414,7 +416,16 @@ def _settings(config: dict[str, Any]) -> list[float]:
 
 
 def _say_differences(found: list[Study]) -> None:
-    """Note for each of several studies the settings in which it differs from another."""
+    """Note for each of several studies the settings in which it differs from another of its name."""
+    judged = [study for study in found if any(one.evaluations for one in [*study.trials, *study.references.values()])]
+    for study in found:
+        study.varied |= {} if study in judged else {"evaluation": "none"}
+    judged.sort(key=lambda study: study.name)
+    for _, same in itertools.groupby(judged, key=lambda study: study.name):
+        _tell_apart(list(same))
+
+
+def _tell_apart(found: list[Study]) -> None:
     facts: list[dict[str, Any]] = []
     for study in found:
         like = (study.trials or list(study.references.values()))[0]
