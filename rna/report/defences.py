@@ -209,9 +209,10 @@ def _reached(group: Group) -> str:
 def _notes(found: Sequence[Group], tested: int) -> list[str]:
     study = found[0].study
     notes = ["Scores are of the report half, as trainings stop on the select half."] if study.half else []
-    near = f", and in the mean over seeds at most {ALIKE:g} points of forget accuracy apart"
+    held = study.kind == "choice" and study.has("forget")
+    near = f", and in the mean over seeds at most {ALIKE:g} points of forget accuracy apart" if held else ""
     notes.append(
-        f"Pairs: of a seed with plain, both at the target of train.until{near if study.kind == 'choice' and study.has('forget') else ''}; a "
+        f"Pairs: of a seed with plain, both at the target of train.until{near}; a "
         "row’s scores and differences (Δ, its − plain’s) are of these seeds alone. Plain’s row is of its seeds that "
         "reached the target."
     )

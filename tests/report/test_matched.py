@@ -204,6 +204,20 @@ def test_log_losses_are_matched_where_both_are_at_their_target(tmp_path: Path):
     assert verdict.change.value == pytest.approx(-0.2)
 
 
+def test_what_is_asked_nothing_forgotten_is_matched_at_its_target(tmp_path: Path):
+    """As where trainings stop at a log-loss and are judged by questions on what they are to keep."""
+    for nu, seed, reached in ((0.0, 0, True), (0.02, 0, True), (0.0, 1, True), (0.02, 1, False)):
+        made = settings(nu=nu, seed=seed)
+        made.train.until = {"interim/forget_bio/nll": {"at": 5.0, "direction": "rise", "patience": 1}}
+        trained = generated.record(made, until={"reached": reached, "step": 9})
+        asked = {task: score for task, score in scores(30, 60).items() if not task.startswith("forget")}
+        every = [generated.evaluation(trained, task, score / 100) for task, score in asked.items()]
+        generated.write(tmp_path, trained, *every)
+    (item,) = compare.stopped(study_of(tmp_path))
+    assert [[trial.seed for trial in pair] for pair in item.pairs] == [[0, 0]]
+    assert (item.apart, item.left_out) == ([], {"did not reach the target": [1]})
+
+
 def test_without_a_target_nothing_is_matched_by_it(tmp_path: Path):
     for nu in (0.0, 0.02):
         generated.trial(tmp_path, settings(nu=nu), scores(30, 60))

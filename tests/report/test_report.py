@@ -162,6 +162,27 @@ def test_other_keywords_and_numerics_are_never_averaged_together(tmp_path: Path)
     assert any("3 groups" in line for line in page.notices(reading.load(str(tmp_path)), chapters))
 
 
+def test_studies_are_named_by_no_more_than_tells_them_apart(tmp_path: Path):
+    """Two kinds of evaluation differ in everything that an evaluation is of; one word says which it is. A training that
+    is not evaluated yet differs from all of them in the same way."""
+    made = settings()
+    made.eval.keywords = ["plague", "anthrax"]
+    generated.trial(tmp_path, made, scores(30, 60))
+    generated.write(tmp_path, generated.record(settings(seed=1)))
+    other = settings(seed=2)
+    other.eval.name, other.eval.kind = "perplexity", "perplexity"
+    trained = generated.record(other)
+    losses = {"retain": {"nll": 3.0, "nll_stderr": 0.1, "n": 9}}
+    generated.write(tmp_path, trained, generated.evaluation(trained, "perplexity", 0.5) | {"metrics": losses})
+    names = {study.trials[0].seed: study.name for study in studies(tmp_path)}
+    first = f"model {made.model.name} · data {made.data.name}"
+    assert names == {
+        0: f"{first} · eval {made.eval.name} · keyword “plague, anthrax”",
+        1: f"{first} · eval {made.eval.name} · keyword “{made.eval.keyword}” · evaluation none",
+        2: f"{first} · eval perplexity · keyword “{made.eval.keyword}”",
+    }
+
+
 def test_refusals_do_not_set_dpo_apart(tmp_path: Path):
     generated.trial(tmp_path, settings(), scores(30, 60))
     made = generated.record(settings("dpo"))
