@@ -286,15 +286,16 @@ class Study:
 def studies(trials: Iterable[Trial]) -> list[Study]:
     """Group what may be compared, the largest group first. A trial judged in two ways is in two studies."""
     every = [view for trial in trials for view in _views(trial)]
-    seen: dict[str, dict[str, dict[str, Any]]] = {}
+    seen: dict[tuple[str, str], set[str]] = {}  # of other models a task of the same name tells nothing
     for view in every:
         for item in view.evaluations:
-            seen.setdefault(item.task, {})[digest(item.identity)] = item.identity
-    mixed = sorted(task for task, identities in seen.items() if len(identities) > 1)
+            seen.setdefault((view.config["model"]["name"], item.task), set()).add(digest(item.identity))
+    mixed = sorted(asked for asked, identities in seen.items() if len(identities) > 1)
 
     def judged(view: Trial) -> str:
         identities = {item.task: item.identity for item in view.evaluations}
-        return digest([view.kind, [(task, identities.get(task)) for task in mixed]])
+        own = [task for model, task in mixed if model == view.config["model"]["name"]]
+        return digest([view.kind, [(task, identities.get(task)) for task in own]])
 
     def trained(view: Trial) -> str:
         config, identity = view.config, view.identity

@@ -183,6 +183,17 @@ def test_studies_are_named_by_no_more_than_tells_them_apart(tmp_path: Path):
     }
 
 
+def test_another_models_tasks_set_no_trials_apart(tmp_path: Path):
+    """Some were asked a task more than others; that another model was asked one of its name is nothing to them."""
+    for seed, more in ((0, {}), (1, {"prefix": 40})):
+        generated.trial(tmp_path, settings(seed=seed), scores(30, 60) | more)
+    other = settings(seed=2)
+    other.model.name = "other"
+    made = generated.record(other)
+    generated.write(tmp_path, made, generated.evaluation(made, "prefix", 0.4, keyword="plague"))
+    assert sorted(len(study.trials) for study in studies(tmp_path)) == [1, 2]
+
+
 def test_refusals_do_not_set_dpo_apart(tmp_path: Path):
     generated.trial(tmp_path, settings(), scores(30, 60))
     made = generated.record(settings("dpo"))
