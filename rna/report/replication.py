@@ -219,10 +219,10 @@ def _tried(column: Column, one: Finding) -> list[str]:
     if tried:
         lines.append(f"Tried: {', '.join(dict.fromkeys(tried))}, of each method the best on the select half.")
     others = [
-        f"{method} {row.name} {_number(Estimate(study.better * row.change.value), study.digits)}"
+        f"{method} {row.name} {_number(over_seeds(gains), study.digits)}"
         for method in own
         for row in (*_heavier(asked, method), *_defended(asked, method)[:1])
-        if row.change is not None
+        if (gains := [gain for pair in row.beside.pairs if (gain := asked.gain(*pair)) is not None])
     ]
     gained = f"Beside it, what else gives back: {'; '.join(others)} {study.difference}."
     return [*lines, *([gained] if others else [])]
@@ -245,7 +245,8 @@ def picture(found: Sequence[Column]) -> Picture:
                     look = drawing.style(column.study, method, arm) if arm in drawing.ARMS else _ELSE
                     drawing.mark(axes, [(place + shift, over_seeds(costs))], look)
         axes.axhline(0.0, color=drawing.INK, lw=0.9)
-        axes.set_title(f"{column.title} ({column.study.difference})", fontsize=8)
+        study, basis = column.title.removesuffix(f", {asked.basis}"), asked.basis  # two lines, as panels are narrow
+        axes.set_title(f"{study}\n{basis} ({column.study.difference})", fontsize=8)
         axes.set_xticks(range(len(methods)), methods, rotation=40, ha="right")
         axes.set_xlim(-0.6, len(methods) - 0.4)
         axes.xaxis.set_tick_params(labelbottom=True)

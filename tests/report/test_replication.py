@@ -1,14 +1,15 @@
 """The paper's claims, judged: numbers by hand, verdicts by rule, and the shipped records."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rna import intervals
-from rna.intervals import Estimate
-from rna.report import claims, packed, reading, records, replication
+from rna.intervals import Estimate, over_seeds
+from rna.report import claims, packed, protections, reading, records, replication
 from rna.report.__main__ import main
 from rna.report.claims import CLAIMS, FAILS, HOLDS, UNTOLD, verdict
 from rna.report.measures import EQUAL, MATCHED, Asked
@@ -16,6 +17,7 @@ from tests import generated
 from tests.generated import settings
 
 SEEDS = (0, 1, 2)
+ROOT = Path(__file__).parents[2]
 WOBBLE = (-1.0, 0.0, 1.0)  # of each seed, in points
 
 
@@ -241,24 +243,58 @@ def test_the_shipped_records_say_what_is_written_beside_them(tmp_path: Path, cap
 def test_the_first_page_says_what_the_shipped_records_say():
     found = replication.columns(records.studies(reading.load(*replication.shipped()).trials), [])
     told = {
-        (column.title.split(",")[0], one.claim.name): one.measured.number
+        (column.title.removesuffix(f", {MATCHED}"), one.claim.name): one.measured.number
         for column in found
         if column.asked.basis == MATCHED
         for one in column.findings
     }
 
-    def said(made: Estimate | None, digits: int) -> str:
-        assert made is not None
-        assert made.low is not None
-        assert made.high is not None
-        return f"{made.value:.{digits}f} {{}}[{made.low:.{digits}f}, {made.high:.{digits}f}]".replace("-", "−")
+    page = " ".join((ROOT / "README.md").read_text().split())
+    real = "smollm2_135m_gguf, eval perplexity"
+    assert f"RNA gives back {said(told['demo', 'recovers_rm'], 0, 'points ')} of the 59" in page
+    assert f"demo, {said(told['demo', 'recovers_po'], 0)} of PO methods' 30" in page
+    assert f"SmolLM2-135M {said(told[real, 'recovers_rm'], 2, 'nats ')} of RMU's 0.14" in page
+    assert f", {said(told[real, 'recovers_po'], 2)} of NPO+KL's 0.02" in page
+    (study,) = (column.study for column in found if column.title.startswith(real))
+    (splices,) = (
+        row for group in protections.groups(study) for row in group.rows
+        if group.method == "RMU" and row.kind == "harm-weighted splices"
+    )  # fmt: skip
+    assert splices.change is not None
+    less = Estimate(-splices.change.value, low=-splices.change.high, high=-splices.change.low)  # pyright: ignore
+    assert f"(harm-weighted splices {said(less, 2)})" in page
+    assert f"from {len({trial.key for column in found for trial in column.study.trials})} trials" in page
 
-    page = " ".join((replication.SHIPPED.parents[2] / "README.md").read_text().split())
-    assert f"RNA gives back {said(told['demo', 'recovers_rm'], 0).format('points ')} of the 59" in page
-    assert f"and {said(told['demo', 'recovers_po'], 0).format('')} of PO methods' 30" in page
-    assert f"SmolLM2-135M {said(told['smollm2_135m_gguf', 'recovers_rm'], 2).format('nats ')} of RMU's 0.14" in page
-    trials = sum(len(study.trials) for study in {column.study.name: column.study for column in found}.values())
-    assert f"from {trials} trials" in page
+
+def said(made: Estimate | None, digits: int, unit: str = "") -> str:
+    assert made is not None
+    assert made.low is not None
+    assert made.high is not None
+    return f"{made.value:.{digits}f} {unit}[{made.low:.{digits}f}, {made.high:.{digits}f}]".replace("-", "−")
+
+
+def real_table() -> str:
+    """What `rna/report/README.md` tells of the real model, from the shipped records."""
+    found = replication.columns(records.studies(reading.load(*replication.shipped()).trials), [])
+    (asked,) = (one.asked for one in found if one.title.startswith("smollm2_135m_gguf, eval perplexity"))
+    lines: list[str] = []
+    for group in protections.groups(asked.study):
+        for name, trials in (("plain", group.there), *((row.kind, row.trials) for row in group.rows)):
+            forgot = [less for trial in trials if (less := asked.less(trial, asked.base, "forget")) is not None]
+            kept = [less for trial in trials if (less := asked.less(trial, asked.base, "retain")) is not None]
+            costs = [cost for trial in trials if (cost := asked.cost(trial)) is not None]
+            mean, low, high = (math.exp(one) for one in (sum(forgot) / len(forgot), min(forgot), max(forgot)))
+            lines.append(
+                f"| {group.method}, {name}, {len(costs)} seeds | × {mean:.1f} ({low:.1f} to {high:.1f}) "
+                f"| × {math.exp(sum(kept) / len(kept)):.2f} | {said(over_seeds(costs), 3)} |"
+            )
+    return "\n".join(lines)
+
+
+@pytest.mark.whole
+def test_the_page_of_reports_tells_of_the_real_model_what_the_shipped_records_say():
+    page = (ROOT / "rna" / "report" / "README.md").read_text()
+    assert real_table() in page
 
 
 @pytest.mark.whole
