@@ -99,13 +99,19 @@ class Noted:
                 raise Interrupted(number)
 
 
+# safetensors writes the reason out; torch's own writer hides it in one of two ways, and fails for no other in practice.
+NO_ROOM = (
+    r"No space left on device|Disk quota exceeded|PytorchStreamWriter failed writing|"
+    r"enforce fail at inline_container\S* \. unexpected pos"
+)
+
+
 def disk_is_full(error: BaseException | None) -> bool:
     """Whether a write failed for want of room or quota, as Python, torch or safetensors tell it."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
-        # torch's own writer hides the reason, and fails for no other in practice; safetensors writes it out.
-        if re.search(r"No space left on device|Disk quota exceeded|PytorchStreamWriter failed writing", str(error)):
+        if re.search(NO_ROOM, str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False
