@@ -341,7 +341,7 @@ def history(place: Path) -> list[dict[str, Any]]:
 def test_a_resumed_trial_is_one_curve(tmp_path: Path):
     """Stopped by SIGTERM at step 3 of 6, it goes on from its checkpoint in a second offline run."""
     words = ["method=rmu", "noise=none", "train.steps=6", "train_only=true", "train.checkpoint_every=2"]
-    words += ["cache.enabled=false", "train.batch_size=1", "model.threads=1", f"output_dir={tmp_path}"]
+    words += ["wandb=offline", "cache.enabled=false", "train.batch_size=1", "model.threads=1", f"output_dir={tmp_path}"]
     made = config.check(run.compose(words, None))
     draw, calls = train._draw, 0
 
