@@ -262,14 +262,13 @@ def test_the_closing_run_holds_leaderboard_figures_and_gains(tmp_path: Path):
 
 
 @pytest.fixture
-def runs(study: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> tuple[Path, str]:
+def runs(study: tuple[Path, str]) -> tuple[Path, str]:
     """Three offline runs of the sweep's trial, by W&B itself, and one whose process was killed at birth."""
     folder, key = study
     made = settings(nu=0.02)
     made.output_dir, made.wandb.mode = str(folder), "offline"
-    monkeypatch.setenv(ledger.OWNER, ledger.owner_value(folder / "sweeps" / "mine", ledger.Trial(0, [])))
     for number in range(3):
-        with track.tracking(made, run_id=f"{key}-{number}", job_type="train") as tracked:
+        with track.tracking(made, "mine", run_id=f"{key}-{number}", job_type="train") as tracked:
             for step in range(1, 5):
                 tracked.step(step, {"train/forget_loss": float(10 * number + step)})
             tracked.summarise({"eval/retain/acc": 0.5})
