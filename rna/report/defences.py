@@ -208,8 +208,9 @@ def _reached(group: Group) -> str:
 
 def _notes(found: Sequence[Group], tested: int) -> list[str]:
     study = found[0].study
-    notes = ["Scores are of the report half, as trainings stop on the select half."] if study.half else []
     held = study.kind == "choice" and study.has("forget")
+    why = ", as trainings stop on the select half" if held else ""
+    notes = [f"Scores are of the report half{why}."] if study.half else []
     near = f", and in the mean over seeds at most {ALIKE:g} points of forget accuracy apart" if held else ""
     notes.append(
         f"Pairs: of a seed with plain, both at the target of train.until{near}; a "

@@ -420,13 +420,15 @@ def _say_differences(found: list[Study]) -> None:
     """Note for each of several studies the settings in which it differs from another of its name."""
     judged = [study for study in found if any(one.evaluations for one in [*study.trials, *study.references.values()])]
     for study in found:
-        study.varied |= {} if study in judged else {"evaluation": "none"}
+        if study not in judged:
+            study.varied["evaluation"] = "none"
     judged.sort(key=lambda study: study.name)
     for _, same in itertools.groupby(judged, key=lambda study: study.name):
         _tell_apart(list(same))
 
 
 def _tell_apart(found: list[Study]) -> None:
+    """Note for each of these studies, of one name, the first four settings in which it differs from another."""
     facts: list[dict[str, Any]] = []
     for study in found:
         like = (study.trials or list(study.references.values()))[0]

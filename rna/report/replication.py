@@ -217,7 +217,8 @@ def _tried(column: Column, one: Finding) -> list[str]:
     own = [name for name in asked.methods if any(t.family == family for t in asked.study.trials if t.method == name)]
     tried = [measures.nu_of(row.first) for name in own for row in asked.with_rna(name)]
     if tried:
-        lines.append(f"Tried: {', '.join(dict.fromkeys(tried))}, of each method the best on the select half.")
+        where = "on the select half" if study.halved else "on the very texts reported, which flatters"
+        lines.append(f"Tried: {', '.join(dict.fromkeys(tried))}, of each method the best {where}.")
     others = [
         f"{method} {row.name} {_number(over_seeds(gains), study.digits)}"
         for method in own
@@ -255,7 +256,8 @@ def picture(found: Sequence[Column]) -> Picture:
     _legend(figure, shown)
     caption = (
         "Means over seeds with 95 % intervals, on the report half; zero is the model before unlearning. RNA with the ν "
-        "that is best on the select half; triangles: of the defences trained to the same forgetting the best there."
+        "that is best on the select half, or where there is none on all; triangles: of the defences trained to the "
+        "same forgetting the best there."
     )
     return Picture(NAME, "What does a forget-token cost, and does RNA give it back?", caption, figure)
 
