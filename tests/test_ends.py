@@ -2,9 +2,11 @@
 
 import os
 import signal
+from pathlib import Path
 from types import FrameType
 
 import pytest
+import torch
 
 from rna import ends
 
@@ -102,3 +104,13 @@ def test_a_stop_that_nobody_handled_is_an_interruption():
                 heard.obey()
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs a device that is always full")
+@pytest.mark.parametrize("through", ["torch", "Python"])
+def test_a_full_disk_is_known_by_whoever_wrote_to_it(through: str):
+    """Torch's own writer tells of it in words of a position."""
+    with pytest.raises((OSError, RuntimeError)) as found, Path("/dev/full").open("wb", 0) as full:
+        torch.save(torch.zeros(100_000), "/dev/full" if through == "torch" else full)
+    assert ends.disk_is_full(found.value)
+    assert not ends.disk_is_full(RuntimeError("a file of another kind"))

@@ -208,10 +208,9 @@ def _reached(group: Group) -> str:
 
 def _notes(found: Sequence[Group], tested: int) -> list[str]:
     study = found[0].study
-    held = study.kind == "choice" and study.has("forget")
-    why = ", as trainings stop on the select half" if held else ""
+    why = ", as trainings stop on the select half" if study.stops else ""
     notes = [f"Scores are of the report half{why}."] if study.half else []
-    near = f", and in the mean over seeds at most {ALIKE:g} points of forget accuracy apart" if held else ""
+    near = f", and in the mean over seeds at most {ALIKE:g} points of forget accuracy apart" if study.stops else ""
     notes.append(
         f"Pairs: of a seed with plain, both at the target of train.until{near}; a "
         "row’s scores and differences (Δ, its − plain’s) are of these seeds alone. Plain’s row is of its seeds that "

@@ -242,6 +242,11 @@ class Study:
         evaluations = [item for trial in self.trials for item in trial.evaluations]
         return bool(evaluations) and all({"select", "report"} <= item.parts.keys() for item in evaluations)
 
+    @property
+    def stops(self) -> bool:
+        """Whether it has the forget accuracy on whose `select` half trainings stop and are matched."""
+        return self.kind == "choice" and self.has("forget")
+
     @cached_property
     def reported(self) -> "Study":
         """The same on the `report` half, for what shows the winner of a choice on `select`."""

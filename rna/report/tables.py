@@ -273,7 +273,7 @@ def stopped(study: Study, found: Sequence[Stopped]) -> Table:
                 compare.alpha(item.plain.first.config),
                 f"{len(item.pairs)} of {item.count}",
                 ", ".join(f"{step:.0f}" for step in steps),
-                math.fsum(item.apart) / len(item.apart),
+                _mean(item.apart) if item.apart else None,
                 *(item.changes.get(name) for name in roles),
                 answers.word(change) if change else None,
                 compare.hyperparameters(item.other.first),
@@ -281,17 +281,18 @@ def stopped(study: Study, found: Sequence[Stopped]) -> Table:
         )
     notes = said_of(study)
     if shown.half:
-        notes.append("Scores are of the report half of each task's questions, as trainings stop on the select half.")
+        why = ", as trainings stop on the select half" if shown.stops else ""
+        notes.append(f"Scores are of the report half of each task's questions{why}.")
     near = f" and their forget accuracies lie at most {ALIKE:g} points apart in the mean over seeds"
     notes.append(
         f"With RNA or a defence − plain, paired by seed, where train.until ended both at its target"
-        f"{near if study.kind == 'choice' else ''}; their α and the most steps allowed may differ."
+        f"{near if shown.stops else ''}; their α and the most steps allowed may differ."
     )
     if left_out := [f"{_pair(item)}: {_left_out(item)}" for item in found if item.left_out]:
         notes.append(f"Left out: {'; '.join(left_out)}.")
     title = "Protected against plain, both stopped where they have forgotten alike"
     more = commands.more_seeds(found[0].other.trials) if found else None
-    command = more or (commands.to_a_target(study) if study.kind == "choice" else None)
+    command = more or (commands.to_a_target(study) if shown.stops else None)
     return Table("matched", title, columns, rows, notes, study.digits, signed, command)
 
 

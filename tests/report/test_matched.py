@@ -183,6 +183,21 @@ def test_forgetting_is_matched_on_the_half_on_which_nothing_stopped(tmp_path: Pa
     assert page._unmatched(page.Chapter(study, "", [], [], [])) == []
 
 
+def test_questions_of_which_none_is_to_be_forgotten_have_halves_on_which_nothing_stopped(tmp_path: Path):
+    for nu, score in ((0.0, 0.5), (0.02, 0.55)):
+        made = settings(nu=nu)
+        made.train.until = {"interim/forget_bio/nll": {"at": 5.0, "direction": "rise", "patience": 1}}
+        trained = generated.record(made, until={"reached": True, "step": 9})
+        halves = {half: {"acc": score, "acc_stderr": 0.01, "n": 200} for half in ("select", "report")}
+        generated.write(tmp_path, trained, generated.evaluation(trained, "perturbed", score, more=halves))
+    study = study_of(tmp_path)
+    table = tables.stopped(study, compare.stopped(study))
+    assert row_of(table)["Δ perturbed retain, report half"].value == pytest.approx(5)
+    said = " ".join(table.notes)
+    assert "report half" in said
+    assert not any(words in said for words in ("as trainings stop", "their forget accuracies"))
+
+
 def test_log_losses_are_matched_where_both_are_at_their_target(tmp_path: Path):
     """However far apart the held-out texts end: 3 is a bound on points of accuracy, and means nothing in nats."""
     for nu, seed, reached in ((0.0, 0, True), (0.02, 0, True), (0.0, 1, True), (0.02, 1, False)):
