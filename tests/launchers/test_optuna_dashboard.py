@@ -18,7 +18,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 pytest.importorskip("optuna_dashboard", reason="needs optuna-dashboard")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")]
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).parents[2] / "launchers" / "README.md"
 OBJECTIVES = "hydra.sweeper.objectives={loss: minimize, x: maximize}"
 
 
