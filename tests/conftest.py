@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 os.environ |= {
     "HF_HUB_OFFLINE": "1",
@@ -48,6 +48,14 @@ def resolvers():
     from rna.settings import config
 
     config.register_resolvers()
+
+
+@pytest.fixture
+def hangups() -> Iterator[None]:
+    """SIGHUP as programs at a terminal have it, also where the tests run under nohup, which has it ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(scope="session")

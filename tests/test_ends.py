@@ -10,6 +10,8 @@ import torch
 
 from rna import ends
 
+pytestmark = pytest.mark.usefixtures("hangups")
+
 
 def test_a_block_within_another_hands_on_to_who_was_there_before_both():
     """As training within a trial, in a job whose own handler requeues it."""

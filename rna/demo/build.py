@@ -4,13 +4,15 @@ The model is Mistral-shaped (4 layers, width 128, about a million parameters). I
 every token) and questions (loss on the letter of the answer alone), part of them with odd wrong choices.
 """
 
+import copy
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rna import perturb
 from rna.demo import world
 from rna.demo.words import SUBJECTS
 from rna.evaluation import LETTERS, prompt
@@ -38,6 +40,8 @@ PHASES = (
     Phase("training", 3000, 2e-3, reading=500, odd=(0.15, 0.5), odd_from=1800),
     Phase("polish", 600, 1e-3, reading=0, odd=(0.7, 0.7), odd_from=0),
 )
+KNOWS = {"base": 0.98, "retrained": 0.95}  # the least accuracy in each exam of what a model was taught
+ROUNDS = 3  # of the last phase, at most, for a model that knows less: a rounding decides about a question in twenty
 TARGET_RMS = 0.08  # of a hidden dimension at the unlearn layer: near Zephyr-7B's at its layer 7
 UNLEARN_LAYER = 2
 
@@ -156,6 +160,33 @@ def accuracy(model: "MistralForCausalLM", tokenizer: "PreTrainedTokenizerFast", 
             guess = model.lm_head(hidden_BTD[torch.arange(len(chunk)), ends])[:, letters].argmax(-1)
             right += sum(int(g) == row["answer"] for g, row in zip(guess, chunk, strict=True))
     return right / len(rows)
+
+
+def exams(seed: int) -> dict[str, list[dict[str, object]]]:
+    """The forbidden subjects' questions, all others', and these with a forbidden subject among the choices."""
+    forbidden = set(world.FORGET_TOPICS.values())
+    rows = world.questions(seed)
+    retain = [row for row in rows if row["subject"] not in forbidden]
+    return {
+        "forget": [row for row in rows if row["subject"] in forbidden],
+        "retain": retain,
+        "perturbed": perturb.perturb_all(retain, world.FORGET_TOPICS["bio"], seed),
+    }
+
+
+def examine(model: "MistralForCausalLM", tokenizer: "PreTrainedTokenizerFast", seed: int) -> dict[str, float]:
+    """The accuracy in each exam, as the folder's model has it: with its weights rounded to bfloat16."""
+    import torch
+
+    saved: Any = copy.deepcopy(model)
+    saved.to(torch.bfloat16).float()
+    return {name: accuracy(saved, tokenizer, rows) for name, rows in exams(seed).items()}
+
+
+def knows(name: str, accuracies: Mapping[str, float]) -> bool:
+    """Whether the base or the retrained model has learned what it was taught."""
+    taught = [accuracies[exam] for exam in ("forget", "retain", "perturbed") if name == "base" or exam != "forget"]
+    return min(taught) >= KNOWS[name]
 
 
 def rescale(model: Any, rms: float) -> float:

@@ -1,14 +1,15 @@
 """The demo world: its facts, its corpora, its shipped files, and its models."""
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from rna import perturb
 from rna.decoder import model
-from rna.demo import build, world
+from rna.demo import build, rebuild, world
 from rna.demo.rebuild import write_world
 from rna.demo.words import FILLERS, POOLS, SUBJECTS
 from rna.evaluation import questions
@@ -83,42 +84,42 @@ def test_training_is_a_function_of_its_seed():
     assert not torch.equal(ends[0], ends[2])
 
 
+@pytest.mark.parametrize(("needed", "rounds"), [(0, 0), (2, 2), (9, 3)])
+def test_a_model_is_polished_until_it_knows_what_it_was_taught(
+    needed: int, rounds: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Training and exam are pretended, with a model that needs so many further rounds."""
+    gone_through: list[str] = []
+
+    def examine(*_: object) -> dict[str, float]:
+        known = 1.0 if len(gone_through) >= len(build.PHASES) + needed else 0.97
+        return {"forget": 1.0, "retain": 1.0, "perturbed": known}
+
+    monkeypatch.setattr(build, "train", lambda *given, **_: gone_through.append(given[3].name))
+    monkeypatch.setattr(build, "examine", examine)
+    found = rebuild.build_one(tmp_path, 0, build.PHASES, forget=True, rounds=build.ROUNDS)
+    assert gone_through == ["training", "polish", "polish 2", "polish 3", "polish 4"][: 2 + rounds]
+    assert build.knows("base", found) == (needed == rounds)
+
+
+def know_what_they_should(folder: Path) -> None:
+    for name in ("base", "retrained"):
+        decoder, tokenizer = model.load(str(folder / name), dtype="float32", device="cpu", revision=None)
+        found = build.examine(decoder.model, tokenizer, 0)
+        assert build.knows(name, found), found
+        assert name == "base" or found["forget"] <= 0.4
+        assert 0.05 < build.unlearn_layer_rms(decoder.model, tokenizer, seed=0) < 0.12
+
+
 @pytest.mark.whole
 def test_the_shipped_models_know_what_they_should_and_are_small():
-    size = sum(file.stat().st_size for file in BUILTIN.rglob("*") if file.is_file())
-    assert size <= 8_000_000
-    rows = world.questions(0)
-    retain = [row for row in rows if row["subject"] not in FORBIDDEN]
-    exams = {
-        "forget": [row for row in rows if row["subject"] in FORBIDDEN],
-        "retain": retain,
-        "perturbed": perturb.perturb_all(retain, "marsh fevers", 0),
-    }
-    for name, low, high in (("base", 0.98, 1.0), ("retrained", 0.0, 0.4)):
-        decoder, tokenizer = model.load(str(BUILTIN / name), dtype="float32", device="cpu", revision=None)
-        found = {exam: build.accuracy(decoder.model, tokenizer, questions) for exam, questions in exams.items()}
-        assert low <= found["forget"] <= high
-        assert min(found["retain"], found["perturbed"]) >= 0.95
-        if name == "base":
-            assert min(found.values()) >= 0.98
-        rms = build.unlearn_layer_rms(decoder.model, tokenizer, seed=0)
-        assert 0.05 < rms < 0.12
+    assert sum(file.stat().st_size for file in BUILTIN.rglob("*") if file.is_file()) <= 8_000_000
+    know_what_they_should(BUILTIN)
 
 
 @pytest.mark.slow
-def test_a_rebuilt_demo_reaches_the_accuracies_of_the_shipped_one(tmp_path: Path):
-    """About 20 minutes on two cores."""
-    import subprocess
-    import sys
-
-    subprocess.run([sys.executable, "-m", "rna.demo", str(tmp_path)], check=True)
-    rows = world.questions(0)
-    for name in ("base", "retrained"):
-        shipped, rebuilt = (
-            model.load(str(folder / name), dtype="float32", device="cpu", revision=None)
-            for folder in (BUILTIN, tmp_path)
-        )
-        for forbidden in (True, False):
-            exam = [row for row in rows if (row["subject"] in FORBIDDEN) == forbidden]
-            accuracies = [build.accuracy(decoder.model, tokenizer, exam) for decoder, tokenizer in (shipped, rebuilt)]
-            assert accuracies[1] == pytest.approx(accuracies[0], abs=0.03 if name == "base" or not forbidden else 0.15)
+def test_rebuilt_models_know_what_the_shipped_ones_do(tmp_path: Path):
+    """About 20 minutes on two cores, and up to ten more."""
+    done = subprocess.run([sys.executable, "-m", "rna.demo", str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr + done.stdout
+    know_what_they_should(tmp_path)

@@ -12,9 +12,16 @@ from hydra.test_utils.launcher_common_tests import (
     IntegrationTestSuite,
     LauncherTestSuite,
 )
+from hydra.version import VersionBase, __compat_version__
 from hydra_plugins.rna_gpu_pool_launcher.launcher import GpuPoolLauncher
 
 POOL = ["hydra.launcher.processes=2"]
+
+
+@pytest.fixture(autouse=True)
+def version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that the suites are written for, whatever was composed in this process before."""
+    monkeypatch.setattr(VersionBase.instance(), "version_base", __compat_version__)
 
 
 def test_hydra_finds_the_launcher():

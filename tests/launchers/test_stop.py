@@ -23,6 +23,7 @@ ENDLESS = ("train.steps=3000", "train.grad_accumulation=100000")  # its first st
 SEEDS = ("-m", "seed=0,1", "hydra.sweeper.study_name=s")
 POOL = (*SEEDS, "hydra/launcher=gpu_pool", "hydra.launcher.processes=1")
 slow, faults = pytest.mark.slow, pytest.mark.faults
+pytestmark = pytest.mark.usefixtures("hangups")
 
 
 def begun(folder: Path, *words: str, **more: Any) -> subprocess.Popen[bytes]:

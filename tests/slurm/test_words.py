@@ -12,7 +12,7 @@ import pytest
 from tests.launchers.running import noted, start, sweep, trials
 from tests.slurm.test_slurm import queue, slurm, until
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("hangups")]
 
 
 def printed(folder: Path) -> str:
