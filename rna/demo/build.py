@@ -41,7 +41,7 @@ PHASES = (
     Phase("polish", 600, 1e-3, reading=0, odd=(0.7, 0.7), odd_from=0),
 )
 KNOWS = {"base": 0.98, "retrained": 0.95}  # the least accuracy in each exam of what a model was taught
-ROUNDS = 3  # of the last phase, at most, for a model that knows less: a rounding decides about a question in twenty
+ROUNDS = 3  # of the last phase once more, at most, for a model that knows less: roundings decide about some points
 TARGET_RMS = 0.08  # of a hidden dimension at the unlearn layer: near Zephyr-7B's at its layer 7
 UNLEARN_LAYER = 2
 
