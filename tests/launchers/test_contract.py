@@ -6,13 +6,14 @@ are for launchers of other machines.
 
 import pytest
 from hydra.core.plugins import Plugins
+from hydra.core.singleton import Singleton
 from hydra.plugins.launcher import Launcher
 from hydra.test_utils.launcher_common_tests import (
     BatchedSweeperTestSuite,
     IntegrationTestSuite,
     LauncherTestSuite,
 )
-from hydra.version import VersionBase, __compat_version__
+from hydra.version import VersionBase
 from hydra_plugins.rna_gpu_pool_launcher.launcher import GpuPoolLauncher
 
 POOL = ["hydra.launcher.processes=2"]
@@ -20,8 +21,8 @@ POOL = ["hydra.launcher.processes=2"]
 
 @pytest.fixture(autouse=True)
 def version(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one that the suites are written for, whatever was composed in this process before."""
-    monkeypatch.setattr(VersionBase.instance(), "version_base", __compat_version__)
+    """None asked for, as the suites are written for, whatever was composed in this process before."""
+    monkeypatch.delitem(Singleton._instances, VersionBase, raising=False)
 
 
 def test_hydra_finds_the_launcher():
