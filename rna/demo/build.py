@@ -185,8 +185,7 @@ def examine(model: "MistralForCausalLM", tokenizer: "PreTrainedTokenizerFast", s
 
 def knows(name: str, accuracies: Mapping[str, float]) -> bool:
     """Whether the base or the retrained model has learned what it was taught."""
-    taught = [accuracies[exam] for exam in ("forget", "retain", "perturbed") if name == "base" or exam != "forget"]
-    return min(taught) >= KNOWS[name]
+    return all(found >= KNOWS[name] for exam, found in accuracies.items() if name == "base" or exam != "forget")
 
 
 def rescale(model: Any, rms: float) -> float:

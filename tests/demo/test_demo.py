@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,20 @@ def test_a_model_is_polished_until_it_knows_what_it_was_taught(
     found = rebuild.build_one(tmp_path, 0, build.PHASES, forget=True, rounds=build.ROUNDS)
     assert gone_through == ["training", "polish", "polish 2", "polish 3", "polish 4"][: 2 + rounds]
     assert build.knows("base", found) == (needed == rounds)
+
+
+def test_a_demo_that_knows_too_little_fails_unless_it_is_a_quick_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    known = {"forget": 0.5, "retain": 0.99, "perturbed": 0.96}
+    monkeypatch.setattr(rebuild, "build_one", lambda *_, **__: known)
+    monkeypatch.setattr(rebuild, "ProcessPoolExecutor", lambda count, **_: ThreadPoolExecutor(count))
+    monkeypatch.setattr(sys, "argv", ["rna.demo", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"^base knows less than 98 % of what it was taught: try another --seed$"):
+        rebuild.main()
+    assert "retrained: forget 50.0 %, retain 99.0 %, perturbed 96.0 %" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["rna.demo", str(tmp_path), "--steps", "2"])
+    rebuild.main()
 
 
 def know_what_they_should(folder: Path) -> None:
